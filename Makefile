@@ -1,0 +1,146 @@
+# shardfs. `make demo` and `make check` install what they lack, build and run; see README.md.
+
+SHELL = /bin/sh
+PREFIX ?= /usr/local
+DESTDIR ?=
+CC ?= gcc
+V ?= release
+WERROR ?= 1
+
+O = build/$(V)
+# make Q= shows the commands.
+Q = @
+
+PKGS = fuse3 libzstd uuid libprotobuf-c jansson libxxhash libsystemd
+TEST_PKGS = check
+# Packages may be missing when make only reads this file to install them, so these are asked for late.
+PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+PKG_LIBS = $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lrocksdb -lpthread
+
+WARN = -Wall -Wextra -Wshadow -Wvla -Wundef -Wformat=2 -Wstrict-prototypes -Wmissing-prototypes \
+	-Wold-style-definition -Wpointer-arith -Wwrite-strings -Wcast-qual -Wswitch-enum \
+	-Wimplicit-fallthrough
+ifeq ($(WERROR),1)
+WARN += -Werror
+endif
+CONV = -Wconversion
+HARDEN = -fstack-protector-strong -fvisibility=hidden
+OPT_release = -O2 -D_FORTIFY_SOURCE=2
+OPT_check = -O1 -D_FORTIFY_SOURCE=2 -DCORE_SLOW_CHECKS
+OPT_clang = $(OPT_check)
+OPT_asan = -O1 -fsanitize=address -fno-omit-frame-pointer -DCORE_SLOW_CHECKS
+OPT_tsan = -O1 -fsanitize=thread -DCORE_SLOW_CHECKS
+OPT_ubsan = -O1 -fsanitize=undefined -fno-sanitize-recover=all -DCORE_SLOW_CHECKS
+ifeq ($(V),clang)
+CC = clang
+WARN += -Wthread-safety
+endif
+
+CFLAGS = -std=c17 -g -D_GNU_SOURCE $(OPT_$(V)) $(HARDEN) $(WARN)
+CPPFLAGS = -I. -I$(O)/gen
+LDFLAGS = $(filter -fsanitize% -fno-sanitize%,$(OPT_$(V))) -rdynamic
+
+KV_SRC = $(sort $(wildcard kv/*.c))
+CORE_SRC = $(sort $(wildcard core/*.c))
+FS_SRC = $(sort $(wildcard fs/*.c))
+CTL_SRC = $(sort $(wildcard tools/shardctl*.c))
+PROTO = core/state.proto
+GEN_OBJ = $(O)/gen/core/state.pb-c.o
+
+obj = $(patsubst %.c,$(O)/%.o,$(1))
+LIB_OBJ = $(call obj,$(KV_SRC) $(CORE_SRC)) $(GEN_OBJ)
+
+BIN = $(O)/shardfs $(O)/shardctl $(O)/libshard.a
+
+.PHONY: all deps demo check check-quick asan tsan ubsan clang layers lint format bench install clean
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+all: $(BIN)
+	@mkdir -p build
+	@for f in $(notdir $(BIN)); do ln -sf $(V)/$$f build/$$f; done
+
+# What a fresh Debian 12 lacks, by apt; silent and without root when nothing is missing.
+deps:
+	@sh tools/deps.sh
+
+demo: deps
+	@$(MAKE) --no-print-directory -s all
+	@sh tools/demo.sh
+
+check: deps layers
+	@$(MAKE) --no-print-directory -s all
+	@$(MAKE) --no-print-directory -s V=check run-tests
+
+asan tsan ubsan clang: deps
+	@$(MAKE) --no-print-directory -s V=$@ run-tests
+
+# --- compiling ---------------------------------------------------------------------------------------
+
+$(O)/gen/core/state.pb-c.c: $(PROTO)
+	@mkdir -p $(O)/gen
+	$(Q)protoc-c --c_out=$(O)/gen $(PROTO)
+$(O)/gen/core/state.pb-c.h: $(O)/gen/core/state.pb-c.c ;
+
+$(GEN_OBJ): $(O)/gen/core/state.pb-c.c
+	$(Q)$(CC) -std=c17 -g $(OPT_$(V)) $(CPPFLAGS) $(PKG_CFLAGS) -c -o $@ $<
+
+$(O)/tests/%.o: tests/%.c $(O)/gen/core/state.pb-c.h
+	@mkdir -p $(@D)
+	@echo '  CC $<'
+	$(Q)$(CC) $(CFLAGS) $(CPPFLAGS) $(PKG_CFLAGS) -MMD -MP -c -o $@ $<
+$(O)/%.o: %.c $(O)/gen/core/state.pb-c.h
+	@mkdir -p $(@D)
+	@echo '  CC $<'
+	$(Q)$(CC) $(CFLAGS) $(CONV) $(CPPFLAGS) $(PKG_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(O)/libshard.a: $(LIB_OBJ)
+	@rm -f $@
+	$(Q)$(AR) rcs $@ $^
+$(O)/shardfs: $(call obj,$(FS_SRC)) $(O)/libshard.a
+	@echo '  LINK $@'
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+$(O)/shardctl: $(call obj,$(CTL_SRC)) $(O)/libshard.a
+	@echo '  LINK $@'
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+# --- tests -------------------------------------------------------------------------------------------
+# One runner per folder of tests/; each closes with the line of Check.
+
+TEST_RUNNERS = $(O)/tests/run-kv $(O)/tests/run-core $(O)/tests/run-fs
+$(O)/tests/run-%: $(O)/libshard.a $(O)/shardfs $(O)/shardctl FORCE
+	@$(MAKE) --no-print-directory -s V=$(V) link-test T=$*
+FORCE:
+TEST_SRC = $(sort $(wildcard tests/$(T)/*.c))
+link-test: $(call obj,$(TEST_SRC)) $(O)/tests/check_util.o $(O)/libshard.a
+	@echo '  LINK $@'
+	$(Q)$(CC) $(LDFLAGS) -o $(O)/tests/run-$(T) $^ $(PKG_LIBS) -lcheck -lsubunit -lrt -lm
+.PHONY: link-test run-tests FORCE
+
+SAN_ENV = ASAN_OPTIONS=detect_leaks=1:abort_on_error=1 TSAN_OPTIONS=suppressions=tests/tsan.supp:halt_on_error=1 \
+	UBSAN_OPTIONS=print_stacktrace=1
+run-tests: $(TEST_RUNNERS)
+	@for r in $(TEST_RUNNERS); do $(SAN_ENV) SHARDFS=$(O)/shardfs SHARDCTL=$(O)/shardctl $$r || exit 1; done
+
+# --- order -------------------------------------------------------------------------------------------
+
+layers:
+	@sh tools/layers.sh
+
+format:
+	clang-format -i $$(git ls-files '*.c' '*.h')
+
+bench: deps
+	@$(MAKE) --no-print-directory -s all
+	@sh tools/bench.sh
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	install -m 755 $(O)/shardfs $(O)/shardctl $(DESTDIR)$(PREFIX)/bin
+	ln -sf ../bin/shardfs $(DESTDIR)$(PREFIX)/sbin/mount.fuse.shardfs
+	install -m 644 $(O)/libshard.a $(DESTDIR)$(PREFIX)/lib
+
+clean:
+	rm -rf build
+
+-include $(shell find $(O) -name '*.d' 2>/dev/null)

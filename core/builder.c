@@ -1,0 +1,397 @@
+/*
+ * builder.c - updates in any order become parts, in bounded memory.
+ *
+ * Updates gather in one heap of rows. A heap that reaches the target goes to a
+ * helper thread, started by the first such heap, which settles it, encodes it
+ * and stores it, while the next one gathers. The heap that is left at the end is
+ * placed by the caller's thread; a small transaction so knows no thread.
+ *
+ * 1. At most three heaps exist: one gathering, one waiting, one at the helper
+ *    (the last two: at most 2 uploads outstanding).
+ * 2. Only the placer touches made and last: the helper while it runs; once it
+ *    is joined, the builder's thread.
+ * 3. A part is in made before its blob is set, so whatever may have been stored
+ *    is known by name and can be deleted, KV_UNKNOWN included.
+ * 4. A part continues the run iff the last row before it and its first row are
+ *    in order by (key, val), or equal in them, in order by time and both parts
+ *    without stars. For a star's time is stored as 0, and what it is lifted to
+ *    need not lift the part before or behind it; with (key, val) in order no
+ *    times matter, whatever parts are rewritten to.
+ * 5. After a failure nothing more is stored; failed is set last, under the lock,
+ *    and never cleared.
+ */
+#include "core/builder.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "core/rows.h"
+
+/* Rows and their encoding beyond this could leave KV_VALUE_MAX. */
+#define TARGET_MAX ((size_t)32 << 20)
+
+/* The last row of the part before, copied. */
+struct last_row {
+	struct core_rows row; /* none or one */
+	bool part_has_stars;
+};
+
+struct core_builder {
+	pthread_mutex_t lock; /* waiting .. err */
+	pthread_cond_t changed;
+	struct core_rows waiting;
+	bool is_waiting;
+	bool stop;
+	enum kv_rc rc; /* what the helper failed with */
+	struct kv_err err;
+
+	_Atomic(bool) failed;
+	bool helper_runs; /* the rest is the builder's thread's, but for made and last (invariant 2) */
+	pthread_t helper;
+	const struct core_home *home;
+	struct core_builder_config config;
+	struct core_rows rows;
+	uint64_t added;
+	struct core_batch *made;
+	struct last_row last;
+};
+
+/* --- placing: a heap of rows becomes a part ---------------------------------------------------------- */
+
+static bool continues_run(const struct last_row *last, const struct core_update *first, bool has_stars)
+{
+	if (last->row.count == 0)
+		return false;
+	const struct core_update *before = &last->row.u[0];
+	int order = core_update_cmp_row(before, first);
+	if (order != 0)
+		return order < 0;
+	return before->time <= first->time && !last->part_has_stars && !has_stars;
+}
+
+static bool remember_last(struct last_row *last, const struct core_rows *rows, bool has_stars)
+{
+	core_rows_fini(&last->row);
+	last->part_has_stars = has_stars;
+	return core_rows_add(&last->row, &rows->u[rows->count - 1], false);
+}
+
+/* Whether the keys and vals alone leave room below inline_max: if not, encoding is not worth trying. */
+static bool may_stay_inline(const struct core_builder *b, const struct core_rows *rows)
+{
+	size_t bytes = 0;
+
+	for (size_t i = 0; i < rows->count && bytes < b->config.inline_max; i++)
+		bytes += core_update_bytes(&rows->u[i]) + 1;
+	return !b->config.never_inline && bytes < b->config.inline_max;
+}
+
+/* Encode settled rows as inline bytes if they are to stay inline; else *data stays NULL. */
+static enum kv_rc encode_inline(struct core_builder *b, const struct core_rows *rows, struct core_part *part,
+				struct kv_err *err)
+{
+	uint8_t *data;
+	size_t len;
+
+	enum kv_rc rc =
+		core_part_encode(b->home, rows->u, rows->star, rows->count, false, part, &data, &len, err);
+	if (rc != KV_OK)
+		return rc;
+	if (len < b->config.inline_max) {
+		part->inline_data = data;
+	} else {
+		free(data);
+		*part = (struct core_part){0};
+	}
+	return KV_OK;
+}
+
+static enum kv_rc push(struct core_builder *b, const struct core_rows *rows, bool at_end,
+		       struct core_part *part, struct kv_err *err)
+{
+	bool has_stars = part->stars > 0;
+	bool continues = continues_run(&b->last, &rows->u[0], has_stars);
+
+	if (!core_batch_push(b->made, part, !continues) ||
+	    (!at_end && !remember_last(&b->last, rows, has_stars))) {
+		core_part_fini(part);
+		return kv_fail_rc(err, KV_NOMEM);
+	}
+	return KV_OK;
+}
+
+/* Make a part of the rows and have it durable, or inline if it is the end; nothing if they cancel out. */
+static enum kv_rc place(struct core_builder *b, struct core_rows *rows, bool at_end, struct kv_err *err)
+{
+	struct core_part part = {0};
+	char key[CORE_BLOB_KEY_LEN];
+	uint8_t *data;
+	size_t len;
+	enum kv_rc rc;
+
+	if (!core_rows_settle(rows))
+		return kv_fail_rc(err, KV_NOMEM);
+	if (rows->count == 0)
+		return KV_OK;
+	if (at_end && may_stay_inline(b, rows)) {
+		rc = encode_inline(b, rows, &part, err);
+		if (rc != KV_OK)
+			return rc;
+		if (part.inline_data != NULL)
+			return push(b, rows, at_end, &part, err);
+	}
+	rc = core_part_encode(b->home, rows->u, rows->star, rows->count, true, &part, &data, &len, err);
+	if (rc != KV_OK)
+		return rc;
+	core_part_key(b->home->shard, &part, key);
+	rc = push(b, rows, at_end, &part, err);
+	if (rc == KV_OK)
+		rc = kv_blob_set(b->home->blobs, key, data, len, err);
+	free(data);
+	return rc;
+}
+
+/* --- the helper -------------------------------------------------------------------------------------- */
+
+static void *help(void *arg)
+{
+	struct core_builder *b = arg;
+
+	pthread_mutex_lock(&b->lock);
+	for (;;) {
+		while (!b->is_waiting && !b->stop)
+			pthread_cond_wait(&b->changed, &b->lock);
+		if (!b->is_waiting)
+			break;
+		struct core_rows rows = b->waiting;
+		b->waiting = (struct core_rows){0};
+		b->is_waiting = false;
+		bool skip = b->rc != KV_OK;
+		pthread_cond_signal(&b->changed);
+		pthread_mutex_unlock(&b->lock);
+
+		struct kv_err err = {0};
+		enum kv_rc rc = skip ? KV_OK : place(b, &rows, false, &err);
+		core_rows_fini(&rows);
+
+		pthread_mutex_lock(&b->lock);
+		if (rc != KV_OK && b->rc == KV_OK) {
+			b->rc = rc;
+			b->err = err;
+			atomic_store_explicit(&b->failed, true, memory_order_release);
+		}
+	}
+	pthread_mutex_unlock(&b->lock);
+	return NULL;
+}
+
+/* False: no thread is to be had. */
+static bool start_helper(struct core_builder *b)
+{
+	sigset_t all, before;
+
+	if (b->helper_runs)
+		return true;
+	/* Signals are for the threads of the program. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	b->helper_runs = pthread_create(&b->helper, NULL, help, b) == 0;
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return b->helper_runs;
+}
+
+static void join_helper(struct core_builder *b)
+{
+	if (!b->helper_runs)
+		return;
+	pthread_mutex_lock(&b->lock);
+	b->stop = true;
+	pthread_cond_signal(&b->changed);
+	pthread_mutex_unlock(&b->lock);
+	pthread_join(b->helper, NULL);
+	b->helper_runs = false;
+	b->stop = false;
+}
+
+static enum kv_rc failure(struct core_builder *b, struct kv_err *err)
+{
+	pthread_mutex_lock(&b->lock);
+	enum kv_rc rc = b->rc;
+	if (err != NULL)
+		*err = b->err;
+	pthread_mutex_unlock(&b->lock);
+	return rc;
+}
+
+/* Note a failure of the builder's own thread; the first failure is the one reported. */
+static enum kv_rc fail_for_good(struct core_builder *b, enum kv_rc rc, const struct kv_err *own,
+				struct kv_err *err)
+{
+	pthread_mutex_lock(&b->lock);
+	if (b->rc == KV_OK) {
+		b->rc = rc;
+		b->err = *own;
+	}
+	pthread_mutex_unlock(&b->lock);
+	atomic_store_explicit(&b->failed, true, memory_order_release);
+	return failure(b, err);
+}
+
+/* Hand the gathered rows on; waits while two heaps are outstanding. */
+static enum kv_rc ship(struct core_builder *b, struct kv_err *err)
+{
+	size_t expected = b->rows.count + b->rows.count / 16; /* the next heap will be like this one */
+
+	if (!start_helper(b)) {
+		struct kv_err own = {0};
+		enum kv_rc rc = place(b, &b->rows, false, &own);
+
+		core_rows_fini(&b->rows);
+		return rc == KV_OK ? KV_OK : fail_for_good(b, rc, &own, err);
+	}
+	pthread_mutex_lock(&b->lock);
+	while (b->is_waiting)
+		pthread_cond_wait(&b->changed, &b->lock);
+	b->waiting = b->rows;
+	b->is_waiting = true;
+	b->rows = (struct core_rows){0};
+	pthread_cond_signal(&b->changed);
+	pthread_mutex_unlock(&b->lock);
+	core_rows_expect(&b->rows, expected);
+	return KV_OK;
+}
+
+/* --- the builder's thread ---------------------------------------------------------------------------- */
+
+enum kv_rc core_builder_new(const struct core_home *home, struct core_builder_config config,
+			    struct core_builder **out, struct kv_err *err)
+{
+	struct core_builder *b = calloc(1, sizeof(*b));
+
+	*out = NULL;
+	if (b == NULL)
+		return kv_fail_rc(err, KV_NOMEM);
+	b->made = core_batch_new(core_frontier_at(0), core_frontier_empty());
+	if (b->made == NULL) {
+		free(b);
+		return kv_fail_rc(err, KV_NOMEM);
+	}
+	if (config.target_bytes == 0)
+		config.target_bytes = CORE_PART_TARGET;
+	if (config.target_bytes > TARGET_MAX)
+		config.target_bytes = TARGET_MAX;
+	if (config.inline_max == 0)
+		config.inline_max = CORE_INLINE_MAX;
+	pthread_mutex_init(&b->lock, NULL);
+	pthread_cond_init(&b->changed, NULL);
+	b->home = home;
+	b->config = config;
+	*out = b;
+	return KV_OK;
+}
+
+enum kv_rc core_builder_add(struct core_builder *b, const struct core_update *u, bool star,
+			    struct kv_err *err)
+{
+	assert(!star || u->time == 0);
+	assert(core_update_bytes(u) <= CORE_ROW_MAX);
+	if (atomic_load_explicit(&b->failed, memory_order_acquire))
+		return failure(b, err);
+	b->added++;
+	if (u->diff == 0)
+		return KV_OK;
+	if (!core_rows_add(&b->rows, u, star)) {
+		struct kv_err own = {0};
+
+		return fail_for_good(b, kv_fail_rc(&own, KV_NOMEM), &own, err);
+	}
+	return b->rows.bytes < b->config.target_bytes ? KV_OK : ship(b, err);
+}
+
+uint64_t core_builder_added(const struct core_builder *b)
+{
+	return b->added;
+}
+
+enum kv_rc core_builder_finish(struct core_builder *b, struct core_frontier lower, struct core_frontier upper,
+			       struct core_batch **out, struct kv_err *err)
+{
+	struct kv_err own = {0};
+
+	*out = NULL;
+	/* Settled already when the helper is joined, so that the two overlap. */
+	bool settled = core_rows_settle(&b->rows);
+	join_helper(b);
+	if (atomic_load_explicit(&b->failed, memory_order_acquire))
+		return failure(b, err);
+	enum kv_rc rc = settled ? place(b, &b->rows, true, &own) : kv_fail_rc(&own, KV_NOMEM);
+	if (rc != KV_OK)
+		return fail_for_good(b, rc, &own, err);
+	struct core_batch *empty = core_batch_new(core_frontier_at(0), core_frontier_empty());
+	if (empty == NULL) {
+		rc = kv_fail_rc(&own, KV_NOMEM);
+		return fail_for_good(b, rc, &own, err);
+	}
+	*out = b->made;
+	(*out)->lower = lower;
+	(*out)->upper = upper;
+	b->made = empty;
+	core_rows_fini(&b->rows);
+	core_rows_fini(&b->last.row);
+	return KV_OK;
+}
+
+void core_builder_free(struct core_builder *b)
+{
+	if (b == NULL)
+		return;
+	pthread_mutex_lock(&b->lock);
+	if (b->rc == KV_OK)
+		b->rc = KV_INTERRUPTED; /* what still waits is not worth storing */
+	pthread_mutex_unlock(&b->lock);
+	join_helper(b);
+	core_batch_delete_blobs(b->home, b->made);
+	core_batch_unref(b->made);
+	core_rows_fini(&b->rows);
+	core_rows_fini(&b->last.row);
+	pthread_cond_destroy(&b->changed);
+	pthread_mutex_destroy(&b->lock);
+	free(b);
+}
+
+/* --- batches that were built -------------------------------------------------------------------------- */
+
+void core_batch_delete_blobs(const struct core_home *home, const struct core_batch *batch)
+{
+	for (size_t i = 0; i < batch->part_count; i++) {
+		char key[CORE_BLOB_KEY_LEN];
+
+		if (batch->parts[i].inline_data != NULL)
+			continue;
+		core_part_key(home->shard, &batch->parts[i], key);
+		/* What fails to go is a blob that nobody names, which the sweep finds. */
+		enum kv_rc rc = kv_blob_delete(home->blobs, key, NULL, NULL, NULL);
+		(void)rc;
+	}
+}
+
+enum kv_rc core_batch_flush_inline(const struct core_home *home, struct core_batch *batch, struct kv_err *err)
+{
+	for (size_t i = 0; i < batch->part_count; i++) {
+		struct core_part *part = &batch->parts[i];
+		char key[CORE_BLOB_KEY_LEN];
+
+		if (part->inline_data == NULL)
+			continue;
+		core_part_key(home->shard, part, key);
+		enum kv_rc rc = kv_blob_set(home->blobs, key, part->inline_data, (size_t)part->size, err);
+		if (rc != KV_OK)
+			return rc;
+		free(part->inline_data);
+		part->inline_data = NULL;
+	}
+	return KV_OK;
+}

@@ -1,0 +1,68 @@
+/*
+ * builder.h - turns updates in any order into a batch, in bounded memory.
+ *
+ * Updates are collected up to a budget, then sorted, consolidated (equal key,
+ * val and time summed, zeros dropped; sums that leave i64 stay apart), encoded
+ * and shipped to the blob store as a part; parts that happen to follow each
+ * other in order make one run. What is small at the end stays inline.
+ *
+ * Threads: a builder belongs to one thread at a time; it may ship from helper
+ * threads of its own.
+ */
+#ifndef CORE_BUILDER_H
+#define CORE_BUILDER_H
+
+#include "core/part.h"
+
+struct core_builder;
+
+struct core_builder_config {
+	/* Bytes of memory that rows take (key, val and 48 each) after which a part is shipped, at most 32 MiB.
+	 * Three times as much is in use while parts are shipped. 0: CORE_PART_TARGET */
+	size_t target_bytes;
+	size_t inline_max;   /* parts that encode to fewer bytes stay inline; 0: CORE_INLINE_MAX */
+	bool never_inline;
+};
+
+#define CORE_PART_TARGET ((size_t)16 << 20)
+enum { CORE_INLINE_MAX = 4096 };
+
+/* home is borrowed until the builder is freed. */
+enum kv_rc core_builder_new(const struct core_home *home, struct core_builder_config config,
+			    struct core_builder **out, struct kv_err *err) KV_MUST_CHECK;
+
+/*
+ * Add one update (copied), key and val of at most CORE_ROW_MAX bytes. star (with time 0): its time is to be resolved at commit. A diff of 0 drops out.
+ * Fails by what shipping a full part can fail with: KV_NOSPACE, KV_UNKNOWN, KV_UNREACHABLE, KV_NOMEM ...;
+ * the builder can then only be freed.
+ */
+enum kv_rc core_builder_add(struct core_builder *b, const struct core_update *u, bool star,
+			    struct kv_err *err) KV_MUST_CHECK;
+
+/* Updates added so far, those with diff 0 and those that cancel out included. */
+uint64_t core_builder_added(const struct core_builder *b);
+
+/*
+ * End: the batch [lower, upper) with all that was added, durable but for inline parts (given; drop with
+ * core_batch_unref). The builder is left empty, and must still be freed. That the times lie within the
+ * bounds is for the caller to check (core_check_times).
+ * Only what is left at the end can be inline. Fails as core_builder_add does.
+ */
+enum kv_rc core_builder_finish(struct core_builder *b, struct core_frontier lower,
+			       struct core_frontier upper, struct core_batch **out, struct kv_err *err)
+	KV_MUST_CHECK;
+
+/* Free it; parts it shipped and did not hand over are deleted, as well as that goes. NULL is allowed. */
+void core_builder_free(struct core_builder *b);
+
+/* Delete the blobs of a batch that was never committed and never will be, as well as that goes. */
+void core_batch_delete_blobs(const struct core_home *home, const struct core_batch *batch);
+
+/*
+ * Store the inline parts of batch as blobs, in place: the same bytes under the same ids. Only before a second
+ * holder sees it. On failure some may be stored already; calling again goes on with the others.
+ */
+enum kv_rc core_batch_flush_inline(const struct core_home *home, struct core_batch *batch,
+				   struct kv_err *err) KV_MUST_CHECK;
+
+#endif

@@ -1,0 +1,334 @@
+/*
+ * engine.c - an open store and its shards in memory.
+ *
+ * Each shard that is used has one structure here, found by id; its state is
+ * loaded at the first use and stays while it is used or there is room. A removed
+ * shard leaves the table at once and stays on a second list until its last
+ * reader has closed it; then what it had on disk is deleted.
+ */
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "core/engine_impl.h"
+
+uint64_t core_now_us(const struct core_engine *e)
+{
+	struct timespec ts;
+
+	if (e->config.now_us != NULL)
+		return e->config.now_us(e->config.now_arg);
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
+
+void core_notice(const struct core_engine *e, const char *fmt, ...)
+{
+	char sentence[512];
+	va_list ap;
+
+	if (e->config.notice == NULL)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(sentence, sizeof sentence, fmt, ap);
+	va_end(ap);
+	e->config.notice(e->config.notice_arg, sentence);
+}
+
+enum kv_rc core_engine_open(struct kv_store *store, const struct core_engine_config *config,
+			    struct core_engine **out, struct kv_err *err)
+{
+	struct core_engine *e = calloc(1, sizeof *e);
+
+	*out = NULL;
+	if (e == NULL) {
+		kv_store_close(store);
+		return kv_fail_rc(err, KV_NOMEM);
+	}
+	e->store = store;
+	e->traits = kv_store_traits(store);
+	e->instance.u = core_uuid_new();
+	if (config != NULL)
+		e->config = *config;
+	pthread_mutex_init(&e->make_mu, NULL);
+	pthread_mutex_init(&e->mu, NULL);
+	e->worker = core_worker_start();
+	if (e->worker == NULL) {
+		core_engine_close(e);
+		return kv_fail_rc(err, KV_NOMEM);
+	}
+	*out = e;
+	return KV_OK;
+}
+
+static void shard_free(struct core_shard *s)
+{
+	core_state_fini(&s->state);
+	pthread_mutex_destroy(&s->commit_mu);
+	pthread_mutex_destroy(&s->mu);
+	free(s);
+}
+
+void core_engine_close(struct core_engine *e)
+{
+	struct core_shard *s, *next;
+
+	if (e == NULL)
+		return;
+	core_worker_stop(e->worker);
+	HASH_ITER(hh, e->shards, s, next) {
+		HASH_DEL(e->shards, s);
+		shard_free(s);
+	}
+	kv_store_close(e->store);
+	pthread_mutex_destroy(&e->mu);
+	pthread_mutex_destroy(&e->make_mu);
+	free(e);
+}
+
+bool core_engine_read_only(const struct core_engine *e)
+{
+	return e->traits.read_only;
+}
+
+enum kv_rc core_engine_usage(struct core_engine *e, struct kv_usage *out, struct kv_err *err)
+{
+	return kv_store_usage(e->store, out, err);
+}
+
+/* --- handles --------------------------------------------------------------------------------------- */
+
+static struct core_shard *dying_locked(struct core_engine *e, struct core_shard_id id)
+{
+	struct core_shard *s = e->dying;
+
+	while (s != NULL && !core_uuid_eq(s->home.shard.u, id.u))
+		s = s->next_dying;
+	return s;
+}
+
+/* The shard's structure with a reference, made if it is not there; NULL: out of memory. */
+static struct core_shard *shard_get(struct core_engine *e, struct core_shard_id id)
+{
+	struct core_shard *s;
+
+	pthread_mutex_lock(&e->mu);
+	HASH_FIND(hh, e->shards, &id, sizeof id, s);
+	if (s == NULL) {
+		s = calloc(1, sizeof *s);
+		if (s == NULL)
+			goto out;
+		pthread_mutex_init(&s->commit_mu, NULL);
+		pthread_mutex_init(&s->mu, NULL);
+		s->engine = e;
+		s->home = (struct core_home){
+			.blobs = kv_store_blobs(e->store), .shard = id, .instance = e->instance};
+		HASH_ADD(hh, e->shards, home.shard, sizeof id, s);
+		s->hashed = true;
+	}
+	s->refs++;
+out:
+	pthread_mutex_unlock(&e->mu);
+	return s;
+}
+
+/* Nobody holds the removed shard any more: delete what it had. */
+static void bury(struct core_shard *s)
+{
+	struct core_engine *e = s->engine;
+	struct kv_err err;
+
+	pthread_mutex_lock(&e->make_mu);
+	if (core_machine_bury(s, &err) != KV_OK)
+		core_notice(e, "a removed shard was not deleted, which will be done when it is next looked at: %s",
+			    err.msg);
+	pthread_mutex_unlock(&e->make_mu);
+}
+
+void core_shard_close(struct core_shard *s)
+{
+	struct core_engine *e;
+	bool dead, drop = false;
+
+	if (s == NULL)
+		return;
+	e = s->engine;
+	pthread_mutex_lock(&e->mu);
+	dead = s->refs == 1 && !s->hashed && s->gone && s->state.tombstone;
+	if (!dead && --s->refs == 0 && (!s->hashed || !s->loaded || HASH_COUNT(e->shards) > CORE_CACHED_SHARDS)) {
+		if (s->hashed)
+			HASH_DEL(e->shards, s);
+		drop = true;
+	}
+	pthread_mutex_unlock(&e->mu);
+	if (dead) {
+		/* Still on the list of the dying, so that nobody loads the tombstone meanwhile. */
+		bury(s);
+		pthread_mutex_lock(&e->mu);
+		for (struct core_shard **p = &e->dying; *p != NULL; p = &(*p)->next_dying) {
+			if (*p == s) {
+				*p = s->next_dying;
+				break;
+			}
+		}
+		drop = --s->refs == 0;
+		pthread_mutex_unlock(&e->mu);
+	}
+	if (drop)
+		shard_free(s);
+}
+
+struct core_shard *core_shard_ref(struct core_shard *s)
+{
+	pthread_mutex_lock(&s->engine->mu);
+	s->refs++;
+	pthread_mutex_unlock(&s->engine->mu);
+	return s;
+}
+
+struct core_shard_id core_shard_id(const struct core_shard *s)
+{
+	return s->home.shard;
+}
+
+const struct core_home *core_shard_home(const struct core_shard *s)
+{
+	return &s->home;
+}
+
+/* From the table to the list of the dying. */
+static void unhash(struct core_shard *s)
+{
+	struct core_engine *e = s->engine;
+
+	pthread_mutex_lock(&e->mu);
+	if (s->hashed) {
+		HASH_DEL(e->shards, s);
+		s->hashed = false;
+		s->next_dying = e->dying;
+		e->dying = s;
+	}
+	pthread_mutex_unlock(&e->mu);
+}
+
+enum kv_rc core_shard_open(struct core_engine *e, struct core_shard_id id, struct core_shard **out,
+			   struct kv_err *err)
+{
+	struct core_shard *s;
+	char text[CORE_ID_LEN];
+	enum kv_rc rc;
+	bool dying;
+
+	*out = NULL;
+	pthread_mutex_lock(&e->mu);
+	HASH_FIND(hh, e->shards, &id, sizeof id, s);
+	dying = s == NULL && dying_locked(e, id) != NULL;
+	pthread_mutex_unlock(&e->mu);
+	if (dying) {
+		struct kv_version head;
+
+		/* Its readers are not done; a new shard may stand over it all the same. */
+		rc = kv_consensus_head(kv_store_consensus(e->store), core_uuid_format('s', id.u, text), &head, err);
+		if (rc == KV_OK) {
+			pthread_mutex_lock(&e->mu);
+			s = dying_locked(e, id);
+			dying = s != NULL && s->state.seqno == head.seqno;
+			pthread_mutex_unlock(&e->mu);
+			free(head.data);
+		}
+		if (dying)
+			return kv_fail(err, KV_NO_SHARD, "no shard %s", text);
+	}
+	s = shard_get(e, id);
+	if (s == NULL)
+		return kv_fail_rc(err, KV_NOMEM);
+	rc = core_machine_load(s, false, err);
+	pthread_mutex_lock(&s->mu);
+	dying = s->state.tombstone;
+	pthread_mutex_unlock(&s->mu);
+	if (rc == KV_OK && dying) {
+		/* A removal that was cut short: go on with it. */
+		rc = kv_fail(err, KV_NO_SHARD, "no shard %s", core_uuid_format('s', id.u, text));
+		core_machine_end(s);
+		unhash(s);
+	}
+	if (rc != KV_OK) {
+		core_shard_close(s);
+		return rc;
+	}
+	*out = s;
+	return KV_OK;
+}
+
+enum kv_rc core_shard_create(struct core_engine *e, struct core_shard_id id, struct core_owner owner,
+			     struct kv_err *err)
+{
+	struct core_shard *s;
+	uint64_t over = KV_NO_VERSION;
+	char text[CORE_ID_LEN];
+	enum kv_rc rc;
+
+	if (e->traits.read_only)
+		return kv_fail_rc(err, KV_READONLY);
+	/* An open finishes a removal that was cut short. */
+	rc = core_shard_open(e, id, &s, err);
+	core_shard_close(s);
+	if (rc == KV_OK)
+		return kv_fail(err, KV_SHARD_EXISTS, "shard %s exists", core_uuid_format('s', id.u, text));
+	if (rc != KV_NO_SHARD)
+		return rc;
+	pthread_mutex_lock(&e->make_mu);
+	pthread_mutex_lock(&e->mu);
+	s = dying_locked(e, id);
+	if (s != NULL)
+		over = s->state.seqno;
+	pthread_mutex_unlock(&e->mu);
+	rc = core_machine_init(e, id, owner, over, err);
+	pthread_mutex_unlock(&e->make_mu);
+	if (rc == KV_MISMATCH)
+		return kv_fail(err, KV_SHARD_EXISTS, "shard %s exists", core_uuid_format('s', id.u, text));
+	return rc;
+}
+
+static enum kv_rc run_remove(struct core_change *c, const struct core_state *s, struct core_diff *d, bool *skip,
+			     struct kv_err *err)
+{
+	(void)c;
+	*skip = false;
+	return core_do_remove(s, d, err);
+}
+
+enum kv_rc core_shard_remove(struct core_shard *s, struct kv_err *err)
+{
+	struct core_change c = {.run = run_remove, .sync = KV_SYNC};
+	enum kv_rc rc = core_machine_commit(s, &c, err);
+
+	if (rc != KV_OK)
+		return rc;
+	core_machine_end(s);
+	unhash(s);
+	return KV_OK;
+}
+
+enum kv_rc core_shard_list(struct core_engine *e, const char *after, size_t limit, struct kv_keys *out,
+			   struct kv_err *err)
+{
+	char from[KV_KEY_MAX + 1] = "s"; /* keys of shards begin with it, and those of nothing else do */
+	struct core_uuid u;
+	enum kv_rc rc;
+
+	if (after[0] != '\0')
+		snprintf(from, sizeof from, "%s", after);
+	rc = kv_consensus_list_keys(kv_store_consensus(e->store), from, limit, out, err);
+	while (rc == KV_OK && out->count != 0) {
+		const char *last = out->keys[out->count - 1];
+
+		if (core_uuid_parse('s', last, strlen(last), &u))
+			break;
+		free(out->keys[--out->count]);
+	}
+	return rc;
+}

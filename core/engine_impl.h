@@ -1,0 +1,112 @@
+/*
+ * engine_impl.h - what the files of the engine share; not for its users.
+ *
+ * Locks, in the order they may be taken (core/LOCKS.md):
+ *   core_engine.make_mu  >  core_shard.commit_mu  >  core_engine.mu  >  core_shard.mu  >  core_worker.mu
+ */
+#ifndef CORE_ENGINE_IMPL_H
+#define CORE_ENGINE_IMPL_H
+
+#include <pthread.h>
+#include <uthash.h>
+
+#include "core/part.h"
+#include "core/shard.h"
+#include "core/state_codec.h"
+#include "core/worker.h"
+
+enum {
+	CORE_CACHED_SHARDS = 4096,     /* states kept without a handle on them */
+	CORE_ROLLUP_VERSIONS = 128,    /* versions after which a rollup is due */
+	CORE_FOLD_BATCHES = 64,        /* small batches at the end that are folded into one */
+	CORE_FOLD_INLINE_MAX = 16 << 10, /* bytes a folded batch may keep inline */
+	CORE_INLINE_TOTAL = 128 << 10, /* inline bytes of a shard that make folding due */
+	CORE_UNKNOWN_TRIES = 5,
+};
+
+struct core_engine {
+	/* Making a shard and burying a removed one under the same id exclude each other; held across store
+	 * calls, which are rare and wait for nobody. */
+	pthread_mutex_t make_mu;
+
+	pthread_mutex_t mu; /* the two below, and refs of every shard */
+	struct core_shard *shards; /* by id; only those that may be used */
+	struct core_shard *dying;  /* removed ones that somebody still reads */
+
+	struct kv_store *store;
+	struct kv_store_traits traits;
+	struct core_instance_id instance;
+	struct core_engine_config config;
+	struct core_worker *worker;
+};
+
+struct core_shard {
+	/* Serializes commits and loading. It is held across store calls on purpose: versions of one shard
+	 * follow each other anyway, and readers do not take it. */
+	pthread_mutex_t commit_mu;
+	uint64_t rollup_weight;      /* bytes of versions since the newest rollup */
+	uint64_t rollup_bytes;       /* of the newest rollup */
+	struct core_rollup rollup;   /* where loading begins */
+	bool rollup_queued;
+	uint64_t inline_bytes;       /* in all batches */
+	uint64_t attempts;           /* made by this process, to tell them apart */
+	size_t tail;                 /* batches at the end without hollow parts */
+
+	pthread_mutex_t mu; /* the rest; held for moments */
+	struct core_state state;
+	bool loaded;
+	bool gone; /* removed; never loaded again */
+	struct core_waiter *waiters; /* ascending by time */
+
+	unsigned refs; /* these under core_engine.mu */
+	UT_hash_handle hh;
+	bool hashed;
+	struct core_shard *next_dying;
+
+	struct core_engine *engine;
+	struct core_home home; /* home.shard is its id */
+};
+
+uint64_t core_now_us(const struct core_engine *e);
+void core_notice(const struct core_engine *e, const char *fmt, ...) KV_PRINTF(2, 3);
+
+/* A transition with its inputs, run once per attempt on the newest state. KV_OK: commit d. Otherwise the
+ * call ends with its code (KV_OK with *skip: nothing to commit). */
+struct core_change {
+	enum kv_rc (*run)(struct core_change *c, const struct core_state *s, struct core_diff *d, bool *skip,
+			  struct kv_err *err);
+	enum kv_sync sync;
+	bool may_fold; /* an append with rows */
+	const struct kv_blob_put *blobs; /* to go with it */
+	size_t blob_count;
+};
+
+/*
+ * Commit a change: run it, store the version, apply it, wake those who wait. Codes: those of c->run, and
+ * KV_NO_SHARD, KV_SHARD_REPLACED, KV_UNKNOWN and those of the store.
+ */
+enum kv_rc core_machine_commit(struct core_shard *s, struct core_change *c, struct kv_err *err)
+	KV_MUST_CHECK;
+
+/* Make sure the state is loaded; with recent, that it is as new as consensus. KV_NO_SHARD. */
+enum kv_rc core_machine_load(struct core_shard *s, bool recent, struct kv_err *err) KV_MUST_CHECK;
+
+/* Store the first version of a new shard over version `over` (KV_NO_VERSION, or that of a tombstone whose
+ * readers are not done). KV_MISMATCH: there is something else. */
+enum kv_rc core_machine_init(struct core_engine *e, struct core_shard_id id, struct core_owner owner,
+			     uint64_t over, struct kv_err *err) KV_MUST_CHECK;
+
+/* Mark the shard gone and wake all who wait for it. */
+void core_machine_end(struct core_shard *s);
+
+/* Delete what is left of a tombstone, then its versions; nobody holds it. Under make_mu. Resumable. */
+enum kv_rc core_machine_bury(struct core_shard *s, struct kv_err *err) KV_MUST_CHECK;
+
+/*
+ * Replace the small batches at the end of the state by one (fold.c), as a splice of d before that of the
+ * append. A hollow result's bytes are in *blob (given, free) and its key in key; otherwise *blob is empty.
+ */
+enum kv_rc core_fold(struct core_shard *s, size_t tail, struct core_diff *d, struct core_buf *blob,
+		     char key[CORE_BLOB_KEY_LEN], struct kv_err *err) KV_MUST_CHECK;
+
+#endif

@@ -1,0 +1,147 @@
+/*
+ * fold.c - many small batches at the end of a shard become one.
+ *
+ * Small appends keep their rows inline in the state. So that neither the state
+ * nor a snapshot's work grows with every append, the batches at the end that
+ * have no blobs are merged, every CORE_FOLD_BATCHES appends, into one batch: it
+ * stays inline while it is small, else it becomes a part in the blob store, set
+ * in the same step as the version that names it.
+ *
+ * The merge advances times to since, where nothing tells them apart any more,
+ * but never out of the batch's own bounds, which readers filter by. All of it is
+ * in memory: what is inline is bounded by CORE_INLINE_TOTAL and a little.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/engine_impl.h"
+#include "core/merge.h"
+
+/* Rows copied out of a merge. */
+struct rows {
+	struct core_update *u;
+	size_t count;
+	size_t cap;
+	uint8_t **blocks; /* their bytes, one allocation per row with any */
+	size_t bytes;
+};
+
+static void rows_fini(struct rows *r)
+{
+	for (size_t i = 0; i < r->count; i++)
+		free(r->blocks[i]);
+	free(r->blocks);
+	free(r->u);
+}
+
+static bool rows_push(struct rows *r, const struct core_update *u)
+{
+	size_t bytes = core_update_bytes(u);
+	size_t key_len = u->key.len != CORE_ABSENT ? u->key.len : 0;
+	uint8_t *copy;
+
+	if (r->count == r->cap) {
+		size_t cap = r->cap != 0 ? 2 * r->cap : 128;
+		struct core_update *grown = reallocarray(r->u, cap, sizeof *grown);
+		uint8_t **blocks = reallocarray(r->blocks, cap, sizeof(uint8_t *));
+
+		r->u = grown != NULL ? grown : r->u;
+		r->blocks = blocks != NULL ? blocks : r->blocks;
+		if (grown == NULL || blocks == NULL)
+			return false;
+		r->cap = cap;
+	}
+	copy = malloc(bytes + 1);
+	if (copy == NULL)
+		return false;
+	if (key_len != 0)
+		memcpy(copy, u->key.data, key_len);
+	if (bytes != key_len)
+		memcpy(copy + key_len, u->val.data, bytes - key_len);
+	r->u[r->count] = *u;
+	r->u[r->count].key.data = copy;
+	r->u[r->count].val.data = copy + key_len;
+	r->blocks[r->count++] = copy;
+	r->bytes += bytes;
+	return true;
+}
+
+static enum kv_rc read_rows(const struct core_home *home, struct core_batch *const *batches, size_t count,
+			    uint64_t advance_to, struct rows *rows, struct kv_err *err)
+{
+	struct core_merge *merge;
+	struct core_update u;
+	bool end = false;
+	enum kv_rc rc;
+
+	rc = core_merge_open(home, batches, count, CORE_MERGE_ADVANCE, advance_to, &merge, err);
+	if (rc != KV_OK)
+		return rc;
+	while (rc == KV_OK && !end) {
+		rc = core_merge_next(merge, &u, &end, err);
+		if (rc == KV_OK && !end && !rows_push(rows, &u))
+			rc = kv_fail_rc(err, KV_NOMEM);
+	}
+	core_merge_close(merge);
+	return rc;
+}
+
+/* The rows as the one part of b; hollow if they are many. */
+static enum kv_rc add_part(const struct core_home *home, const struct rows *rows, struct core_batch *b,
+			   struct core_buf *blob, char key[CORE_BLOB_KEY_LEN], struct kv_err *err)
+{
+	bool hollow = rows->bytes + 24 * rows->count > CORE_FOLD_INLINE_MAX;
+	struct core_part part;
+	uint8_t *data;
+	size_t len;
+	enum kv_rc rc = core_part_encode(home, rows->u, NULL, rows->count, hollow, &part, &data, &len, err);
+
+	if (rc != KV_OK)
+		return rc;
+	if (hollow) {
+		core_part_key(home->shard, &part, key);
+		*blob = (struct core_buf){.data = data, .len = len};
+	} else {
+		part.inline_data = data;
+	}
+	if (core_batch_push(b, &part, true))
+		return KV_OK;
+	core_part_fini(&part);
+	return kv_fail_rc(err, KV_NOMEM);
+}
+
+enum kv_rc core_fold(struct core_shard *s, size_t tail, struct core_diff *d, struct core_buf *blob,
+		     char key[CORE_BLOB_KEY_LEN], struct kv_err *err)
+{
+	const struct core_state *st = &s->state;
+	struct core_batch *const *batches = &st->batches[st->batch_count - tail];
+	struct core_frontier lower = batches[0]->lower, upper = batches[tail - 1]->upper;
+	uint64_t advance_to = st->since.empty ? 0 : st->since.t;
+	struct rows rows = {0};
+	struct core_batch *b;
+	enum kv_rc rc;
+
+	if (tail < 2)
+		return KV_OK; /* what there is stands alone already */
+	if (core_frontier_covers(upper, advance_to))
+		advance_to = upper.t - 1;
+	b = core_batch_new(lower, upper);
+	if (b == NULL)
+		return kv_fail_rc(err, KV_NOMEM);
+	b->since = core_frontier_at(advance_to);
+	rc = read_rows(&s->home, batches, tail, advance_to, &rows, err);
+	if (rc == KV_OK && rows.count != 0)
+		rc = add_part(&s->home, &rows, b, blob, key, err);
+	if (rc == KV_OK) {
+		struct core_splice append = d->splices[0];
+
+		/* The fold goes first: the append's splice lies behind what it replaces. */
+		d->splice_count = 0;
+		rc = core_diff_splice(d, lower, upper, &b, 1, err);
+		d->splices[d->splice_count++] = append;
+	}
+	if (rc != KV_OK)
+		core_batch_unref(b);
+	rows_fini(&rows);
+	return rc;
+}

@@ -1,0 +1,315 @@
+/*
+ * names.c - see names.h.
+ *
+ * Every call reads the document afresh: names are looked up seldom (the kernel
+ * keeps what it found), and so every process on a shared store sees the same.
+ * Old versions are forgotten after each change.
+ */
+#include "core/names.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/engine_impl.h"
+#include "core/state.pb-c.h"
+
+#define NAMES_KEY "names"
+enum { NAMES_SEED = 0x6e616d65 };
+
+/* The document in memory. */
+struct doc {
+	uint64_t version; /* KV_NO_VERSION: there is none yet */
+	uint64_t next_id;
+	struct core_name *names; /* ascending */
+	size_t count;
+};
+
+static void doc_fini(struct doc *doc)
+{
+	free(doc->names);
+	*doc = (struct doc){0};
+}
+
+static bool doc_fill(struct doc *doc, const Pb__Names *pb)
+{
+	doc->next_id = pb->next_id;
+	doc->names = calloc(pb->n_names + 2, sizeof *doc->names); /* room for one more */
+	if (doc->names == NULL)
+		return false;
+	for (; doc->count < pb->n_names; doc->count++) {
+		struct core_name *name = &doc->names[doc->count];
+		const Pb__Name *from = pb->names[doc->count];
+
+		if (strlen(from->name) >= sizeof name->name ||
+		    !core_uuid_parse('s', from->target, strlen(from->target), &name->target.u))
+			return false;
+		strcpy(name->name, from->name); /* its length was checked */
+		name->id = from->id;
+		name->uid = from->uid;
+		name->gid = from->gid;
+		name->made_ms = from->made_ms;
+	}
+	return true;
+}
+
+static enum kv_rc doc_read(struct core_engine *e, struct doc *doc, struct kv_err *err)
+{
+	struct kv_version head;
+	const uint8_t *payload;
+	size_t len;
+	enum kv_rc rc = kv_consensus_head(kv_store_consensus(e->store), NAMES_KEY, &head, err);
+	Pb__Names *pb = NULL;
+
+	*doc = (struct doc){.next_id = 1};
+	if (rc == KV_NOTFOUND) {
+		doc->names = calloc(2, sizeof *doc->names);
+		return doc->names != NULL ? KV_OK : kv_fail_rc(err, KV_NOMEM);
+	}
+	if (rc != KV_OK)
+		return rc;
+	doc->version = head.seqno;
+	rc = core_unframe('N', NAMES_SEED, head.data, head.len, &payload, &len, err);
+	if (rc == KV_OK)
+		pb = pb__names__unpack(NULL, len, payload);
+	if (rc == KV_OK && (pb == NULL || !doc_fill(doc, pb)))
+		rc = kv_fail(err, KV_CORRUPT, "not well-formed");
+	if (pb != NULL)
+		pb__names__free_unpacked(pb, NULL);
+	free(head.data);
+	if (rc != KV_OK) {
+		doc_fini(doc);
+		return kv_wrap(err, rc, "the document of names");
+	}
+	return KV_OK;
+}
+
+static enum kv_rc doc_pack(const struct doc *doc, struct core_buf *out, struct kv_err *err)
+{
+	Pb__Names pb = PB__NAMES__INIT;
+	Pb__Name *all = calloc(doc->count + 1, sizeof *all);
+	Pb__Name **list = calloc(doc->count + 1, sizeof(Pb__Name *));
+	char(*targets)[CORE_ID_LEN] = calloc(doc->count + 1, sizeof *targets);
+	uint8_t *payload = NULL;
+	enum kv_rc rc = KV_NOMEM;
+
+	*out = (struct core_buf){0};
+	if (all == NULL || list == NULL || targets == NULL)
+		goto out;
+	for (size_t i = 0; i < doc->count; i++) {
+		pb__name__init(&all[i]);
+		all[i].name = doc->names[i].name;
+		all[i].target = core_uuid_format('s', doc->names[i].target.u, targets[i]);
+		all[i].id = doc->names[i].id;
+		all[i].uid = doc->names[i].uid;
+		all[i].gid = doc->names[i].gid;
+		all[i].made_ms = doc->names[i].made_ms;
+		list[i] = &all[i];
+	}
+	pb.next_id = doc->next_id;
+	pb.names = list;
+	pb.n_names = doc->count;
+	payload = malloc(pb__names__get_packed_size(&pb) + 1);
+	if (payload == NULL)
+		goto out;
+	rc = core_frame('N', NAMES_SEED, payload, pb__names__pack(&pb, payload), out, err);
+out:
+	free(payload);
+	free(targets);
+	free(list);
+	free(all);
+	return rc == KV_NOMEM ? kv_fail_rc(err, rc) : rc;
+}
+
+/* Where name is, or where it would go. */
+static size_t place(const struct doc *doc, const char *name, bool *found)
+{
+	size_t lo = 0, hi = doc->count;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (strcmp(doc->names[mid].name, name) < 0)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	*found = lo < doc->count && strcmp(doc->names[lo].name, name) == 0;
+	return lo;
+}
+
+static void insert(struct doc *doc, const struct core_name *name)
+{
+	bool found;
+	size_t at = place(doc, name->name, &found);
+
+	memmove(&doc->names[at + 1], &doc->names[at], (doc->count - at) * sizeof *doc->names);
+	doc->names[at] = *name;
+	doc->count++;
+}
+
+static void take_out(struct doc *doc, size_t at)
+{
+	doc->count--;
+	memmove(&doc->names[at], &doc->names[at + 1], (doc->count - at) * sizeof *doc->names);
+}
+
+/* --- changing -------------------------------------------------------------------------------------- */
+
+struct edit {
+	enum kv_rc (*run)(struct edit *edit, struct doc *doc, struct kv_err *err);
+	struct core_name *name; /* add */
+	const char *from;       /* remove, rename */
+	const char *to;
+	bool no_replace;
+	bool exchange;
+};
+
+/* Run the edit on the newest document and store the result; again if somebody else came first. */
+static enum kv_rc change(struct core_engine *e, struct edit *edit, struct kv_err *err)
+{
+	struct kv_consensus *consensus = kv_store_consensus(e->store);
+	enum kv_rc rc = KV_MISMATCH;
+
+	if (e->traits.read_only)
+		return kv_fail_rc(err, KV_READONLY);
+	while (rc == KV_MISMATCH) {
+		struct core_buf bytes = {0};
+		struct doc doc;
+
+		rc = doc_read(e, &doc, err);
+		if (rc == KV_OK)
+			rc = edit->run(edit, &doc, err);
+		if (rc == KV_OK)
+			rc = doc_pack(&doc, &bytes, err);
+		if (rc == KV_OK)
+			rc = kv_consensus_compare_and_set(consensus, NAMES_KEY, doc.version, doc.version + 1, bytes.data,
+							  bytes.len, KV_SYNC, err);
+		/* Old versions serve nobody; failing to forget them now is made up for by the next change. */
+		if (rc == KV_OK && kv_consensus_truncate(consensus, NAMES_KEY, doc.version + 1, NULL, NULL) != KV_OK)
+			core_notice(e, "old versions of the names were not forgotten yet");
+		core_buf_fini(&bytes);
+		doc_fini(&doc);
+	}
+	return rc;
+}
+
+static enum kv_rc run_add(struct edit *edit, struct doc *doc, struct kv_err *err)
+{
+	bool found;
+
+	(void)place(doc, edit->name->name, &found);
+	if (found)
+		return kv_fail(err, KV_EXISTS, "the name %s exists", edit->name->name);
+	if (doc->count >= CORE_NAMES_MAX)
+		return kv_fail(err, KV_QUOTA, "%d names are there", CORE_NAMES_MAX);
+	edit->name->id = doc->next_id++;
+	insert(doc, edit->name);
+	return KV_OK;
+}
+
+enum kv_rc core_name_add(struct core_engine *e, struct core_name *name, struct kv_err *err)
+{
+	struct edit edit = {.run = run_add, .name = name};
+
+	name->made_ms = core_now_us(e) / 1000;
+	return change(e, &edit, err);
+}
+
+static enum kv_rc run_remove(struct edit *edit, struct doc *doc, struct kv_err *err)
+{
+	bool found;
+	size_t at = place(doc, edit->from, &found);
+
+	if (!found)
+		return kv_fail(err, KV_NOTFOUND, "no name %s", edit->from);
+	take_out(doc, at);
+	return KV_OK;
+}
+
+enum kv_rc core_name_remove(struct core_engine *e, const char *name, struct kv_err *err)
+{
+	struct edit edit = {.run = run_remove, .from = name};
+
+	return change(e, &edit, err);
+}
+
+static enum kv_rc run_rename(struct edit *edit, struct doc *doc, struct kv_err *err)
+{
+	bool found, to_found;
+	size_t at = place(doc, edit->from, &found), to_at = place(doc, edit->to, &to_found);
+	struct core_name moved, other = {0};
+
+	if (!found || (edit->exchange && !to_found))
+		return kv_fail(err, KV_NOTFOUND, "no name %s", found ? edit->to : edit->from);
+	if (to_found && edit->no_replace)
+		return kv_fail(err, KV_EXISTS, "the name %s exists", edit->to);
+	if (strcmp(edit->from, edit->to) == 0)
+		return KV_OK;
+	moved = doc->names[at];
+	strcpy(moved.name, edit->to); /* the caller checked its length */
+	if (to_found) {
+		other = doc->names[to_at];
+		take_out(doc, to_at);
+		at = place(doc, edit->from, &found);
+	}
+	take_out(doc, at);
+	insert(doc, &moved);
+	if (edit->exchange) {
+		strcpy(other.name, edit->from);
+		insert(doc, &other);
+	}
+	return KV_OK;
+}
+
+enum kv_rc core_name_rename(struct core_engine *e, const char *from, const char *to, bool no_replace,
+			    bool exchange, struct kv_err *err)
+{
+	struct edit edit = {
+		.run = run_rename, .from = from, .to = to, .no_replace = no_replace, .exchange = exchange};
+
+	return change(e, &edit, err);
+}
+
+/* --- reading --------------------------------------------------------------------------------------- */
+
+enum kv_rc core_name_get(struct core_engine *e, const char *name, struct core_name *out, struct kv_err *err)
+{
+	struct doc doc;
+	bool found = false;
+	enum kv_rc rc = doc_read(e, &doc, err);
+
+	if (rc != KV_OK)
+		return rc;
+	size_t at = place(&doc, name, &found);
+	if (found)
+		*out = doc.names[at];
+	doc_fini(&doc);
+	return found ? KV_OK : kv_fail(err, KV_NOTFOUND, "no name %s", name);
+}
+
+enum kv_rc core_name_get_by_id(struct core_engine *e, uint64_t id, struct core_name *out, struct kv_err *err)
+{
+	struct doc doc;
+	enum kv_rc rc = doc_read(e, &doc, err);
+	size_t at = 0;
+
+	if (rc != KV_OK)
+		return rc;
+	while (at < doc.count && doc.names[at].id != id)
+		at++;
+	if (at < doc.count)
+		*out = doc.names[at];
+	rc = at < doc.count ? KV_OK : kv_fail_rc(err, KV_NOTFOUND);
+	doc_fini(&doc);
+	return rc;
+}
+
+enum kv_rc core_name_list(struct core_engine *e, struct core_name **out, size_t *count, struct kv_err *err)
+{
+	struct doc doc;
+	enum kv_rc rc = doc_read(e, &doc, err);
+
+	*out = rc == KV_OK ? doc.names : NULL;
+	*count = rc == KV_OK ? doc.count : 0;
+	return rc;
+}

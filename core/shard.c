@@ -1,0 +1,139 @@
+/*
+ * shard.c - what one asks of a shard and changes about it, beside its data.
+ *
+ * Questions are answered from the cached state under its lock; changes are
+ * transitions that the machine commits.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/engine_impl.h"
+
+enum kv_rc core_shard_info(struct core_shard *s, bool recent, struct core_info *out, struct kv_err *err)
+{
+	enum kv_rc rc = core_machine_load(s, recent, err);
+	char text[CORE_ID_LEN];
+
+	*out = (struct core_info){0};
+	if (rc != KV_OK)
+		return rc;
+	pthread_mutex_lock(&s->mu);
+	*out = (struct core_info){
+		.seqno = s->state.seqno,
+		.first_seqno = s->state.first_seqno,
+		.since = s->state.since,
+		.upper = s->state.upper,
+		.created_ms = s->state.created_ms,
+		.changed_ms = s->state.walltime_ms,
+		.owner = s->state.owner,
+	};
+	if (s->gone || s->state.tombstone)
+		rc = KV_NO_SHARD;
+	pthread_mutex_unlock(&s->mu);
+	if (rc != KV_OK)
+		return kv_fail(err, rc, "no shard %s", core_uuid_format('s', s->home.shard.u, text));
+	return KV_OK;
+}
+
+/* Arrays copied, batches by reference. */
+static bool copy_state(const struct core_state *s, struct core_state *out)
+{
+	*out = *s;
+	out->batch_cap = s->batch_count;
+	out->batches = calloc(s->batch_count + 1, sizeof(struct core_batch *));
+	out->holds = calloc(s->hold_count + 1, sizeof *out->holds);
+	out->tokens = s->tokens != NULL ? calloc(CORE_TOKENS_MAX, sizeof *out->tokens) : NULL;
+	out->rollups = calloc(s->rollup_count + 1, sizeof *out->rollups);
+	if (out->batches == NULL || out->holds == NULL || out->rollups == NULL ||
+	    (out->tokens == NULL && s->tokens != NULL)) {
+		out->batch_count = 0;
+		core_state_fini(out);
+		return false;
+	}
+	for (size_t i = 0; i < s->batch_count; i++)
+		out->batches[i] = core_batch_ref(s->batches[i]);
+	if (s->hold_count != 0)
+		memcpy(out->holds, s->holds, s->hold_count * sizeof *out->holds);
+	if (s->tokens != NULL)
+		memcpy(out->tokens, s->tokens, CORE_TOKENS_MAX * sizeof *out->tokens);
+	if (s->rollup_count != 0)
+		memcpy(out->rollups, s->rollups, s->rollup_count * sizeof *out->rollups);
+	return true;
+}
+
+enum kv_rc core_shard_state(struct core_shard *s, struct core_state *out, struct kv_err *err)
+{
+	enum kv_rc rc = core_machine_load(s, false, err);
+	bool copied;
+
+	*out = (struct core_state){0};
+	if (rc != KV_OK)
+		return rc;
+	pthread_mutex_lock(&s->mu);
+	copied = copy_state(&s->state, out);
+	pthread_mutex_unlock(&s->mu);
+	return copied ? KV_OK : kv_fail_rc(err, KV_NOMEM);
+}
+
+enum kv_rc core_shard_batch(struct core_shard *s, struct core_frontier lower, struct core_frontier upper,
+			    struct core_batch **out, struct kv_err *err)
+{
+	enum kv_rc rc = core_machine_load(s, false, err);
+	size_t at;
+
+	*out = NULL;
+	if (rc != KV_OK)
+		return rc;
+	pthread_mutex_lock(&s->mu);
+	at = core_state_batch_at(&s->state, lower);
+	if (at < s->state.batch_count && core_frontier_eq(s->state.batches[at]->upper, upper))
+		*out = core_batch_ref(s->state.batches[at]);
+	pthread_mutex_unlock(&s->mu);
+	return *out != NULL ? KV_OK : kv_fail_rc(err, KV_NO_BATCH);
+}
+
+struct owner_change {
+	struct core_change change;
+	struct core_owner owner;
+};
+
+static enum kv_rc run_owner(struct core_change *c, const struct core_state *s, struct core_diff *d, bool *skip,
+			    struct kv_err *err)
+{
+	*skip = false;
+	return core_do_owner(s, ((struct owner_change *)c)->owner, d, err);
+}
+
+enum kv_rc core_shard_set_owner(struct core_shard *s, struct core_owner owner, struct kv_err *err)
+{
+	struct owner_change c = {.change = {.run = run_owner, .sync = KV_SYNC}, .owner = owner};
+
+	return core_machine_commit(s, &c.change, err);
+}
+
+struct hold_change {
+	struct core_change change;
+	const char *name;
+	struct core_frontier since;
+	uint64_t follow;
+};
+
+static enum kv_rc run_hold(struct core_change *c, const struct core_state *s, struct core_diff *d, bool *skip,
+			   struct kv_err *err)
+{
+	struct hold_change *h = (struct hold_change *)c;
+	bool changed;
+	enum kv_rc rc = core_do_hold(s, h->name, h->since, h->follow, d, &changed, err);
+
+	*skip = rc == KV_OK && !changed;
+	return rc;
+}
+
+enum kv_rc core_shard_move_hold(struct core_shard *s, const char *name, struct core_frontier since,
+				uint64_t follow, struct kv_err *err)
+{
+	struct hold_change c = {
+		.change = {.run = run_hold, .sync = KV_SYNC}, .name = name, .since = since, .follow = follow};
+
+	return core_machine_commit(s, &c.change, err);
+}

@@ -1,0 +1,196 @@
+/*
+ * shard.h - the engine: shards in a store. The header for those who embed it.
+ *
+ * A shard is a durable collection of updates ((key, val), time, diff) with two
+ * frontiers. All updates at times not at or beyond the upper are known; times
+ * at or beyond since are still told apart. A time t is readable iff
+ * since <= t < upper.
+ *
+ *     struct kv_store *store;
+ *     struct core_engine *engine;
+ *     struct core_shard *shard;
+ *     kv_store_embedded_open("/var/lib/mystore", false, "myprogram", &store, &err);
+ *     core_engine_open(store, NULL, &engine, &err);
+ *     core_shard_open(engine, id, &shard, &err);
+ *     core_txn_begin(shard, &options, &txn, &err);    compare-and-append
+ *     core_txn_add(txn, &row, &err);
+ *     core_txn_commit(txn, NULL, &appended, &err);
+ *
+ * Threads: an engine and its shards may be used by any number of threads; a
+ * transaction or a snapshot by one at a time. Handles are closed before the
+ * shard, shards before the engine.
+ *
+ * Codes any call that reads or writes the store may return besides those listed
+ * with it: KV_NOMEM, KV_CORRUPT, KV_NEWER, KV_IO, KV_UNREACHABLE, and writes
+ * KV_NOSPACE, KV_QUOTA, KV_READONLY (nothing was done) and KV_UNKNOWN.
+ */
+#ifndef CORE_SHARD_H
+#define CORE_SHARD_H
+
+#include "core/batch.h"
+#include "core/state.h"
+#include "core/transition.h"
+#include "kv/store.h"
+
+struct core_engine;
+struct core_shard;
+struct core_txn;
+struct core_snapshot;
+
+struct core_engine_config {
+	/* A notice from background work: one sentence. Any thread. NULL: not told. */
+	void (*notice)(void *arg, const char *sentence);
+	void *notice_arg;
+	uint64_t (*now_us)(void *arg); /* the time since 1970 in us; NULL: the system's clock */
+	void *now_arg;
+};
+
+/* store is taken, also on failure. config is copied; NULL: all defaults. */
+enum kv_rc core_engine_open(struct kv_store *store, const struct core_engine_config *config,
+			    struct core_engine **out, struct kv_err *err) KV_MUST_CHECK;
+
+/* Finish background work and close the store. Every shard is closed before. NULL is allowed. */
+void core_engine_close(struct core_engine *e);
+
+bool core_engine_read_only(const struct core_engine *e);
+enum kv_rc core_engine_usage(struct core_engine *e, struct kv_usage *out, struct kv_err *err) KV_MUST_CHECK;
+
+/* --- shards ---------------------------------------------------------------------------------------- */
+
+/* Make an empty shard. KV_SHARD_EXISTS. */
+enum kv_rc core_shard_create(struct core_engine *e, struct core_shard_id id, struct core_owner owner,
+			     struct kv_err *err) KV_MUST_CHECK;
+
+/* A handle on a shard; close it. KV_NO_SHARD. */
+enum kv_rc core_shard_open(struct core_engine *e, struct core_shard_id id, struct core_shard **out,
+			   struct kv_err *err) KV_MUST_CHECK;
+struct core_shard *core_shard_ref(struct core_shard *s);
+void core_shard_close(struct core_shard *s); /* NULL is allowed */
+
+struct core_shard_id core_shard_id(const struct core_shard *s);
+
+/*
+ * End a shard and everything of it. Handles that are open see it gone.
+ * KV_NOT_FINISHED  its upper or a hold is not empty; nothing was done
+ * KV_NO_SHARD      it is gone already
+ */
+enum kv_rc core_shard_remove(struct core_shard *s, struct kv_err *err) KV_MUST_CHECK;
+
+/* Up to limit ids of shards, as text, greater than `after` (""), ascending. */
+enum kv_rc core_shard_list(struct core_engine *e, const char *after, size_t limit, struct kv_keys *out,
+			   struct kv_err *err) KV_MUST_CHECK;
+
+/* What is known of a shard, copied. */
+struct core_info {
+	uint64_t seqno;
+	uint64_t first_seqno;
+	struct core_frontier since;
+	struct core_frontier upper;
+	uint64_t created_ms;
+	uint64_t changed_ms;
+	struct core_owner owner;
+};
+
+/*
+ * As known here: never older than what this process was told, a little behind other writers of a shared
+ * store. With recent: asked of consensus, so not older than any append acknowledged before the call.
+ * KV_NO_SHARD
+ */
+enum kv_rc core_shard_info(struct core_shard *s, bool recent, struct core_info *out, struct kv_err *err)
+	KV_MUST_CHECK;
+
+/* A copy of the whole state, its batches by reference; free with core_state_fini. KV_NO_SHARD. */
+enum kv_rc core_shard_state(struct core_shard *s, struct core_state *out, struct kv_err *err) KV_MUST_CHECK;
+
+/* The committed batch [lower, upper), a reference. KV_NO_BATCH, KV_NO_SHARD. */
+enum kv_rc core_shard_batch(struct core_shard *s, struct core_frontier lower, struct core_frontier upper,
+			    struct core_batch **out, struct kv_err *err) KV_MUST_CHECK;
+
+/* Where its parts are, for core_scan; valid while the shard is open. */
+const struct core_home *core_shard_home(const struct core_shard *s);
+
+/* KV_NO_SHARD */
+enum kv_rc core_shard_set_owner(struct core_shard *s, struct core_owner owner, struct kv_err *err)
+	KV_MUST_CHECK;
+
+/* Move the hold `name` to since, or let it follow the upper at distance follow (if not 0). Moving it back
+ * changes nothing. KV_NO_SHARD, KV_NOTFOUND. */
+enum kv_rc core_shard_move_hold(struct core_shard *s, const char *name, struct core_frontier since,
+				uint64_t follow, struct kv_err *err) KV_MUST_CHECK;
+
+/* --- waiting --------------------------------------------------------------------------------------- */
+
+/*
+ * Told once when the shard's upper has passed `time` (time < upper), or the shard is gone. The callback runs
+ * on the thread that made the change, without locks; it must not block.
+ */
+struct core_waiter {
+	struct core_waiter *next; /* the engine's, while it waits */
+	uint64_t time;
+	void (*wake)(struct core_waiter *w);
+};
+
+/* True: w waits now, and must stay where it is until it is woken or removed. False: there is nothing to
+ * wait for, and wake is not called. */
+bool core_shard_wait(struct core_shard *s, struct core_waiter *w);
+
+/* True: w does not wait any more and will not be woken. False: it was or is being woken. */
+bool core_shard_unwait(struct core_shard *s, struct core_waiter *w);
+
+/* --- writing --------------------------------------------------------------------------------------- */
+
+/*
+ * Begin an append. Of ask everything but batch and rows is read, and copied. The shard must stay open until
+ * the transaction is freed. Nothing of the shard's state is looked at before the commit.
+ * KV_BAD_BOUNDS, KV_BAD_REWRITE
+ */
+enum kv_rc core_txn_begin(struct core_shard *s, const struct core_append *ask, struct core_txn **out,
+			  struct kv_err *err) KV_MUST_CHECK;
+
+/*
+ * Add a row; its bytes are copied. What is large goes to the blob store while it comes in.
+ * KV_NOT_BEYOND_LOWER, KV_BEYOND_UPPER, KV_EMPTY_INTERVAL, KV_BAD_SYNTAX (a `*` time without a `*` lower):
+ * the transaction can then only be freed
+ */
+enum kv_rc core_txn_add(struct core_txn *t, const struct core_row *row, struct kv_err *err) KV_MUST_CHECK;
+
+/*
+ * Commit atomically, with the staged batch of that name, if not NULL. KV_OK: durable, and visible to everyone who looks from now on. The transaction can only
+ * be freed after it, whatever it returns.
+ * KV_UPPER_MISMATCH   nothing was done; detail: expected_upper, current_upper
+ * KV_TOKEN_REUSED, KV_BAD_BOUNDS, KV_BAD_REWRITE, KV_NOT_BEYOND_LOWER, KV_BEYOND_UPPER
+ * KV_NO_BATCH         there is no such staged batch
+ * KV_NO_SHARD, KV_SHARD_REPLACED   the shard is gone, or another one is under its id now
+ * KV_UNKNOWN          done or not; the same append with the same token tells
+ */
+enum kv_rc core_txn_commit(struct core_txn *t, const char *staged, struct core_appended *r,
+			   struct kv_err *err) KV_MUST_CHECK;
+void core_txn_free(struct core_txn *t); /* NULL is allowed */
+
+/* --- reading --------------------------------------------------------------------------------------- */
+
+/* Which time a snapshot is of. */
+struct core_as_of {
+	bool latest;   /* the latest complete time, upper - 1; nothing at all when the upper is 0 */
+	uint64_t time; /* else this one */
+};
+
+/*
+ * Pin what the collection is as of a time. It stays the same until close, whatever happens to the shard.
+ * KV_COMPACTED    the time is below since
+ * KV_WOULD_BLOCK  the time is not complete yet: wait for it
+ * KV_NO_SHARD
+ */
+enum kv_rc core_snapshot_open(struct core_shard *s, struct core_as_of as_of, struct core_snapshot **out,
+			      struct kv_err *err) KV_MUST_CHECK;
+
+/* The next row, sorted by key, then val, diff never 0, time as asked; *end instead when there is none. Key
+ * and val are borrowed until the next call. KV_OVERFLOW: a sum of diffs leaves i64. */
+enum kv_rc core_snapshot_next(struct core_snapshot *n, struct core_update *out, bool *end,
+			      struct kv_err *err) KV_MUST_CHECK;
+
+/* Begin again; the same content comes. */
+void core_snapshot_rewind(struct core_snapshot *n);
+void core_snapshot_close(struct core_snapshot *n); /* NULL is allowed */
+
+#endif

@@ -1,0 +1,165 @@
+/*
+ * state.h - what is known of a shard at one version, and how versions differ.
+ *
+ * A state changes only by applying a diff; diffs are made by the transitions
+ * (transition.h) and stored as versions in consensus (machine.c). Applying is
+ * deterministic: the same state and diff give the same state everywhere.
+ *
+ * Invariants (core_state_check):
+ *  1. batches tile [0, upper): the first lower is 0, each next one the upper
+ *     before, the last upper the shard's; no batch is empty in time.
+ *  2. each batch's since is at most the shard's.
+ *  3. the shard's since is at most that of every hold.
+ *  4. no part is in two batches; counts and sums of batches are those of their
+ *     parts; runs are not empty.
+ *  5. at most CORE_TOKENS_MAX tokens; names of holds differ.
+ *  6. seqno >= first_seqno > 0; rollups ascend and are at most seqno.
+ *
+ * Threads: a state belongs to one holder at a time; its batches are shared by
+ * reference.
+ */
+#ifndef CORE_STATE_H
+#define CORE_STATE_H
+
+#include "core/batch.h"
+
+enum {
+	CORE_TOKENS_MAX = 1024,
+	CORE_ASKED_LEN = 40,
+	CORE_HOLD_NAME_LEN = 129, /* with its NUL */
+};
+
+#define CORE_DEFAULT_HOLD "default"
+
+struct core_hold {
+	char name[CORE_HOLD_NAME_LEN];
+	struct core_frontier since;
+	uint64_t token;  /* fencing token */
+	uint64_t follow; /* n: since follows the upper at this distance; 0: it does not */
+};
+
+/* Bounds as asked for, in a form that is compared byte by byte (made by core_append_asked). */
+struct core_asked {
+	uint8_t b[CORE_ASKED_LEN];
+};
+
+struct core_done {
+	struct core_token token;
+	struct core_asked asked;
+	uint64_t rows;
+	struct core_frontier lower; /* as used */
+	struct core_frontier upper;
+	uint64_t seqno;
+};
+
+struct core_rollup {
+	uint64_t seqno;
+	char key[CORE_BLOB_KEY_LEN];
+};
+
+struct core_owner {
+	uint32_t uid;
+	uint32_t gid;
+	uint32_t mode; /* permission bits */
+};
+
+struct core_state {
+	uint64_t seqno;
+	uint64_t first_seqno; /* tells this shard from an earlier one under the same id */
+	uint64_t walltime_ms; /* of the newest version */
+	uint64_t created_ms;
+	struct core_uuid attempt; /* that made the newest version */
+	struct core_frontier since;
+	struct core_frontier upper;
+	struct core_batch **batches; /* a reference each, in order */
+	size_t batch_count;
+	size_t batch_cap;
+	struct core_hold *holds;
+	size_t hold_count;
+	struct core_done *tokens; /* oldest first, from token_first round to token_first - 1 */
+	size_t token_count;
+	size_t token_first;
+	struct core_rollup *rollups;
+	size_t rollup_count;
+	struct core_owner owner;
+	bool tombstone;
+};
+
+/* Replace the batches that tile [lower, upper) by these; lower == upper: insert there. */
+struct core_splice {
+	struct core_frontier lower;
+	struct core_frontier upper;
+	struct core_batch **batches; /* a reference each */
+	size_t count;
+};
+
+enum { CORE_DIFF_SPLICES = 2, CORE_DIFF_HOLDS = 4 };
+
+/* From one version to the next. Small things are held in place: a diff of an append allocates nothing. */
+struct core_diff {
+	uint64_t seqno;
+	uint64_t walltime_ms;
+	struct core_uuid attempt;
+	struct core_rollup newest_rollup; /* where loading begins; seqno 0: unknown to an old diff */
+	bool has_since;
+	struct core_frontier since;
+	bool has_upper;
+	struct core_frontier upper;
+	struct core_splice splices[CORE_DIFF_SPLICES];
+	size_t splice_count;
+	struct core_hold *holds; /* made or changed; points at hold_space or is owned */
+	size_t hold_count;
+	struct core_hold hold_space[CORE_DIFF_HOLDS];
+	char (*holds_removed)[CORE_HOLD_NAME_LEN]; /* owned */
+	size_t removed_count;
+	bool has_token;
+	struct core_done token;
+	bool has_rollup;
+	struct core_rollup rollup;
+	bool has_owner;
+	struct core_owner owner;
+	bool tombstone;
+};
+
+/* An empty shard at version seqno: since 0, upper 0, the default hold at 0. KV_NOMEM. */
+enum kv_rc core_state_init(struct core_state *s, uint64_t seqno, uint64_t now_ms, struct core_owner owner,
+			   struct kv_err *err) KV_MUST_CHECK;
+void core_state_fini(struct core_state *s);
+
+void core_diff_init(struct core_diff *d);
+void core_diff_fini(struct core_diff *d); /* drops its references */
+
+/* Add to a diff. The batches' references are taken. KV_NOMEM: nothing changed, they stay the caller's. */
+enum kv_rc core_diff_splice(struct core_diff *d, struct core_frontier lower, struct core_frontier upper,
+			    struct core_batch *const *batches, size_t count, struct kv_err *err) KV_MUST_CHECK;
+enum kv_rc core_diff_hold(struct core_diff *d, const struct core_hold *hold, struct kv_err *err)
+	KV_MUST_CHECK;
+
+/*
+ * Make s the next version.
+ * KV_CORRUPT  the diff does not fit (wrong seqno, a splice that meets no batch bounds); s is unchanged
+ * KV_NOMEM    s is unchanged
+ */
+enum kv_rc core_state_apply(struct core_state *s, const struct core_diff *d, struct kv_err *err)
+	KV_MUST_CHECK;
+
+/* Check the invariants above: KV_CORRUPT with the one that fails. */
+enum kv_rc core_state_check(const struct core_state *s, struct kv_err *err) KV_MUST_CHECK;
+
+/* Find things; NULL or batch_count: there is none. */
+struct core_hold *core_state_hold(const struct core_state *s, const char *name);
+const struct core_done *core_state_token(const struct core_state *s, struct core_token token);
+size_t core_state_batch_at(const struct core_state *s, struct core_frontier lower); /* whose lower it is */
+
+/* Totals over all batches. */
+struct core_totals {
+	uint64_t rows;
+	uint64_t runs;
+	uint64_t parts;
+	uint64_t inline_parts;
+	uint64_t inline_bytes;
+	uint64_t blob_bytes;
+};
+struct core_totals core_state_totals(const struct core_state *s);
+
+#endif

@@ -1,0 +1,90 @@
+/*
+ * transition.h - the changes a shard can undergo, as pure functions.
+ *
+ * Each takes the state and inputs and makes a diff, or says why not; it changes
+ * nothing and asks nobody. The machine commits the diff and applies it, or runs
+ * the transition again on a newer state.
+ *
+ * The order of the checks of an append is that of the contract: docs/engine.md.
+ *
+ * Any thread; a diff belongs to its caller.
+ */
+#ifndef CORE_TRANSITION_H
+#define CORE_TRANSITION_H
+
+#include "core/state.h"
+
+/* What an append asks for. */
+struct core_append {
+	bool idempotent;   /* append: data below the current upper is there already; else compare-and-append */
+	bool lower_star;   /* compare-and-append at whatever the upper is */
+	bool upper_plus;   /* with lower_star: new upper = upper + plus */
+	bool rewrite_star; /* lift every time to the upper it meets */
+	bool has_rewrite;  /* times were lifted to rewrite_ts before they came here */
+	bool has_token;
+	bool has_since;
+	struct core_frontier lower;
+	struct core_frontier upper;
+	uint64_t plus;
+	uint64_t rewrite_ts;
+	struct core_token token;
+	struct core_frontier since; /* to move the default hold to */
+	uint64_t rows;              /* handed over, for the verdict and the token */
+
+	/* A staged batch to commit with the rows, by name, or NULL. */
+	const char *staged;
+
+	/* The rows as an uncommitted batch, or NULL: none. A reference; its parts' rewrite_ts and its bounds
+	 * are set by the transition, so nobody else may hold it yet. */
+	struct core_batch *batch;
+};
+
+struct core_appended {
+	struct core_frontier lower; /* as used */
+	struct core_frontier upper;
+	uint64_t seqno;
+	uint64_t updates;
+	bool committed; /* false: nothing to commit (a no-op append, a token seen before) */
+};
+
+/* The bounds as asked, for the comparison of tokens. */
+struct core_asked core_append_asked(const struct core_append *a);
+
+/*
+ * The checks that depend on the bounds and options alone, before any row:
+ * KV_BAD_BOUNDS, KV_BAD_REWRITE.
+ */
+enum kv_rc core_append_check(const struct core_append *a, struct kv_err *err) KV_MUST_CHECK;
+
+/*
+ * One row's time against bounds known so far (a star's is not): KV_NOT_BEYOND_LOWER, KV_BEYOND_UPPER.
+ */
+enum kv_rc core_append_check_time(const struct core_append *a, uint64_t time, struct kv_err *err)
+	KV_MUST_CHECK;
+
+/*
+ * compare-and-append and append.
+ * KV_OK  with r->committed: d is to be committed, and r says what it will have done; else r says what was
+ *        done before, and d is unused
+ * KV_TOKEN_REUSED, KV_NO_BATCH, KV_UPPER_MISMATCH (detail: expected_upper, current_upper), KV_BAD_BOUNDS,
+ * KV_BAD_REWRITE, KV_NOT_BEYOND_LOWER, KV_BEYOND_UPPER, KV_EMPTY_INTERVAL, KV_NOMEM
+ */
+enum kv_rc core_do_append(const struct core_state *s, struct core_append *a, struct core_diff *d,
+			  struct core_appended *r, struct kv_err *err) KV_MUST_CHECK;
+
+/* Move a hold forward, or give it a policy; a frontier that is not beyond its since changes nothing, and
+ * *changed is then false. KV_NOTFOUND: no hold of that name. */
+enum kv_rc core_do_hold(const struct core_state *s, const char *name, struct core_frontier since,
+			uint64_t follow, struct core_diff *d, bool *changed, struct kv_err *err) KV_MUST_CHECK;
+
+enum kv_rc core_do_owner(const struct core_state *s, struct core_owner owner, struct core_diff *d,
+			 struct kv_err *err) KV_MUST_CHECK;
+
+/* End the shard. KV_NOT_FINISHED: the upper or a hold is not empty; the sentence says which. */
+enum kv_rc core_do_remove(const struct core_state *s, struct core_diff *d, struct kv_err *err)
+	KV_MUST_CHECK;
+
+enum kv_rc core_do_rollup(const struct core_state *s, const struct core_rollup *rollup, struct core_diff *d,
+			  struct kv_err *err) KV_MUST_CHECK;
+
+#endif

@@ -1,0 +1,335 @@
+/*
+ * append.c - see append.h.
+ *
+ *                begin            row, batch
+ *     idle ----------------> open ----------. <-
+ *      ^                      |             |
+ *      |       commit ok      |             '----
+ *      '----------------------'
+ *     any failure: spent, until reset
+ *
+ * Invariants:
+ *  1. txn != NULL iff the state is open.
+ *  2. once spent, nothing is parsed, and txn == NULL.
+ *  3. at most VERDICTS_MAX bytes of verdicts are kept; they are whole lines but
+ *     for the first, of which a short read may have taken a piece.
+ */
+#include "fs/append.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fs/fs.h"
+#include "fs/grammar.h"
+
+enum {
+	VERDICTS_MAX = 64 << 10,
+	LINE_KEEP = 64 << 10, /* a longer line's room is given back */
+	BATCHES_MAX = 1024,
+};
+
+/* A row's text is at most four times its bytes (\ooo), and a little for its numbers. */
+#define LINE_MAX_BYTES (4 * CORE_ROW_MAX + 256)
+
+struct fs_append {
+	struct fs *fs;
+	struct core_shard *shard;
+	struct core_txn *txn;
+	char (*batches)[FS_BATCH_NAME_LEN]; /* named so far by this transaction */
+	size_t batch_count;
+	uint64_t rows;
+	pid_t pid; /* who wrote last */
+	uid_t uid;
+
+	char *line; /* the beginning of a line whose end has not come */
+	size_t line_len;
+	size_t line_cap;
+	struct core_row_scratch scratch;
+
+	enum kv_rc spent; /* KV_OK: it is not */
+
+	char *verdicts;
+	size_t verdicts_from; /* what was read */
+	size_t verdicts_len;
+	size_t verdicts_cap;
+};
+
+struct fs_append *fs_append_open(struct fs *fs, struct core_shard *shard)
+{
+	struct fs_append *a = calloc(1, sizeof *a);
+
+	if (a == NULL)
+		return NULL;
+	a->fs = fs;
+	a->shard = shard;
+	return a;
+}
+
+static void drop_txn(struct fs_append *a)
+{
+	core_txn_free(a->txn);
+	a->txn = NULL;
+	free(a->batches);
+	a->batches = NULL;
+	a->batch_count = 0;
+	a->rows = 0;
+}
+
+static void drop_line(struct fs_append *a)
+{
+	a->line_len = 0;
+	if (a->line_cap > LINE_KEEP) {
+		free(a->line);
+		a->line = NULL;
+		a->line_cap = 0;
+	}
+}
+
+/* --- verdicts -------------------------------------------------------------------------------------- */
+
+/* Let the oldest lines go until len more bytes fit. */
+static void forget_old(struct fs_append *a, size_t len)
+{
+	while (a->verdicts_len - a->verdicts_from + len > VERDICTS_MAX) {
+		char *from = a->verdicts + a->verdicts_from;
+		char *nl = memchr(from, '\n', a->verdicts_len - a->verdicts_from);
+
+		a->verdicts_from = (size_t)(nl + 1 - a->verdicts);
+	}
+}
+
+static void add_verdict(struct fs_append *a, const char *verdict)
+{
+	size_t len = strlen(verdict) + 1;
+
+	forget_old(a, len);
+	if (a->verdicts_len + len > a->verdicts_cap) {
+		size_t kept = a->verdicts_len - a->verdicts_from;
+		size_t cap = a->verdicts_cap != 0 ? a->verdicts_cap : 512;
+
+		/* Room twice the limit: the kept ones move seldom. */
+		if (a->verdicts_from != 0)
+			memmove(a->verdicts, a->verdicts + a->verdicts_from, kept);
+		a->verdicts_from = 0;
+		a->verdicts_len = kept;
+		while (cap < 2 * (kept + len))
+			cap *= 2;
+		if (cap > a->verdicts_cap) {
+			char *grown = realloc(a->verdicts, cap);
+
+			if (grown == NULL)
+				return; /* the errno has told already */
+			a->verdicts = grown;
+			a->verdicts_cap = cap;
+		}
+	}
+	memcpy(a->verdicts + a->verdicts_len, verdict, len - 1);
+	a->verdicts[a->verdicts_len + len - 1] = '\n';
+	a->verdicts_len += len;
+}
+
+size_t fs_append_read(struct fs_append *a, char *buf, size_t len)
+{
+	size_t have = a->verdicts_len - a->verdicts_from;
+	char *from = a->verdicts + a->verdicts_from;
+	size_t n;
+
+	if (have == 0)
+		return 0;
+	n = (size_t)((char *)memchr(from, '\n', have) + 1 - from);
+	if (n > len)
+		n = len;
+	memcpy(buf, from, n);
+	a->verdicts_from += n;
+	return n;
+}
+
+/* --- lines ----------------------------------------------------------------------------------------- */
+
+static enum kv_rc do_begin(struct fs_append *a, const char *line, size_t len, struct kv_err *err)
+{
+	struct core_append ask;
+	enum kv_rc rc;
+
+	if (a->txn != NULL)
+		return kv_fail(err, KV_BAD_SYNTAX, "begin inside a transaction: its commit line is missing");
+	rc = fs_parse_begin(line, len, &ask, err);
+	return rc == KV_OK ? core_txn_begin(a->shard, &ask, &a->txn, err) : rc;
+}
+
+static enum kv_rc do_row(struct fs_append *a, const char *line, size_t len, struct kv_err *err)
+{
+	struct core_row row;
+	enum kv_rc rc;
+
+	if (a->txn == NULL)
+		return kv_fail(err, KV_BAD_SYNTAX, "a row outside a transaction: its begin line is missing");
+	rc = core_row_parse(line, len, &a->scratch, &row, err);
+	if (rc == KV_OK)
+		rc = core_txn_add(a->txn, &row, err);
+	a->rows += rc == KV_OK;
+	return rc;
+}
+
+static enum kv_rc do_batch(struct fs_append *a, const char *line, size_t len, struct kv_err *err)
+{
+	char name[FS_BATCH_NAME_LEN];
+	char(*grown)[FS_BATCH_NAME_LEN];
+	enum kv_rc rc;
+
+	if (a->txn == NULL)
+		return kv_fail(err, KV_BAD_SYNTAX, "a batch line outside a transaction: its begin line is missing");
+	rc = fs_parse_batch(line, len, name, err);
+	if (rc != KV_OK)
+		return rc;
+	for (size_t i = 0; i < a->batch_count; i++)
+		if (strcmp(a->batches[i], name) == 0)
+			return kv_fail(err, KV_BAD_SYNTAX, "batch %s is named twice", name);
+	if (a->batch_count == BATCHES_MAX)
+		return kv_fail(err, KV_BAD_SYNTAX, "more than %d batches in one transaction", BATCHES_MAX);
+	grown = reallocarray(a->batches, a->batch_count + 1, sizeof *a->batches);
+	if (grown == NULL)
+		return kv_fail_rc(err, KV_NOMEM);
+	a->batches = grown;
+	memcpy(a->batches[a->batch_count++], name, sizeof name);
+	return KV_OK;
+}
+
+static enum kv_rc do_commit(struct fs_append *a, struct kv_err *err)
+{
+	struct core_appended appended;
+	char verdict[FS_VERDICT_LEN];
+	enum kv_rc rc;
+
+	if (a->txn == NULL)
+		return kv_fail(err, KV_BAD_SYNTAX, "commit outside a transaction: its begin line is missing");
+	if (!fs_commit_begin(a->fs))
+		return kv_fail(err, KV_SHUTDOWN, "the mount is shutting down; nothing was applied");
+	rc = core_txn_commit(a->txn, a->batch_count != 0 ? a->batches[0] : NULL, &appended, err);
+	fs_commit_end(a->fs);
+	drop_txn(a);
+	if (rc == KV_OK)
+		add_verdict(a, fs_verdict_ok(&appended, verdict));
+	return rc;
+}
+
+/* One line without its newline. *committed: it ended a transaction. */
+static enum kv_rc do_line(struct fs_append *a, const char *line, size_t len, bool *committed,
+			  struct kv_err *err)
+{
+	*committed = false;
+	switch (fs_line_kind(line, len)) {
+	case FS_LINE_ROW:
+		return do_row(a, line, len, err);
+	case FS_LINE_BEGIN:
+		return do_begin(a, line, len, err);
+	case FS_LINE_BATCH:
+		return do_batch(a, line, len, err);
+	case FS_LINE_COMMIT:
+		*committed = true;
+		return do_commit(a, err);
+	case FS_LINE_BAD:
+		break;
+	}
+	return kv_fail(err, KV_BAD_SYNTAX, "line \"%.*s\" is none of begin, a row, batch <name>, commit",
+		       (int)(len < 40 ? len : 40), line);
+}
+
+/* Keep the beginning of a line for the next call. */
+static enum kv_rc keep(struct fs_append *a, const char *p, size_t len, struct kv_err *err)
+{
+	if (a->line_len + len > LINE_MAX_BYTES)
+		return kv_fail(err, KV_ROW_TOO_LARGE, "a line of more than %zu bytes", LINE_MAX_BYTES);
+	if (a->line_len + len > a->line_cap) {
+		size_t cap = a->line_cap != 0 ? a->line_cap : 256;
+		char *grown;
+
+		while (cap < a->line_len + len)
+			cap *= 2;
+		grown = realloc(a->line, cap);
+		if (grown == NULL)
+			return kv_fail_rc(err, KV_NOMEM);
+		a->line = grown;
+		a->line_cap = cap;
+	}
+	memcpy(a->line + a->line_len, p, len);
+	a->line_len += len;
+	return KV_OK;
+}
+
+/* The failure of a transaction: remembered, told, noted. */
+static void spend(struct fs_append *a, const struct kv_err *err)
+{
+	char verdict[FS_VERDICT_LEN];
+
+	a->spent = err->rc;
+	drop_txn(a);
+	drop_line(a);
+	fs_verdict_error(err, verdict);
+	add_verdict(a, verdict);
+	fs_errors_add(&a->fs->errors, core_shard_id(a->shard), a->pid, a->uid, verdict + strlen("error "));
+}
+
+enum kv_rc fs_append_write(struct fs_append *a, pid_t pid, uid_t uid, const char *buf, size_t len,
+			   size_t *done)
+{
+	const char *p = buf, *end = buf + len;
+	struct kv_err err;
+	enum kv_rc rc = KV_OK;
+
+	*done = 0;
+	a->pid = pid;
+	a->uid = uid;
+	if (a->spent != KV_OK)
+		return a->spent;
+	while (p < end && rc == KV_OK) {
+		const char *nl = memchr(p, '\n', (size_t)(end - p));
+		size_t piece = (size_t)((nl != NULL ? nl : end) - p);
+		bool committed = false;
+
+		if (nl == NULL || a->line_len != 0)
+			rc = keep(a, p, piece, &err);
+		if (rc == KV_OK && nl != NULL) {
+			rc = a->line_len != 0 ? do_line(a, a->line, a->line_len, &committed, &err)
+					      : do_line(a, p, piece, &committed, &err);
+			drop_line(a);
+		}
+		p += piece + (nl != NULL);
+		if (rc == KV_OK && committed)
+			*done = (size_t)(p - buf);
+	}
+	if (rc == KV_OK) {
+		*done = len;
+		return KV_OK;
+	}
+	spend(a, &err);
+	return *done != 0 ? KV_OK : rc;
+}
+
+void fs_append_reset(struct fs_append *a)
+{
+	drop_txn(a);
+	drop_line(a);
+	a->spent = KV_OK;
+	a->verdicts_from = 0;
+	a->verdicts_len = 0;
+}
+
+void fs_append_close(struct fs_append *a)
+{
+	char what[160];
+
+	if (a->txn != NULL || a->line_len != 0) {
+		snprintf(what, sizeof what,
+			 "Abandoned updates=%" PRIu64 " message=\"closed before the commit line; nothing was applied\"",
+			 a->rows);
+		fs_errors_add(&a->fs->errors, core_shard_id(a->shard), a->pid, a->uid, what);
+	}
+	drop_txn(a);
+	free(a->line);
+	core_row_scratch_free(&a->scratch);
+	free(a->verdicts);
+	free(a);
+}

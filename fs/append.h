@@ -1,0 +1,42 @@
+/*
+ * append.h - one open `append` file: transactions in, verdicts out.
+ *
+ * Text arrives in any pieces; lines that are whole in one piece are parsed where
+ * they lie. The commit happens inside the call that brings the commit line. After
+ * any failure the file is spent: it answers every write with the same code and
+ * looks at nothing, until it is reset. Why: many clients write the same bytes
+ * again unasked, and a refused transaction must not be applied by that.
+ *
+ * Threads: one at a time per open file (the handle's lock).
+ */
+#ifndef FS_APPEND_H
+#define FS_APPEND_H
+
+#include <sys/types.h>
+
+#include "core/shard.h"
+
+struct fs;
+struct fs_append;
+
+/* shard is borrowed until close. NULL: out of memory. */
+struct fs_append *fs_append_open(struct fs *fs, struct core_shard *shard);
+
+/*
+ * Take in len bytes from process pid of user uid. *done: how many were taken: len, or less where a
+ * transaction failed after others of this call were committed (KV_OK then too). Otherwise the code of the
+ * failure.
+ */
+enum kv_rc fs_append_write(struct fs_append *a, pid_t pid, uid_t uid, const char *buf, size_t len,
+			   size_t *done);
+
+/* One verdict line, or what fits of it, to buf; 0: there is none. */
+size_t fs_append_read(struct fs_append *a, char *buf, size_t len);
+
+/* Drop what was begun, the verdicts, and being spent. */
+void fs_append_reset(struct fs_append *a);
+
+/* What was begun and not committed is dropped, and noted for the one who wrote last. */
+void fs_append_close(struct fs_append *a);
+
+#endif

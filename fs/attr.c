@@ -1,0 +1,182 @@
+/*
+ * attr.c - see attr.h.
+ *
+ * The owner, group and mode of a shard's directory govern its files: a file has
+ * the directory's bits, less what makes no sense for it. The kernel enforces
+ * them (default_permissions).
+ */
+#include "fs/attr.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include "core/names.h"
+#include "fs/text.h"
+
+/* A large block size makes Python, cp and cat write in pieces of 1 MiB. */
+enum { APPEND_BLKSIZE = 1 << 20, TEXT_BLKSIZE = 128 << 10 };
+
+static const struct fs_fixed root_entries[] = {
+	{"README", FS_README, S_IFREG | 0444},
+	{"name", FS_NAMES, S_IFDIR | 01777},
+	{"shard", FS_SHARDS, S_IFDIR | 01777},
+};
+
+static const struct fs_fixed shard_entries[] = {
+	{"append", FS_APPEND, S_IFREG | 0666},   {"as_of", FS_AS_OF_DIR, S_IFDIR | 0777},
+	{"batches", FS_BATCHES, S_IFDIR | 0777}, {"errors", FS_ERRORS, S_IFREG | 0444},
+	{"since", FS_SINCE, S_IFREG | 0666},     {"snapshot", FS_SNAPSHOT, S_IFREG | 0444},
+	{"state", FS_STATE, S_IFREG | 0444},     {"upper", FS_UPPER, S_IFREG | 0444},
+};
+
+const struct fs_fixed *fs_fixed_of(enum fs_kind dir, size_t *count)
+{
+	if (dir == FS_ROOT) {
+		*count = sizeof root_entries / sizeof root_entries[0];
+		return root_entries;
+	}
+	*count = dir == FS_SHARD ? sizeof shard_entries / sizeof shard_entries[0] : 0;
+	return shard_entries;
+}
+
+bool fs_kind_writable(enum fs_kind kind)
+{
+	return kind == FS_APPEND || kind == FS_SINCE;
+}
+
+enum kv_rc fs_node_shard(struct fs *fs, const struct fs_node *node, struct core_shard **out,
+			 struct core_info *info, struct kv_err *err)
+{
+	enum kv_rc rc = core_shard_open(fs->engine, node->shard, out, err);
+
+	if (rc != KV_OK)
+		return rc;
+	rc = core_shard_info(*out, false, info, err);
+	if (rc == KV_OK && info->first_seqno != node->first_seqno)
+		rc = kv_fail_rc(err, KV_NO_SHARD);
+	if (rc != KV_OK) {
+		core_shard_close(*out);
+		*out = NULL;
+	}
+	return rc;
+}
+
+static struct timespec at_ms(uint64_t ms)
+{
+	return (struct timespec){.tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000};
+}
+
+static void set_times(struct stat *st, uint64_t ms)
+{
+	st->st_mtim = at_ms(ms);
+	st->st_ctim = st->st_mtim;
+	st->st_atim = st->st_mtim;
+}
+
+static void set_size(struct stat *st, uint64_t size)
+{
+	st->st_size = (off_t)size;
+	st->st_blocks = (blkcnt_t)((size + 511) / 512);
+}
+
+/* The top directories and README belong to whom the mount's options say. */
+static void top_attr(struct fs *fs, enum fs_kind kind, struct stat *st)
+{
+	size_t count;
+	const struct fs_fixed *fixed = fs_fixed_of(FS_ROOT, &count);
+
+	st->st_mode = S_IFDIR | 0755;
+	for (size_t i = 0; i < count; i++)
+		if (fixed[i].kind == kind)
+			st->st_mode = fixed[i].mode;
+	st->st_mode &= ~(fs->options.umask & 0777);
+	st->st_uid = fs->options.uid;
+	st->st_gid = fs->options.gid;
+	st->st_nlink = S_ISDIR(st->st_mode) ? 2 : 1;
+	set_times(st, fs->mounted_ms);
+	if (kind == FS_README)
+		set_size(st, strlen(fs_text_readme()));
+}
+
+static enum kv_rc name_attr(struct fs *fs, const struct fs_node *node, struct stat *st, struct kv_err *err)
+{
+	struct core_name name;
+	enum kv_rc rc = core_name_get_by_id(fs->engine, node->name_id, &name, err);
+
+	if (rc != KV_OK)
+		return rc;
+	st->st_mode = S_IFLNK | 0777;
+	st->st_uid = name.uid;
+	st->st_gid = name.gid;
+	st->st_nlink = 1;
+	st->st_size = (off_t)(strlen("../shard/") + CORE_ID_LEN - 1);
+	set_times(st, name.made_ms);
+	return KV_OK;
+}
+
+static mode_t kind_mode(enum fs_kind kind)
+{
+	size_t count;
+	const struct fs_fixed *fixed = fs_fixed_of(FS_SHARD, &count);
+
+	for (size_t i = 0; i < count; i++)
+		if (fixed[i].kind == kind)
+			return fixed[i].mode;
+	return kind == FS_SHARD ? S_IFDIR | 07777 : S_IFREG | 0444;
+}
+
+static void shard_attr(const struct fs_node *node, const struct core_info *info, struct stat *st)
+{
+	char line[FS_FRONTIER_LINE];
+
+	st->st_mode = kind_mode(node->kind);
+	st->st_mode &= S_IFMT | info->owner.mode;
+	st->st_uid = info->owner.uid;
+	st->st_gid = info->owner.gid;
+	st->st_nlink = S_ISDIR(st->st_mode) ? 2 : 1;
+	set_times(st, info->changed_ms);
+	if (node->kind == FS_SHARD)
+		st->st_nlink = 4;
+	if (node->kind == FS_UPPER)
+		set_size(st, fs_text_frontier(info->upper, line));
+	if (node->kind == FS_SINCE)
+		set_size(st, fs_text_frontier(info->since, line));
+	if (node->kind == FS_BATCH) {
+		set_size(st, node->batch_size);
+		set_times(st, node->batch->committed_ms);
+	}
+	if (node->kind == FS_APPEND)
+		st->st_blksize = APPEND_BLKSIZE;
+}
+
+enum kv_rc fs_attr(struct fs *fs, const struct fs_node *node, struct stat *st, double *timeout,
+		   struct kv_err *err)
+{
+	struct core_shard *shard;
+	struct core_info info;
+	enum kv_rc rc;
+
+	*st = (struct stat){.st_ino = fs_node_ino(node->nodeid), .st_blksize = TEXT_BLKSIZE};
+	*timeout = 1.0;
+	if (node->kind == FS_NAME)
+		return name_attr(fs, node, st, err);
+	if (node->kind < FS_SHARD) {
+		top_attr(fs, node->kind, st);
+		return KV_OK;
+	}
+	/* Modes of a shard's files follow its directory at once; the directory itself is changed through the
+	 * kernel, which then knows. On a store with other writers they come with the timeout. */
+	if (node->kind != FS_SHARD)
+		*timeout = 0;
+	rc = fs_node_shard(fs, node, &shard, &info, err);
+	if (rc == KV_OK) {
+		shard_attr(node, &info, st);
+		core_shard_close(shard);
+	} else if (rc == KV_NO_SHARD && node->kind == FS_BATCH) {
+		/* An open batch of a shard that was removed. */
+		*st = (struct stat){.st_ino = node->nodeid, .st_mode = S_IFREG | 0400};
+		set_size(st, node->batch_size);
+		rc = KV_OK;
+	}
+	return rc;
+}

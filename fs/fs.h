@@ -1,0 +1,69 @@
+/*
+ * fs.h - what the files of the mount share: one struct for one running mount.
+ *
+ * fs/ translates: paths to nodes, text to transactions and back, codes to
+ * errno. It knows core/ and FUSE; core/ knows neither.
+ *
+ * Locks, none held while another of them or one of core/ is taken, unless said:
+ *   fs_handle.mu   one per open file; held across engine calls: one descriptor, one producer
+ *   fs_nodes.mu    nodes.c
+ *   fs.stop_mu     commits in flight
+ *   fs_waits.mu    wait.c; held while a waiter is taken out of its shard
+ *   fs_errors.mu   errors.c
+ */
+#ifndef FS_FS_H
+#define FS_FS_H
+
+#define FUSE_USE_VERSION 312
+#include <fuse_lowlevel.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "core/shard.h"
+#include "fs/errors.h"
+#include "fs/nodes.h"
+#include "fs/wait.h"
+
+struct fs_options {
+	char *store;
+	char *mountpoint;
+	uid_t uid; /* of the top directories */
+	gid_t gid;
+	mode_t umask; /* of the top directories */
+	bool read_only;
+};
+
+struct fs {
+	struct fs_options options;
+	struct core_engine *engine;
+	struct fuse_session *session;
+	uint64_t mounted_ms;
+	struct fs_nodes nodes;
+	struct fs_errors errors;
+	struct fs_waits waits;
+
+	pthread_mutex_t stop_mu; /* the two below */
+	bool stopping;
+	unsigned commits;
+	pthread_cond_t idle; /* no commit is in flight */
+};
+
+/* Around each change to the store: false once the mount is stopping, then nothing may be begun. */
+bool fs_commit_begin(struct fs *fs);
+void fs_commit_end(struct fs *fs);
+
+/* Refuse new commits, answer those who wait, and return when the commits in flight are done. */
+void fs_stop_commits(struct fs *fs);
+
+/* Answer a request with the errno of rc: of a write exactly, of anything else never ESTALE (the kernel would
+ * repeat an operation by path), but ENOENT. The one place that reads the list's errno column for FUSE. */
+void fs_reply_write_rc(fuse_req_t req, enum kv_rc rc);
+void fs_reply_rc(fuse_req_t req, enum kv_rc rc);
+
+static inline struct fs *fs_of(fuse_req_t req)
+{
+	return fuse_req_userdata(req);
+}
+
+#endif

@@ -1,0 +1,230 @@
+/*
+ * grammar.c - see grammar.h.
+ */
+#include "fs/grammar.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* A piece of a line. */
+struct word {
+	const char *p;
+	size_t len;
+};
+
+static bool is(struct word w, const char *text)
+{
+	return w.len == strlen(text) && memcmp(w.p, text, w.len) == 0;
+}
+
+static bool starts(const char *line, size_t len, const char *text)
+{
+	return len >= strlen(text) && memcmp(line, text, strlen(text)) == 0;
+}
+
+enum fs_line fs_line_kind(const char *line, size_t len)
+{
+	if (len != 0 && ((line[0] >= '0' && line[0] <= '9') || line[0] == '*'))
+		return FS_LINE_ROW;
+	if (len == 6 && starts(line, len, "commit"))
+		return FS_LINE_COMMIT;
+	if (starts(line, len, "begin "))
+		return FS_LINE_BEGIN;
+	if (starts(line, len, "batch "))
+		return FS_LINE_BATCH;
+	return FS_LINE_BAD;
+}
+
+/* Text of a word for a sentence: cut short, printable. */
+static const char *show(struct word w, char buf[64])
+{
+	size_t n = w.len < 40 ? w.len : 40;
+
+	for (size_t i = 0; i < n; i++)
+		buf[i] = w.p[i] >= ' ' && w.p[i] < 127 && w.p[i] != '"' ? w.p[i] : '?';
+	buf[n] = '\0';
+	if (w.len > n)
+		strcpy(buf + n, "..."); /* fits: 64 > 40 + 4 */
+	return buf;
+}
+
+static enum kv_rc bad(struct kv_err *err, const char *what, struct word w)
+{
+	char buf[64];
+
+	return kv_fail(err, KV_BAD_SYNTAX, "%s: \"%s\"", what, show(w, buf));
+}
+
+/* --- begin ----------------------------------------------------------------------------------------- */
+
+enum option { O_EXPECTED, O_NEW_UPPER, O_LOWER, O_UPPER, O_TOKEN, O_REWRITE, O_SINCE, O_COUNT };
+
+static const char *const option_names[O_COUNT] = {
+	"expected_upper", "new_upper", "lower", "upper", "token", "rewrite_ts", "since"};
+
+/* The words of a begin line by option; a word that is not there has p == NULL. */
+static enum kv_rc split_options(const char *line, size_t len, struct word values[O_COUNT], struct kv_err *err)
+{
+	const char *p = line + 6, *end = line + len; /* behind "begin " */
+
+	while (p <= end) {
+		const char *space = memchr(p, ' ', (size_t)(end - p));
+		const char *stop = space != NULL ? space : end;
+		const char *eq = memchr(p, '=', (size_t)(stop - p));
+		struct word whole = {.p = p, .len = (size_t)(stop - p)};
+		struct word name = {.p = p, .len = eq != NULL ? (size_t)(eq - p) : 0};
+		size_t i = 0;
+
+		while (i < O_COUNT && !is(name, option_names[i]))
+			i++;
+		if (i == O_COUNT)
+			return bad(err, "no option of begin", whole);
+		if (values[i].p != NULL)
+			return bad(err, "an option that stands twice", whole);
+		values[i] = (struct word){.p = eq + 1, .len = (size_t)(stop - eq - 1)};
+		p = stop + 1;
+	}
+	return KV_OK;
+}
+
+static enum kv_rc parse_cas_bounds(struct word expected, struct word new_upper, struct core_append *a,
+				   struct kv_err *err)
+{
+	a->lower_star = is(expected, "*");
+	if (!a->lower_star && !core_frontier_parse(expected.p, expected.len, &a->lower))
+		return bad(err, "expected_upper is no frontier, nor *", expected);
+	if (new_upper.len != 0 && new_upper.p[0] == '+') {
+		a->upper_plus = true;
+		if (!a->lower_star)
+			return bad(err, "new_upper=+<n> needs expected_upper=*", new_upper);
+		if (!core_u64_parse(new_upper.p + 1, new_upper.len - 1, &a->plus) || a->plus == 0)
+			return bad(err, "new_upper=+<n> needs a number from 1", new_upper);
+		return KV_OK;
+	}
+	if (!core_frontier_parse(new_upper.p, new_upper.len, &a->upper))
+		return bad(err, "new_upper is no frontier", new_upper);
+	return KV_OK;
+}
+
+static enum kv_rc parse_bounds(const struct word v[O_COUNT], struct core_append *a, struct kv_err *err)
+{
+	bool cas = v[O_EXPECTED].p != NULL && v[O_NEW_UPPER].p != NULL;
+	bool app = v[O_LOWER].p != NULL && v[O_UPPER].p != NULL;
+	bool mixed = (v[O_EXPECTED].p != NULL || v[O_NEW_UPPER].p != NULL) &&
+		     (v[O_LOWER].p != NULL || v[O_UPPER].p != NULL);
+
+	if (mixed || cas == app)
+		return kv_fail(err, KV_BAD_SYNTAX,
+			       "begin needs expected_upper= and new_upper=, or lower= and upper=");
+	if (cas)
+		return parse_cas_bounds(v[O_EXPECTED], v[O_NEW_UPPER], a, err);
+	a->idempotent = true;
+	if (!core_frontier_parse(v[O_LOWER].p, v[O_LOWER].len, &a->lower))
+		return bad(err, "lower is no frontier", v[O_LOWER]);
+	if (!core_frontier_parse(v[O_UPPER].p, v[O_UPPER].len, &a->upper))
+		return bad(err, "upper is no frontier", v[O_UPPER]);
+	return KV_OK;
+}
+
+enum kv_rc fs_parse_begin(const char *line, size_t len, struct core_append *out, struct kv_err *err)
+{
+	struct word v[O_COUNT] = {{0}};
+	enum kv_rc rc;
+
+	*out = (struct core_append){0};
+	rc = split_options(line, len, v, err);
+	if (rc == KV_OK)
+		rc = parse_bounds(v, out, err);
+	if (rc != KV_OK)
+		return rc;
+	if (v[O_TOKEN].p != NULL) {
+		out->has_token = true;
+		if (!core_uuid_parse('i', v[O_TOKEN].p, v[O_TOKEN].len, &out->token.u))
+			return bad(err, "token is not i<uuid>", v[O_TOKEN]);
+	}
+	if (v[O_SINCE].p != NULL) {
+		out->has_since = true;
+		if (!core_frontier_parse(v[O_SINCE].p, v[O_SINCE].len, &out->since))
+			return bad(err, "since is no frontier", v[O_SINCE]);
+	}
+	if (v[O_REWRITE].p == NULL)
+		return KV_OK;
+	if (is(v[O_REWRITE], "*")) {
+		out->rewrite_star = true;
+		return out->lower_star ? KV_OK : bad(err, "rewrite_ts=* needs expected_upper=*", v[O_REWRITE]);
+	}
+	out->has_rewrite = true;
+	if (!core_u64_parse(v[O_REWRITE].p, v[O_REWRITE].len, &out->rewrite_ts))
+		return bad(err, "rewrite_ts is no time", v[O_REWRITE]);
+	return KV_OK;
+}
+
+/* --- the other lines ------------------------------------------------------------------------------- */
+
+static bool name_char(char c, bool first)
+{
+	if ((c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_')
+		return true;
+	return !first && ((c >= '0' && c <= '9') || c == '.' || c == '-');
+}
+
+enum kv_rc fs_parse_batch(const char *line, size_t len, char name[FS_BATCH_NAME_LEN], struct kv_err *err)
+{
+	struct word w = {.p = line + 6, .len = len - 6}; /* behind "batch " */
+
+	if (w.len == 0 || w.len >= FS_BATCH_NAME_LEN)
+		return bad(err, "no name of a staged batch", w);
+	for (size_t i = 0; i < w.len; i++)
+		if (!name_char(w.p[i], i == 0))
+			return bad(err, "no name of a staged batch", w);
+	memcpy(name, w.p, w.len);
+	name[w.len] = '\0';
+	return KV_OK;
+}
+
+enum kv_rc fs_parse_since(const char *text, size_t len, struct core_frontier *since, uint64_t *follow,
+			  struct kv_err *err)
+{
+	struct word w = {.p = text, .len = len};
+
+	*follow = 0;
+	*since = core_frontier_at(0);
+	if (w.len != 0 && w.p[w.len - 1] == '\n')
+		w.len--;
+	if (starts(w.p, w.len, "upper-")) {
+		if (core_u64_parse(w.p + 6, w.len - 6, follow) && *follow != 0)
+			return KV_OK;
+		return bad(err, "upper-<n> needs a number from 1", w);
+	}
+	if (core_frontier_parse(w.p, w.len, since))
+		return KV_OK;
+	return bad(err, "neither a frontier nor upper-<n>", w);
+}
+
+/* --- verdicts -------------------------------------------------------------------------------------- */
+
+char *fs_verdict_ok(const struct core_appended *r, char buf[FS_VERDICT_LEN])
+{
+	char lower[CORE_FRONTIER_LEN], upper[CORE_FRONTIER_LEN];
+
+	snprintf(buf, FS_VERDICT_LEN, "ok lower=%s new_upper=%s seqno=%" PRIu64 " updates=%" PRIu64,
+		 core_frontier_format(r->lower, lower), core_frontier_format(r->upper, upper), r->seqno, r->updates);
+	return buf;
+}
+
+char *fs_verdict_error(const struct kv_err *err, char buf[FS_VERDICT_LEN])
+{
+	const char *errnum = strerrorname_np(kv_rc_errno(err->rc));
+	size_t n = (size_t)snprintf(buf, FS_VERDICT_LEN, "error %s errno=%s%s%s message=\"", kv_rc_name(err->rc),
+				    errnum, err->detail[0] != '\0' ? " " : "", err->detail);
+
+	for (const char *p = err->msg; *p != '\0' && n < FS_VERDICT_LEN - 3; p++) {
+		if (*p == '"' || *p == '\\')
+			buf[n++] = '\\';
+		buf[n++] = *p >= ' ' || *p < 0 ? *p : '?';
+	}
+	buf[n++] = '"';
+	buf[n] = '\0';
+	return buf;
+}

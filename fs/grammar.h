@@ -1,0 +1,44 @@
+/*
+ * grammar.h - the lines of a transaction, as text.
+ *
+ *     begin expected_upper=<f> new_upper=<f> [option=value ...]      compare-and-append
+ *     begin lower=<f> upper=<f> [option=value ...]                   append
+ *     <row>                                                          core/row.h
+ *     batch <name>
+ *     commit
+ *
+ * Pure functions; any thread.
+ */
+#ifndef FS_GRAMMAR_H
+#define FS_GRAMMAR_H
+
+#include "core/shard.h"
+
+enum fs_line { FS_LINE_BEGIN, FS_LINE_ROW, FS_LINE_BATCH, FS_LINE_COMMIT, FS_LINE_BAD };
+
+/* What kind a line is, by its first word. */
+enum fs_line fs_line_kind(const char *line, size_t len);
+
+/* A whole begin line to what it asks for. KV_BAD_SYNTAX: the sentence says which word and why. */
+enum kv_rc fs_parse_begin(const char *line, size_t len, struct core_append *out, struct kv_err *err)
+	KV_MUST_CHECK;
+
+/* The name in a batch line: [A-Za-z_][A-Za-z0-9._-]{0,127}, copied with a NUL. KV_BAD_SYNTAX. */
+enum { FS_BATCH_NAME_LEN = 129 };
+enum kv_rc fs_parse_batch(const char *line, size_t len, char name[FS_BATCH_NAME_LEN], struct kv_err *err)
+	KV_MUST_CHECK;
+
+/* `<f>` or `upper-<n>` with an optional newline, as written to `since`. KV_BAD_SYNTAX. */
+enum kv_rc fs_parse_since(const char *text, size_t len, struct core_frontier *since, uint64_t *follow,
+			  struct kv_err *err) KV_MUST_CHECK;
+
+/*
+ * The verdict on a transaction, one line without newline, cut to the room there is; returns buf.
+ *     ok lower=<f> new_upper=<f> seqno=<n> updates=<n>
+ *     error <Reason> errno=<NAME> key=value ... message="..."
+ */
+enum { FS_VERDICT_LEN = 1024 };
+char *fs_verdict_ok(const struct core_appended *r, char buf[FS_VERDICT_LEN]);
+char *fs_verdict_error(const struct kv_err *err, char buf[FS_VERDICT_LEN]);
+
+#endif

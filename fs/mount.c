@@ -1,0 +1,335 @@
+/*
+ * mount.c - see mount.h.
+ *
+ * Start: the store is opened first, so that one that is in use is refused before
+ * anything is touched; then what an earlier process left mounted and dead on the
+ * mount point is cleared; then we mount. The kernel's first request, INIT, says
+ * that the mount answers.
+ *
+ * Stop (TERM, INT, HUP), in a thread of its own: refuse new commits, answer those
+ * who wait, wait for commits in flight, then end the loop. The loop's thread only
+ * notices when a signal interrupts it. After the loop: unmount (lazily, so open
+ * files and working directories do not matter) and close the store.
+ */
+#include "fs/mount.h"
+
+#include <errno.h>
+#include <mntent.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/statfs.h>
+#include <sys/wait.h>
+#include <syslog.h>
+#include <systemd/sd-daemon.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fs/files.h"
+#include "fs/tree.h"
+
+enum { MAX_THREADS = 64, MAX_BACKGROUND = 1024 };
+
+/* Signals of the stopping thread; USR1 tells it that the loop has ended by itself. */
+static sigset_t stop_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGUSR1);
+	return set;
+}
+
+/* --- commits in flight ----------------------------------------------------------------------------- */
+
+bool fs_commit_begin(struct fs *fs)
+{
+	bool may;
+
+	pthread_mutex_lock(&fs->stop_mu);
+	may = !fs->stopping;
+	fs->commits += may;
+	pthread_mutex_unlock(&fs->stop_mu);
+	return may;
+}
+
+void fs_commit_end(struct fs *fs)
+{
+	pthread_mutex_lock(&fs->stop_mu);
+	if (--fs->commits == 0)
+		pthread_cond_broadcast(&fs->idle);
+	pthread_mutex_unlock(&fs->stop_mu);
+}
+
+void fs_stop_commits(struct fs *fs)
+{
+	pthread_mutex_lock(&fs->stop_mu);
+	fs->stopping = true;
+	pthread_mutex_unlock(&fs->stop_mu);
+	fs_waits_close(&fs->waits);
+	pthread_mutex_lock(&fs->stop_mu);
+	while (fs->commits != 0)
+		pthread_cond_wait(&fs->idle, &fs->stop_mu);
+	pthread_mutex_unlock(&fs->stop_mu);
+}
+
+void fs_reply_write_rc(fuse_req_t req, enum kv_rc rc)
+{
+	fuse_reply_err(req, kv_rc_errno(rc));
+}
+
+void fs_reply_rc(fuse_req_t req, enum kv_rc rc)
+{
+	int errnum = kv_rc_errno(rc);
+
+	fuse_reply_err(req, errnum == ESTALE ? ENOENT : errnum);
+}
+
+/* --- the session ----------------------------------------------------------------------------------- */
+
+struct life {
+	struct fs fs;
+	struct fs_command *command;
+	void (*ready)(void *arg);
+	void *ready_arg;
+	pthread_t loop_thread;
+	_Atomic(bool) looping;
+};
+
+static void op_init(void *userdata, struct fuse_conn_info *conn)
+{
+	struct life *life = userdata; /* its first member is the struct fs */
+
+	/* With it, the pieces of one large io_uring or libaio write come in any order. */
+	conn->want &= ~(unsigned)FUSE_CAP_ASYNC_DIO;
+	conn->max_background = life->command->max_background != 0 ? life->command->max_background : MAX_BACKGROUND;
+	life->ready(life->ready_arg);
+}
+
+/* libfuse explains failures in its log; the last line of it is kept for our sentence. */
+static _Thread_local char *log_line;
+
+static void keep_log(enum fuse_log_level level, const char *fmt, va_list ap)
+{
+	if (log_line != NULL)
+		vsnprintf(log_line, 256, fmt, ap);
+	else
+		vsyslog((int)level, fmt, ap);
+}
+
+static void notice(void *arg, const char *sentence)
+{
+	(void)arg;
+	syslog(LOG_WARNING, "%s", sentence);
+	fprintf(stderr, "shardfs: %s\n", sentence); /* /dev/null once in the background */
+}
+
+static void nothing(int sig)
+{
+	(void)sig;
+}
+
+static void *stop_thread(void *arg)
+{
+	struct life *life = arg;
+	sigset_t set = stop_signals();
+	const struct timespec pause = {.tv_nsec = 5000000};
+	int sig = 0;
+
+	sigwait(&set, &sig);
+	if (sig == SIGUSR1)
+		return NULL;
+	sd_notify(0, "STOPPING=1");
+	fs_stop_commits(&life->fs);
+	fuse_session_exit(life->fs.session);
+	/* The loop's thread looks only when a signal interrupts its wait; it may not be in it yet. */
+	while (atomic_load(&life->looping)) {
+		pthread_kill(life->loop_thread, SIGUSR2);
+		nanosleep(&pause, NULL);
+	}
+	return NULL;
+}
+
+/* Serve until unmounted or told to stop. */
+static int serve(struct life *life, char why[1024])
+{
+	struct fuse_loop_config *config = fuse_loop_cfg_create();
+	struct sigaction wake = {.sa_handler = nothing};
+	pthread_t stopper;
+	int rc;
+
+	if (config == NULL)
+		return -1;
+	fuse_loop_cfg_set_max_threads(config, MAX_THREADS);
+	sigaction(SIGUSR2, &wake, NULL);
+	life->loop_thread = pthread_self();
+	atomic_store(&life->looping, true);
+	if (pthread_create(&stopper, NULL, stop_thread, life) != 0) {
+		snprintf(why, 1024, "no thread for stopping could be made");
+		fuse_loop_cfg_destroy(config);
+		return -1;
+	}
+	rc = fuse_session_loop_mt(life->fs.session, config);
+	atomic_store(&life->looping, false);
+	pthread_kill(stopper, SIGUSR1);
+	pthread_join(stopper, NULL);
+	fuse_loop_cfg_destroy(config);
+	if (rc < 0)
+		snprintf(why, 1024, "the connection to the kernel broke: %s", strerror(-rc));
+	return rc < 0 ? -1 : 0;
+}
+
+/* --- what an earlier mount left -------------------------------------------------------------------- */
+
+/* Whether there is a shardfs mount on dir, and the topmost one there is dead. */
+static bool is_mounted(const char *dir, bool *dead)
+{
+	FILE *mounts = setmntent("/proc/self/mounts", "re");
+	struct mntent *m;
+	struct statfs st;
+	bool found = false;
+
+	*dead = false;
+	if (mounts == NULL)
+		return false;
+	while ((m = getmntent(mounts)) != NULL)
+		if (strcmp(m->mnt_dir, dir) == 0)
+			found = strcmp(m->mnt_type, "fuse.shardfs") == 0;
+	endmntent(mounts);
+	if (found && statfs(dir, &st) != 0)
+		*dead = errno == ENOTCONN;
+	return found;
+}
+
+static bool unmount_dead(const char *dir)
+{
+	pid_t pid;
+	int status;
+
+	if (umount2(dir, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
+		return true;
+	/* Not root: the helper that mounted for us unmounts too. */
+	pid = fork();
+	if (pid == 0) {
+		execlp("fusermount3", "fusermount3", "-u", "-z", "-q", dir, (char *)NULL);
+		_exit(127);
+	}
+	return pid > 0 && waitpid(pid, &status, 0) == pid && status == 0;
+}
+
+static bool clear_mountpoint(const char *dir, char why[1024])
+{
+	bool dead;
+
+	while (is_mounted(dir, &dead)) {
+		if (!dead) {
+			snprintf(why, 1024, "%s is a shardfs mount already", dir);
+			return false;
+		}
+		if (!unmount_dead(dir)) {
+			snprintf(why, 1024, "a dead mount on %s could not be cleared: %s", dir, strerror(errno));
+			return false;
+		}
+	}
+	return true;
+}
+
+/* --- all of it ------------------------------------------------------------------------------------- */
+
+static bool within(const char *path, const char *dir)
+{
+	size_t len = strlen(dir);
+
+	return strncmp(path, dir, len) == 0 && (path[len] == '/' || path[len] == '\0');
+}
+
+static bool open_engine(struct life *life, char why[1024])
+{
+	const struct fs_options *o = &life->fs.options;
+	struct core_engine_config config = {.notice = notice};
+	struct kv_store *store;
+	struct kv_err err;
+	char *purpose = NULL;
+	enum kv_rc rc;
+
+	if (within(o->store, o->mountpoint) || within(o->mountpoint, o->store)) {
+		snprintf(why, 1024, "STORE %s and MOUNTPOINT %s must not lie within each other", o->store,
+			 o->mountpoint);
+		return false;
+	}
+	if (asprintf(&purpose, "mounted on %s", o->mountpoint) < 0)
+		return false;
+	rc = kv_store_embedded_open(o->store, o->read_only, purpose, &store, &err);
+	free(purpose);
+	if (rc == KV_OK)
+		rc = core_engine_open(store, &config, &life->fs.engine, &err);
+	if (rc != KV_OK)
+		snprintf(why, 1024, "%s", err.msg);
+	return rc == KV_OK;
+}
+
+static bool mount_session(struct life *life, char why[1024])
+{
+	struct fuse_lowlevel_ops ops = {.init = op_init};
+	char line[256] = "";
+	bool ok;
+
+	fs_fill_tree_ops(&ops);
+	fs_fill_file_ops(&ops);
+	fs_fill_dir_ops(&ops);
+	fuse_set_log_func(keep_log);
+	log_line = line;
+	life->fs.session = fuse_session_new(&life->command->session_args, &ops, sizeof ops, life);
+	ok = life->fs.session != NULL;
+	if (ok)
+		ok = clear_mountpoint(life->fs.options.mountpoint, why);
+	else
+		snprintf(why, 1024, "the options were refused: %s", line);
+	if (ok && fuse_session_mount(life->fs.session, life->fs.options.mountpoint) != 0) {
+		ok = false;
+		snprintf(why, 1024, "%s could not be mounted on: %s", life->fs.options.mountpoint,
+			 line[0] != '\0' ? line : strerror(errno));
+	}
+	log_line = NULL;
+	if (why[0] != '\0' && why[strlen(why) - 1] == '\n')
+		why[strlen(why) - 1] = '\0';
+	return ok;
+}
+
+int fs_mount_run(struct fs_command *command, void (*ready)(void *arg), void *arg, char why[1024])
+{
+	struct life life = {.command = command, .ready = ready, .ready_arg = arg};
+	struct timespec now;
+	sigset_t set = stop_signals();
+	int status = 1;
+
+	why[0] = '\0';
+	clock_gettime(CLOCK_REALTIME, &now);
+	life.fs.options = command->options;
+	life.fs.mounted_ms = (uint64_t)now.tv_sec * 1000;
+	pthread_mutex_init(&life.fs.stop_mu, NULL);
+	pthread_cond_init(&life.fs.idle, NULL);
+	fs_nodes_init(&life.fs.nodes);
+	fs_errors_init(&life.fs.errors);
+	/* Before any thread is made, so that all of them leave these to the stopping one. */
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	if (fs_waits_init(&life.fs.waits) && open_engine(&life, why) && mount_session(&life, why)) {
+		status = serve(&life, why) == 0 ? 0 : 1;
+		fuse_session_unmount(life.fs.session);
+	}
+	fs_stop_commits(&life.fs);
+	if (life.fs.session != NULL)
+		fuse_session_destroy(life.fs.session);
+	fs_waits_fini(&life.fs.waits);
+	fs_nodes_fini(&life.fs.nodes);
+	fs_errors_fini(&life.fs.errors);
+	core_engine_close(life.fs.engine);
+	pthread_cond_destroy(&life.fs.idle);
+	pthread_mutex_destroy(&life.fs.stop_mu);
+	return status;
+}

@@ -1,0 +1,207 @@
+/*
+ * nodes.c - see nodes.h.
+ */
+#include "fs/nodes.h"
+
+#include <stdlib.h>
+
+enum { KIND_SHIFT = 56, SLOT_SHIFT = 32, SLOT_MAX = 1 << 24 };
+
+#define LOW56 (((uint64_t)1 << KIND_SHIFT) - 1)
+
+static uint64_t make(enum fs_kind kind, uint64_t low)
+{
+	return (uint64_t)kind << KIND_SHIFT | (low & LOW56);
+}
+
+void fs_nodes_init(struct fs_nodes *n)
+{
+	*n = (struct fs_nodes){.next_entry = 1};
+	pthread_mutex_init(&n->mu, NULL);
+}
+
+void fs_nodes_fini(struct fs_nodes *n)
+{
+	struct fs_entry *e, *next;
+
+	HASH_ITER(hh, n->entries, e, next) {
+		HASH_DEL(n->entries, e);
+		core_batch_unref(e->batch);
+		free(e);
+	}
+	HASH_CLEAR(hh, n->slots_by_id);
+	for (uint32_t i = 0; i < n->slot_count; i++)
+		free(n->slots[i]);
+	free(n->slots);
+	pthread_mutex_destroy(&n->mu);
+}
+
+uint64_t fs_nodeid_top(enum fs_kind kind, uint64_t name_id)
+{
+	return kind == FS_ROOT ? 1 : make(kind, name_id);
+}
+
+enum { SLOT_KEY_LEN = offsetof(struct fs_slot, number) - offsetof(struct fs_slot, id) };
+
+/* The slot for this life of the shard; NULL: out of memory or of slots. */
+static struct fs_slot *slot_locked(struct fs_nodes *n, struct core_shard_id id, uint64_t first_seqno)
+{
+	struct fs_slot key = {.id = id, .first_seqno = first_seqno}, *s;
+
+	HASH_FIND(hh, n->slots_by_id, &key.id, SLOT_KEY_LEN, s);
+	if (s != NULL)
+		return s;
+	if (n->slot_count == n->slot_cap) {
+		uint32_t cap = n->slot_cap != 0 ? 2 * n->slot_cap : 64;
+		struct fs_slot **grown;
+
+		if (n->slot_count >= SLOT_MAX)
+			return NULL;
+		grown = reallocarray(n->slots, cap, sizeof(struct fs_slot *));
+		if (grown == NULL)
+			return NULL;
+		n->slots = grown;
+		n->slot_cap = cap;
+	}
+	s = calloc(1, sizeof *s);
+	if (s == NULL)
+		return NULL;
+	s->id = id;
+	s->first_seqno = first_seqno;
+	s->number = n->slot_count;
+	n->slots[n->slot_count++] = s;
+	HASH_ADD(hh, n->slots_by_id, id, SLOT_KEY_LEN, s);
+	return s;
+}
+
+uint64_t fs_nodeid_shard(struct fs_nodes *n, enum fs_kind kind, struct core_shard_id id, uint64_t first_seqno)
+{
+	struct fs_slot *s;
+	uint64_t nodeid = 0;
+
+	pthread_mutex_lock(&n->mu);
+	s = slot_locked(n, id, first_seqno);
+	if (s != NULL)
+		nodeid = make(kind, (uint64_t)s->number << SLOT_SHIFT | (kind == FS_APPEND ? ++n->next_append : 0));
+	pthread_mutex_unlock(&n->mu);
+	return nodeid;
+}
+
+static struct fs_entry *entry_new_locked(struct fs_nodes *n, enum fs_kind kind, struct core_shard_id id,
+					 uint64_t first_seqno, uint64_t number)
+{
+	struct fs_slot *s = slot_locked(n, id, first_seqno);
+	struct fs_entry *e = s != NULL ? calloc(1, sizeof *e) : NULL;
+
+	if (e == NULL)
+		return NULL;
+	e->nodeid = make(kind, number);
+	e->slot = s->number;
+	e->lookups = 1;
+	HASH_ADD(hh, n->entries, nodeid, sizeof e->nodeid, e);
+	return e;
+}
+
+uint64_t fs_nodeid_as_of(struct fs_nodes *n, struct core_shard_id id, uint64_t first_seqno,
+			 struct core_as_of as_of)
+{
+	struct fs_entry *e;
+
+	pthread_mutex_lock(&n->mu);
+	e = entry_new_locked(n, FS_AS_OF, id, first_seqno, n->next_entry++);
+	if (e != NULL)
+		e->as_of = as_of;
+	pthread_mutex_unlock(&n->mu);
+	return e != NULL ? e->nodeid : 0;
+}
+
+uint64_t fs_nodeid_batch(struct fs_nodes *n, struct core_shard_id id, uint64_t first_seqno,
+			 struct core_batch *batch, uint64_t size)
+{
+	uint64_t nodeid = make(FS_BATCH, batch->serial);
+	struct fs_entry *e;
+
+	pthread_mutex_lock(&n->mu);
+	HASH_FIND(hh, n->entries, &nodeid, sizeof nodeid, e);
+	if (e != NULL) {
+		e->lookups++;
+	} else {
+		e = entry_new_locked(n, FS_BATCH, id, first_seqno, batch->serial);
+		if (e != NULL) {
+			e->batch = core_batch_ref(batch);
+			e->batch_size = size;
+		}
+	}
+	pthread_mutex_unlock(&n->mu);
+	return e != NULL ? nodeid : 0;
+}
+
+bool fs_node_get(struct fs_nodes *n, uint64_t nodeid, struct fs_node *out)
+{
+	uint64_t kind = nodeid >> KIND_SHIFT;
+	struct fs_entry *e = NULL;
+	uint32_t slot;
+
+	*out = (struct fs_node){.nodeid = nodeid, .kind = FS_ROOT};
+	if (nodeid == 1)
+		return true;
+	if (kind <= FS_ROOT || kind >= FS_KIND_COUNT)
+		return false;
+	out->kind = (enum fs_kind)kind;
+	if (out->kind < FS_SHARD) {
+		out->name_id = nodeid & LOW56;
+		return true;
+	}
+	pthread_mutex_lock(&n->mu);
+	slot = (uint32_t)((nodeid & LOW56) >> SLOT_SHIFT);
+	if (out->kind >= FS_AS_OF) {
+		HASH_FIND(hh, n->entries, &nodeid, sizeof nodeid, e);
+		slot = e != NULL ? e->slot : UINT32_MAX;
+	}
+	if (e != NULL) {
+		out->as_of = e->as_of;
+		out->batch = e->batch != NULL ? core_batch_ref(e->batch) : NULL;
+		out->batch_size = e->batch_size;
+	}
+	if (slot < n->slot_count) {
+		out->shard = n->slots[slot]->id;
+		out->first_seqno = n->slots[slot]->first_seqno;
+	}
+	pthread_mutex_unlock(&n->mu);
+	return slot < n->slot_count;
+}
+
+void fs_node_fini(struct fs_node *node)
+{
+	core_batch_unref(node->batch);
+	node->batch = NULL;
+}
+
+uint64_t fs_node_ino(uint64_t nodeid)
+{
+	if (nodeid >> KIND_SHIFT == FS_APPEND)
+		return nodeid & ~(((uint64_t)1 << SLOT_SHIFT) - 1);
+	return nodeid;
+}
+
+void fs_node_forget(struct fs_nodes *n, uint64_t nodeid, uint64_t lookups)
+{
+	struct fs_entry *e;
+
+	if (nodeid >> KIND_SHIFT < FS_AS_OF || nodeid >> KIND_SHIFT >= FS_KIND_COUNT)
+		return;
+	pthread_mutex_lock(&n->mu);
+	HASH_FIND(hh, n->entries, &nodeid, sizeof nodeid, e);
+	if (e != NULL) {
+		e->lookups -= lookups < e->lookups ? lookups : e->lookups;
+		if (e->lookups == 0)
+			HASH_DEL(n->entries, e);
+		else
+			e = NULL;
+	}
+	pthread_mutex_unlock(&n->mu);
+	if (e != NULL) {
+		core_batch_unref(e->batch);
+		free(e);
+	}
+}

@@ -1,0 +1,125 @@
+/*
+ * nodes.h - what the kernel's numbers stand for.
+ *
+ * The kernel names an inode by a 64-bit nodeid, which we choose. Most of ours
+ * are computed and need no memory:
+ *
+ *     bits 63..56   kind
+ *     top of the tree, and names:   bits 55..0   0, or the id of the name
+ *     files of a shard:             bits 55..32  slot of the shard
+ *                                   bits 31..0   0; for `append` a number of its own for each lookup
+ *     batches and as_of/<t>:        bits 55..0   number of an entry in a table, kept until FORGET
+ *
+ * The root is 1 by FUSE's rule. st_ino is the nodeid, but that of every
+ * `append` of a shard is the same. A slot stands for one life of a shard: one
+ * that is removed and made anew gets another.
+ *
+ * Why `append` gets a fresh nodeid for each lookup: the kernel lets one write at
+ * a time into one inode; so each open is a file of its own, and writers do not
+ * wait for each other.
+ *
+ * Threads: any.
+ */
+#ifndef FS_NODES_H
+#define FS_NODES_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <uthash.h>
+
+#include "core/shard.h"
+
+enum fs_kind {
+	FS_NONE,
+	FS_ROOT,
+	FS_README,
+	FS_NAMES,
+	FS_SHARDS,
+	FS_NAME, /* a symlink */
+	FS_SHARD,
+	FS_UPPER,
+	FS_SINCE,
+	FS_APPEND,
+	FS_SNAPSHOT,
+	FS_STATE,
+	FS_ERRORS,
+	FS_AS_OF_DIR,
+	FS_BATCHES,
+	FS_AS_OF, /* one of as_of/<t> */
+	FS_BATCH, /* a committed batch */
+	FS_KIND_COUNT
+};
+
+struct fs_slot {
+	struct core_shard_id id;
+	uint64_t first_seqno;
+	uint32_t number;
+	UT_hash_handle hh; /* by id and first_seqno */
+};
+
+/* An entry of the table of batches and as_of times. */
+struct fs_entry {
+	uint64_t nodeid;
+	uint32_t slot;
+	uint64_t lookups;
+	struct core_as_of as_of;
+	struct core_batch *batch; /* a reference, or NULL */
+	uint64_t batch_size;      /* bytes of its text */
+	UT_hash_handle hh;        /* by nodeid */
+};
+
+struct fs_nodes {
+	pthread_mutex_t mu;
+	struct fs_slot **slots; /* by number; never freed before the mount */
+	uint32_t slot_count;
+	uint32_t slot_cap;
+	struct fs_slot *slots_by_id;
+	struct fs_entry *entries;
+	uint64_t next_entry;
+	uint32_t next_append;
+};
+
+/* What a nodeid stands for. */
+struct fs_node {
+	enum fs_kind kind;
+	uint64_t nodeid;
+	uint64_t name_id; /* FS_NAME */
+	struct core_shard_id shard;
+	uint64_t first_seqno;
+	struct core_as_of as_of;  /* FS_AS_OF */
+	struct core_batch *batch; /* FS_BATCH: a reference; drop with fs_node_fini */
+	uint64_t batch_size;
+};
+
+void fs_nodes_init(struct fs_nodes *n);
+void fs_nodes_fini(struct fs_nodes *n);
+
+/* The nodeid of a thing at the top, or of the name with this id. */
+uint64_t fs_nodeid_top(enum fs_kind kind, uint64_t name_id);
+
+/* The nodeid of a file of a shard; a fresh one for FS_APPEND. 0: out of memory. */
+uint64_t fs_nodeid_shard(struct fs_nodes *n, enum fs_kind kind, struct core_shard_id id,
+			 uint64_t first_seqno);
+
+/*
+ * A nodeid in the table, counted as looked up once: for a time, or for a batch (borrowed; a reference is
+ * taken) whose text has size bytes. The same batch has the same nodeid while the kernel knows it.
+ * 0: out of memory.
+ */
+uint64_t fs_nodeid_as_of(struct fs_nodes *n, struct core_shard_id id, uint64_t first_seqno,
+			 struct core_as_of as_of);
+uint64_t fs_nodeid_batch(struct fs_nodes *n, struct core_shard_id id, uint64_t first_seqno,
+			 struct core_batch *batch, uint64_t size);
+
+/* What nodeid stands for; false: nothing (any more). */
+bool fs_node_get(struct fs_nodes *n, uint64_t nodeid, struct fs_node *out);
+void fs_node_fini(struct fs_node *node);
+
+/* st_ino for a nodeid. */
+uint64_t fs_node_ino(uint64_t nodeid);
+
+/* The kernel forgets `lookups` of its lookups. */
+void fs_node_forget(struct fs_nodes *n, uint64_t nodeid, uint64_t lookups);
+
+#endif

@@ -1,0 +1,143 @@
+/*
+ * text.c - see text.h.
+ */
+#include "fs/text.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *fs_text_readme(void)
+{
+	return "shardfs: shards as files. A shard is a durable collection of updates\n"
+	       "((key, val), time, diff). Its upper: all times below it are complete.\n"
+	       "\n"
+	       "  id=s$(uuidgen); mkdir shard/$id; cd shard/$id     make a shard\n"
+	       "  cat upper                                         0\n"
+	       "\n"
+	       "  A transaction is text; the write(2) that brings `commit` commits it, and\n"
+	       "  returns its verdict. Fields of a row are parted by one tab:\n"
+	       "\n"
+	       "  printf 'begin expected_upper=0 new_upper=1\\n0\\t1\\tapple\\tred\\ncommit\\n' > append\n"
+	       "\n"
+	       "  A wrong expected_upper is ESTALE (\"Stale file handle\"), and nothing is\n"
+	       "  changed. `cat errors` tells what was expected and what was found.\n"
+	       "  expected_upper=* with new_upper=+1 appends at whatever the upper is; a row's\n"
+	       "  time may then be * too. Other options: token=i<uuid> (do it once), since=<t>,\n"
+	       "  rewrite_ts=<t>. begin lower=<f> upper=<f> appends what is not there yet.\n"
+	       "\n"
+	       "  cat snapshot          the collection now, summed and sorted\n"
+	       "  cat as_of/7           the same as of time 7 (waits until 7 is complete)\n"
+	       "  ls -l batches/        what was committed, by interval; readable files\n"
+	       "  cat state             the shard's state as JSON\n"
+	       "  echo 5 > since        give up history below 5 (upper-10: always keep 10)\n"
+	       "\n"
+	       "  ln -s ../shard/$id ../../name/fruit               a name for a shard\n"
+	       "  Finish with new_upper=- and echo - > since; then rmdir removes it all.\n"
+	       "\n"
+	       "tar, rsync and sendfile see generated files (snapshot, state ...) as empty:\n"
+	       "archive batches/, whose files have true sizes.\n";
+}
+
+size_t fs_text_frontier(struct core_frontier f, char buf[FS_FRONTIER_LINE])
+{
+	size_t len;
+
+	core_frontier_format(f, buf);
+	len = strlen(buf);
+	buf[len] = '\n';
+	return len + 1;
+}
+
+char *fs_text_batch(struct core_frontier lower, struct core_frontier upper, char buf[FS_BATCH_FILE_LEN])
+{
+	char a[CORE_FRONTIER_LEN], b[CORE_FRONTIER_LEN];
+
+	snprintf(buf, FS_BATCH_FILE_LEN, "%s-%s", core_frontier_format(lower, a), core_frontier_format(upper, b));
+	return buf;
+}
+
+bool fs_parse_batch_file(const char *name, struct core_frontier *lower, struct core_frontier *upper)
+{
+	const char *dash = strchr(name, '-');
+
+	return dash != NULL && core_frontier_parse(name, (size_t)(dash - name), lower) &&
+	       core_frontier_parse(dash + 1, strlen(dash + 1), upper);
+}
+
+/* --- state ----------------------------------------------------------------------------------------- */
+
+/* JSON has no integers of 64 bits that everyone reads right, but jansson writes them exactly. */
+static json_t *number(uint64_t n)
+{
+	char text[24];
+
+	if (n <= INT64_MAX)
+		return json_integer((json_int_t)n);
+	snprintf(text, sizeof text, "%" PRIu64, n);
+	return json_string(text);
+}
+
+static json_t *frontier(struct core_frontier f)
+{
+	return f.empty ? json_string("-") : number(f.t);
+}
+
+static json_t *holds_json(const struct core_state *s)
+{
+	json_t *holds = json_object();
+
+	for (size_t i = 0; i < s->hold_count; i++) {
+		json_t *hold = json_pack("{s:o,s:o}", "since", frontier(s->holds[i].since), "token",
+					 number(s->holds[i].token));
+
+		if (s->holds[i].follow != 0)
+			json_object_set_new(hold, "follows_upper_at", number(s->holds[i].follow));
+		json_object_set_new(holds, s->holds[i].name, hold);
+	}
+	return holds;
+}
+
+/* The hold that keeps since where it is. */
+static const char *pinned_by(const struct core_state *s)
+{
+	for (size_t i = 0; i < s->hold_count; i++)
+		if (core_frontier_eq(s->holds[i].since, s->since))
+			return s->holds[i].name;
+	return "";
+}
+
+static json_t *rollups_json(const struct core_state *s)
+{
+	json_t *rollups = json_array();
+
+	for (size_t i = 0; i < s->rollup_count; i++)
+		json_array_append_new(rollups, number(s->rollups[i].seqno));
+	return rollups;
+}
+
+char *fs_text_state(struct core_shard_id id, const struct core_state *s)
+{
+	struct core_totals totals = core_state_totals(s);
+	char text[CORE_ID_LEN], *dump, *line = NULL;
+	json_t *root;
+
+	root = json_pack("{s:s,s:o,s:o,s:o,s:o,s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "shard",
+			 core_uuid_format('s', id.u, text), "seqno", number(s->seqno), "first_seqno",
+			 number(s->first_seqno), "upper", frontier(s->upper), "since", frontier(s->since),
+			 "since_pinned_by", pinned_by(s), "holds", holds_json(s), "batches", number(s->batch_count),
+			 "runs", number(totals.runs), "parts", number(totals.parts), "inline_parts",
+			 number(totals.inline_parts), "updates", number(totals.rows), "inline_bytes",
+			 number(totals.inline_bytes), "blob_bytes", number(totals.blob_bytes), "tokens",
+			 number(s->token_count), "rollups", rollups_json(s), "changed_ms", number(s->walltime_ms));
+	if (root == NULL)
+		return NULL;
+	dump = json_dumps(root, JSON_INDENT(2));
+	json_decref(root);
+	if (dump != NULL && asprintf(&line, "%s\n", dump) < 0)
+		line = NULL;
+	free(dump);
+	return line;
+}

@@ -1,0 +1,27 @@
+/*
+ * text.h - the generated texts: README, upper, since, state.
+ *
+ * Pure functions of what the engine says; any thread. What is given is freed by
+ * the caller.
+ */
+#ifndef FS_TEXT_H
+#define FS_TEXT_H
+
+#include "core/shard.h"
+
+/* The screen of /README. */
+const char *fs_text_readme(void);
+
+/* A frontier and a newline to buf; returns its length. */
+enum { FS_FRONTIER_LINE = CORE_FRONTIER_LEN + 1 };
+size_t fs_text_frontier(struct core_frontier f, char buf[FS_FRONTIER_LINE]);
+
+/* The state of a shard as JSON, with a newline; NULL: out of memory. */
+char *fs_text_state(struct core_shard_id id, const struct core_state *s);
+
+/* The name of a committed batch as a file, `<lower>-<upper>`, to buf; back. */
+enum { FS_BATCH_FILE_LEN = 2 * CORE_FRONTIER_LEN };
+char *fs_text_batch(struct core_frontier lower, struct core_frontier upper, char buf[FS_BATCH_FILE_LEN]);
+bool fs_parse_batch_file(const char *name, struct core_frontier *lower, struct core_frontier *upper);
+
+#endif

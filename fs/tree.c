@@ -1,0 +1,534 @@
+/*
+ * tree.c - the operations on names: lookup, attributes, directories, links.
+ *
+ * Each handler resolves its node, asks the engine, and answers exactly once. No
+ * handler here waits for anything but the store.
+ */
+#include "fs/tree.h"
+
+#include <errno.h>
+#include <stdio.h> /* RENAME_NOREPLACE */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/names.h"
+#include "core/scan.h"
+#include "fs/attr.h"
+#include "fs/files.h"
+#include "fs/text.h"
+
+/* --- lookup ---------------------------------------------------------------------------------------- */
+
+static bool parse_shard_id(const char *name, struct core_shard_id *id)
+{
+	return core_uuid_parse('s', name, strlen(name), &id->u);
+}
+
+static enum kv_rc look_shard(struct fs *fs, const char *name, uint64_t *nodeid, struct kv_err *err)
+{
+	struct core_shard_id id;
+	struct core_shard *shard;
+	struct core_info info;
+	enum kv_rc rc;
+
+	if (!parse_shard_id(name, &id))
+		return KV_NOTFOUND;
+	rc = core_shard_open(fs->engine, id, &shard, err);
+	if (rc != KV_OK)
+		return rc;
+	rc = core_shard_info(shard, false, &info, err);
+	core_shard_close(shard);
+	if (rc == KV_OK)
+		*nodeid = fs_nodeid_shard(&fs->nodes, FS_SHARD, id, info.first_seqno);
+	return rc;
+}
+
+static enum kv_rc look_batch(struct fs *fs, const struct fs_node *dir, const char *name, uint64_t *nodeid,
+			     struct kv_err *err)
+{
+	struct core_frontier lower, upper;
+	struct core_batch *batch = NULL;
+	struct core_shard *shard;
+	struct core_info info;
+	uint64_t size;
+	enum kv_rc rc;
+
+	if (!fs_parse_batch_file(name, &lower, &upper))
+		return KV_NOTFOUND;
+	rc = fs_node_shard(fs, dir, &shard, &info, err);
+	if (rc != KV_OK)
+		return rc;
+	rc = core_shard_batch(shard, lower, upper, &batch, err);
+	if (rc == KV_OK)
+		rc = core_scan_size(core_shard_home(shard), batch, &size, err);
+	if (rc == KV_OK)
+		*nodeid = fs_nodeid_batch(&fs->nodes, dir->shard, dir->first_seqno, batch, size);
+	core_batch_unref(batch);
+	core_shard_close(shard);
+	return rc;
+}
+
+static enum kv_rc look_as_of(struct fs *fs, const struct fs_node *dir, const char *name, uint64_t *nodeid)
+{
+	struct core_as_of as_of = {.latest = strcmp(name, "now") == 0};
+
+	if (!as_of.latest && !core_u64_parse(name, strlen(name), &as_of.time))
+		return KV_NOTFOUND;
+	*nodeid = fs_nodeid_as_of(&fs->nodes, dir->shard, dir->first_seqno, as_of);
+	return KV_OK;
+}
+
+static enum kv_rc look(struct fs *fs, const struct fs_node *dir, const char *name, uint64_t *nodeid,
+		       struct kv_err *err)
+{
+	size_t count;
+	const struct fs_fixed *fixed = fs_fixed_of(dir->kind, &count);
+	struct core_name link;
+	enum kv_rc rc;
+
+	*nodeid = 0;
+	for (size_t i = 0; i < count; i++) {
+		if (strcmp(fixed[i].name, name) != 0)
+			continue;
+		*nodeid = dir->kind == FS_ROOT ? fs_nodeid_top(fixed[i].kind, 0)
+					       : fs_nodeid_shard(&fs->nodes, fixed[i].kind, dir->shard,
+								 dir->first_seqno);
+		return *nodeid != 0 ? KV_OK : KV_NOMEM;
+	}
+	if (dir->kind == FS_SHARDS)
+		rc = look_shard(fs, name, nodeid, err);
+	else if (dir->kind == FS_BATCHES)
+		rc = look_batch(fs, dir, name, nodeid, err);
+	else if (dir->kind == FS_AS_OF_DIR)
+		rc = look_as_of(fs, dir, name, nodeid);
+	else if (dir->kind == FS_NAMES) {
+		rc = core_name_get(fs->engine, name, &link, err);
+		*nodeid = rc == KV_OK ? fs_nodeid_top(FS_NAME, link.id) : 0;
+	} else
+		rc = KV_NOTFOUND;
+	return rc == KV_OK && *nodeid == 0 ? KV_NOMEM : rc;
+}
+
+/* How long the kernel may keep a name without asking again. */
+static double entry_timeout(enum fs_kind kind)
+{
+	switch (kind) {
+	case FS_README:
+	case FS_NAMES:
+	case FS_SHARDS:
+	case FS_NAME:
+	case FS_SHARD:
+	case FS_AS_OF_DIR:
+	case FS_BATCHES:
+		return 1.0;
+	/* `append` must have a fresh nodeid each time; of the others the size or the mode can have changed. */
+	case FS_APPEND:
+	case FS_UPPER:
+	case FS_SINCE:
+	case FS_SNAPSHOT:
+	case FS_STATE:
+	case FS_ERRORS:
+	case FS_AS_OF:
+	case FS_BATCH:
+	case FS_NONE:
+	case FS_ROOT:
+	case FS_KIND_COUNT:
+		break;
+	}
+	return 0;
+}
+
+/* Answer with the entry of a nodeid that was just looked up or made. */
+static void reply_entry(struct fs *fs, fuse_req_t req, uint64_t nodeid)
+{
+	struct fuse_entry_param e = {.ino = nodeid};
+	struct fs_node node;
+	struct kv_err err;
+	enum kv_rc rc = KV_NOTFOUND;
+
+	if (fs_node_get(&fs->nodes, nodeid, &node)) {
+		rc = fs_attr(fs, &node, &e.attr, &e.attr_timeout, &err);
+		e.entry_timeout = entry_timeout(node.kind);
+		fs_node_fini(&node);
+	}
+	if (rc != KV_OK) {
+		fs_node_forget(&fs->nodes, nodeid, 1);
+		fs_reply_rc(req, rc);
+	} else if (fuse_reply_entry(req, &e) != 0) {
+		fs_node_forget(&fs->nodes, nodeid, 1); /* interrupted: the kernel never saw it */
+	}
+}
+
+static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct fs *fs = fs_of(req);
+	struct fs_node dir;
+	struct kv_err err;
+	uint64_t nodeid = 0;
+	enum kv_rc rc = KV_NOTFOUND;
+
+	if (fs_node_get(&fs->nodes, parent, &dir)) {
+		rc = look(fs, &dir, name, &nodeid, &err);
+		fs_node_fini(&dir);
+	}
+	if (rc != KV_OK)
+		fs_reply_rc(req, rc);
+	else
+		reply_entry(fs, req, nodeid);
+}
+
+static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
+{
+	fs_node_forget(&fs_of(req)->nodes, ino, nlookup);
+	fuse_reply_none(req);
+}
+
+static void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
+{
+	for (size_t i = 0; i < count; i++)
+		fs_node_forget(&fs_of(req)->nodes, forgets[i].ino, forgets[i].nlookup);
+	fuse_reply_none(req);
+}
+
+/* --- attributes ------------------------------------------------------------------------------------ */
+
+static void reply_attr(struct fs *fs, fuse_req_t req, const struct fs_node *node)
+{
+	struct stat st;
+	struct kv_err err;
+	double timeout;
+	enum kv_rc rc = fs_attr(fs, node, &st, &timeout, &err);
+
+	if (rc != KV_OK)
+		fs_reply_rc(req, rc);
+	else
+		fuse_reply_attr(req, &st, timeout);
+}
+
+static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	struct fs_node node;
+
+	(void)fi;
+	if (!fs_node_get(&fs->nodes, ino, &node)) {
+		fuse_reply_err(req, ENOENT);
+		return;
+	}
+	reply_attr(fs, req, &node);
+	fs_node_fini(&node);
+}
+
+static enum kv_rc change_owner(struct fs *fs, const struct fs_node *node, const struct stat *attr, int to_set,
+			       struct kv_err *err)
+{
+	struct core_shard *shard;
+	struct core_info info;
+	enum kv_rc rc = fs_node_shard(fs, node, &shard, &info, err);
+
+	if (rc != KV_OK)
+		return rc;
+	if ((to_set & FUSE_SET_ATTR_MODE) != 0)
+		info.owner.mode = attr->st_mode & 07777;
+	if ((to_set & FUSE_SET_ATTR_UID) != 0)
+		info.owner.uid = attr->st_uid;
+	if ((to_set & FUSE_SET_ATTR_GID) != 0)
+		info.owner.gid = attr->st_gid;
+	if (fs_commit_begin(fs)) {
+		rc = core_shard_set_owner(shard, info.owner, err);
+		fs_commit_end(fs);
+	} else {
+		rc = KV_SHUTDOWN;
+	}
+	core_shard_close(shard);
+	return rc;
+}
+
+/*
+ * Owner and mode of a shard's directory are kept. Those of control files, and times and lengths, are taken
+ * and ignored, for the tools that set them after a write; what cannot be written cannot be cut.
+ */
+static enum kv_rc set_attr(struct fs *fs, const struct fs_node *node, const struct stat *attr, int to_set,
+			   struct fuse_file_info *fi, struct kv_err *err)
+{
+	int owner = to_set & (FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID);
+
+	if ((to_set & FUSE_SET_ATTR_SIZE) != 0) {
+		if (!fs_kind_writable(node->kind))
+			return KV_NOT_HERE;
+		if (fi != NULL && attr->st_size == 0)
+			fs_handle_reset(fi);
+	}
+	if (owner == 0)
+		return KV_OK;
+	if (node->kind == FS_SHARD)
+		return change_owner(fs, node, attr, owner, err);
+	return node->kind > FS_SHARD ? KV_OK : KV_NOT_HERE;
+}
+
+static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	struct fs_node node;
+	struct kv_err err;
+	enum kv_rc rc;
+
+	if (!fs_node_get(&fs->nodes, ino, &node)) {
+		fuse_reply_err(req, ENOENT);
+		return;
+	}
+	rc = set_attr(fs, &node, attr, to_set, fi, &err);
+	if (rc != KV_OK)
+		fs_reply_rc(req, rc);
+	else
+		reply_attr(fs, req, &node);
+	fs_node_fini(&node);
+}
+
+static void op_readlink(fuse_req_t req, fuse_ino_t ino)
+{
+	struct fs *fs = fs_of(req);
+	struct fs_node node;
+	struct core_name name;
+	struct kv_err err;
+	char target[16 + CORE_ID_LEN] = "../shard/";
+	enum kv_rc rc = KV_NOTFOUND;
+
+	if (fs_node_get(&fs->nodes, ino, &node) && node.kind == FS_NAME)
+		rc = core_name_get_by_id(fs->engine, node.name_id, &name, &err);
+	if (rc != KV_OK) {
+		fs_reply_rc(req, rc);
+		return;
+	}
+	core_uuid_format('s', name.target.u, target + strlen(target));
+	fuse_reply_readlink(req, target);
+}
+
+/* --- making and removing --------------------------------------------------------------------------- */
+
+/* The kind of a directory by nodeid; FS_NONE: it is none. */
+static enum fs_kind kind_of(struct fs *fs, fuse_ino_t ino)
+{
+	struct fs_node node;
+
+	if (!fs_node_get(&fs->nodes, ino, &node))
+		return FS_NONE;
+	fs_node_fini(&node);
+	return node.kind;
+}
+
+static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	struct fs *fs = fs_of(req);
+	struct core_owner owner = {.uid = ctx->uid, .gid = ctx->gid, .mode = mode & 07777};
+	struct core_shard_id id;
+	struct kv_err err;
+	uint64_t nodeid = 0;
+	enum kv_rc rc;
+
+	if (kind_of(fs, parent) != FS_SHARDS) {
+		fuse_reply_err(req, EPERM);
+		return;
+	}
+	if (!parse_shard_id(name, &id)) {
+		fuse_reply_err(req, EINVAL);
+		return;
+	}
+	if (!fs_commit_begin(fs)) {
+		fuse_reply_err(req, ESHUTDOWN);
+		return;
+	}
+	rc = core_shard_create(fs->engine, id, owner, &err);
+	fs_commit_end(fs);
+	if (rc == KV_OK)
+		rc = look_shard(fs, name, &nodeid, &err);
+	if (rc != KV_OK)
+		fs_reply_rc(req, rc);
+	else
+		reply_entry(fs, req, nodeid);
+}
+
+static enum kv_rc remove_shard(struct fs *fs, const char *name, struct kv_err *err)
+{
+	struct core_shard_id id;
+	struct core_shard *shard;
+	enum kv_rc rc;
+
+	if (!parse_shard_id(name, &id))
+		return KV_NOTFOUND;
+	rc = core_shard_open(fs->engine, id, &shard, err);
+	if (rc != KV_OK)
+		return rc;
+	if (fs_commit_begin(fs)) {
+		rc = core_shard_remove(shard, err);
+		core_shard_close(shard); /* the last one to close deletes it */
+		fs_commit_end(fs);
+	} else {
+		rc = KV_SHUTDOWN;
+		core_shard_close(shard);
+	}
+	if (rc == KV_OK)
+		fs_errors_forget(&fs->errors, id);
+	return rc;
+}
+
+static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct fs *fs = fs_of(req);
+	struct kv_err err;
+
+	if (kind_of(fs, parent) == FS_SHARDS)
+		fs_reply_rc(req, remove_shard(fs, name, &err));
+	else
+		fuse_reply_err(req, EPERM);
+}
+
+static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct fs *fs = fs_of(req);
+	struct kv_err err;
+	enum kv_rc rc = KV_NOT_HERE;
+
+	if (kind_of(fs, parent) == FS_NAMES) {
+		rc = KV_SHUTDOWN;
+		if (fs_commit_begin(fs)) {
+			rc = core_name_remove(fs->engine, name, &err);
+			fs_commit_end(fs);
+		}
+	}
+	fs_reply_rc(req, rc);
+}
+
+/* The shard a link's text leads to: any path whose end is shard/<id>. */
+static bool parse_target(const char *target, struct core_shard_id *id)
+{
+	size_t len = strlen(target), name_len = CORE_ID_LEN - 1;
+	const char *dir = "shard/";
+
+	while (len != 0 && target[len - 1] == '/')
+		len--;
+	if (len < name_len + strlen(dir) || !core_uuid_parse('s', target + len - name_len, name_len, &id->u))
+		return false;
+	len -= name_len + strlen(dir);
+	return memcmp(target + len, dir, strlen(dir)) == 0 && (len == 0 || target[len - 1] == '/');
+}
+
+static void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	struct fs *fs = fs_of(req);
+	struct core_name link = {.uid = ctx->uid, .gid = ctx->gid};
+	struct kv_err err;
+	enum kv_rc rc = KV_SHUTDOWN;
+
+	if (kind_of(fs, parent) != FS_NAMES) {
+		fuse_reply_err(req, EPERM);
+		return;
+	}
+	if (strlen(name) >= sizeof link.name) {
+		fuse_reply_err(req, ENAMETOOLONG);
+		return;
+	}
+	if (!parse_target(target, &link.target)) {
+		fuse_reply_err(req, EINVAL);
+		return;
+	}
+	strcpy(link.name, name); /* its length was checked */
+	if (fs_commit_begin(fs)) {
+		rc = core_name_add(fs->engine, &link, &err);
+		fs_commit_end(fs);
+	}
+	if (rc != KV_OK)
+		fs_reply_rc(req, rc);
+	else
+		reply_entry(fs, req, fs_nodeid_top(FS_NAME, link.id));
+}
+
+static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t to_parent,
+		      const char *to_name, unsigned flags)
+{
+	struct fs *fs = fs_of(req);
+	struct kv_err err;
+	enum kv_rc rc = KV_SHUTDOWN;
+
+	if (kind_of(fs, parent) != FS_NAMES || kind_of(fs, to_parent) != FS_NAMES) {
+		fuse_reply_err(req, EPERM);
+		return;
+	}
+	if (strlen(to_name) >= CORE_NAME_LEN) {
+		fuse_reply_err(req, ENAMETOOLONG);
+		return;
+	}
+	if ((flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE)) != 0) {
+		fuse_reply_err(req, EINVAL);
+		return;
+	}
+	if (fs_commit_begin(fs)) {
+		rc = core_name_rename(fs->engine, name, to_name, (flags & RENAME_NOREPLACE) != 0,
+				      (flags & RENAME_EXCHANGE) != 0, &err);
+		fs_commit_end(fs);
+	}
+	fs_reply_rc(req, rc);
+}
+
+/* Stray files of editors and tools are refused, and leave nothing. */
+static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
+{
+	(void)parent;
+	(void)name;
+	(void)mode;
+	(void)rdev;
+	fuse_reply_err(req, EPERM);
+}
+
+static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+		      struct fuse_file_info *fi)
+{
+	(void)fi;
+	op_mknod(req, parent, name, mode, 0);
+}
+
+static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
+{
+	(void)ino;
+	op_mknod(req, parent, name, 0, 0);
+}
+
+static void op_statfs(fuse_req_t req, fuse_ino_t ino)
+{
+	struct kv_usage usage;
+	struct kv_err err;
+	struct statvfs st = {.f_bsize = 4096, .f_frsize = 4096, .f_namemax = 255};
+	enum kv_rc rc = core_engine_usage(fs_of(req)->engine, &usage, &err);
+
+	(void)ino;
+	if (rc != KV_OK) {
+		fs_reply_rc(req, rc);
+		return;
+	}
+	st.f_blocks = usage.total_bytes / st.f_frsize;
+	st.f_bfree = usage.free_bytes / st.f_frsize;
+	st.f_bavail = usage.avail_bytes / st.f_frsize;
+	fuse_reply_statfs(req, &st);
+}
+
+void fs_fill_tree_ops(struct fuse_lowlevel_ops *ops)
+{
+	ops->lookup = op_lookup;
+	ops->forget = op_forget;
+	ops->forget_multi = op_forget_multi;
+	ops->getattr = op_getattr;
+	ops->setattr = op_setattr;
+	ops->readlink = op_readlink;
+	ops->mkdir = op_mkdir;
+	ops->rmdir = op_rmdir;
+	ops->unlink = op_unlink;
+	ops->symlink = op_symlink;
+	ops->rename = op_rename;
+	ops->mknod = op_mknod;
+	ops->create = op_create;
+	ops->link = op_link;
+	ops->statfs = op_statfs;
+}

@@ -1,0 +1,232 @@
+/*
+ * wait.c - see wait.h.
+ *
+ * A parked read is on the list of its fs_waits until the one who will answer it
+ * has taken it off, under mu: the wake-up, an interrupt or the close. So an
+ * interrupt, which may come late, early and on any thread, finds it there or
+ * leaves it alone. Until it is armed, that is, until its waiter is in the shard's
+ * list, the others only mark it and the parking thread answers.
+ */
+#include "fs/wait.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "fs/fs.h"
+
+struct fs_parked {
+	struct core_waiter waiter; /* first: woken() is handed it */
+	struct core_job job;
+	struct fs_parked *next;
+	struct fs_waits *waits;
+	fuse_req_t req;
+	struct core_shard *shard;
+	struct fs_read read;
+	bool armed;
+	int answer; /* errno marked before it was armed, or 0 */
+};
+
+bool fs_waits_init(struct fs_waits *w)
+{
+	*w = (struct fs_waits){0};
+	pthread_mutex_init(&w->mu, NULL);
+	w->worker = core_worker_start();
+	return w->worker != NULL;
+}
+
+void fs_waits_fini(struct fs_waits *w)
+{
+	core_worker_stop(w->worker);
+	pthread_mutex_destroy(&w->mu);
+}
+
+/* Take p off the list; false: it is not there (any more). p is only compared, so it may be gone. */
+static bool take_off_locked(struct fs_waits *w, const struct fs_parked *p)
+{
+	for (struct fs_parked **at = &w->parked; *at != NULL; at = &(*at)->next) {
+		if (*at == p) {
+			*at = p->next;
+			return true;
+		}
+	}
+	return false;
+}
+
+static bool on_list_locked(const struct fs_waits *w, const struct fs_parked *p)
+{
+	const struct fs_parked *at = w->parked;
+
+	while (at != NULL && at != p)
+		at = at->next;
+	return at != NULL;
+}
+
+static void answer(struct fs_parked *p, int errnum)
+{
+	fuse_reply_err(p->req, errnum);
+	free(p);
+}
+
+static void run_again(struct core_job *job, bool stopping)
+{
+	struct fs_parked *p = (struct fs_parked *)(void *)((char *)job - offsetof(struct fs_parked, job));
+
+	if (stopping) {
+		answer(p, ESHUTDOWN);
+		return;
+	}
+	p->read.run(p->req, &p->read);
+	free(p);
+}
+
+/* The upper passed; on the thread that committed, so only hand it on. */
+static void woken(struct core_waiter *waiter)
+{
+	struct fs_parked *p = (struct fs_parked *)waiter;
+
+	pthread_mutex_lock(&p->waits->mu);
+	take_off_locked(p->waits, p);
+	pthread_mutex_unlock(&p->waits->mu);
+	core_worker_queue(p->waits->worker, &p->job);
+}
+
+static void interrupted(fuse_req_t req, void *data)
+{
+	struct fs_waits *w = &fs_of(req)->waits;
+	struct fs_parked *p = data;
+	bool mine = false;
+
+	pthread_mutex_lock(&w->mu);
+	if (on_list_locked(w, p)) {
+		mine = p->armed && core_shard_unwait(p->shard, &p->waiter);
+		if (mine)
+			take_off_locked(w, p);
+		else if (!p->armed)
+			p->answer = EINTR;
+	}
+	pthread_mutex_unlock(&w->mu);
+	if (mine)
+		answer(p, EINTR);
+}
+
+void fs_wait_read(struct fs_waits *w, fuse_req_t req, struct core_shard *shard, uint64_t time,
+		  const struct fs_read *read)
+{
+	struct fs_parked *p = calloc(1, sizeof *p);
+	int errnum;
+
+	if (p == NULL) {
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	p->waiter = (struct core_waiter){.time = time, .wake = woken};
+	p->job.run = run_again;
+	p->waits = w;
+	p->req = req;
+	p->shard = shard;
+	p->read = *read;
+	pthread_mutex_lock(&w->mu);
+	p->next = w->parked;
+	w->parked = p;
+	pthread_mutex_unlock(&w->mu);
+
+	fuse_req_interrupt_func(req, interrupted, p); /* may call it at once */
+
+	pthread_mutex_lock(&w->mu);
+	errnum = w->closed ? ESHUTDOWN : p->answer;
+	p->armed = errnum == 0 && core_shard_wait(shard, &p->waiter);
+	if (p->armed)
+		p = NULL; /* not ours any more */
+	else
+		take_off_locked(w, p);
+	pthread_mutex_unlock(&w->mu);
+	if (p == NULL)
+		return;
+	if (errnum != 0)
+		answer(p, errnum);
+	else /* it has passed meanwhile */
+		core_worker_queue(w->worker, &p->job);
+}
+
+void fs_waits_close(struct fs_waits *w)
+{
+	struct fs_parked *mine = NULL, **at;
+
+	pthread_mutex_lock(&w->mu);
+	w->closed = true;
+	for (at = &w->parked; *at != NULL;) {
+		struct fs_parked *p = *at;
+
+		if (p->armed && core_shard_unwait(p->shard, &p->waiter)) {
+			*at = p->next;
+			p->next = mine;
+			mine = p;
+		} else {
+			at = &p->next; /* being woken, or parking: answered by those who do that */
+		}
+	}
+	pthread_mutex_unlock(&w->mu);
+	while (mine != NULL) {
+		struct fs_parked *next = mine->next;
+
+		answer(mine, ESHUTDOWN);
+		mine = next;
+	}
+}
+
+/* --- poll ------------------------------------------------------------------------------------------ */
+
+struct fs_poll_wait {
+	struct core_waiter waiter;
+	struct fuse_pollhandle *ph;
+	_Atomic(int) holders; /* the file and the waiter: the last one frees it */
+};
+
+static void poll_drop(struct fs_poll_wait *wait)
+{
+	if (atomic_fetch_sub(&wait->holders, 1) != 1)
+		return;
+	fuse_pollhandle_destroy(wait->ph);
+	free(wait);
+}
+
+static void poll_woken(struct core_waiter *waiter)
+{
+	struct fs_poll_wait *wait = (struct fs_poll_wait *)waiter;
+
+	fuse_lowlevel_notify_poll(wait->ph);
+	poll_drop(wait);
+}
+
+void fs_poll_fini(struct fs_poll *p, struct core_shard *shard)
+{
+	if (p->wait == NULL)
+		return;
+	if (core_shard_unwait(shard, &p->wait->waiter))
+		poll_drop(p->wait); /* the waiter's share */
+	poll_drop(p->wait);
+	p->wait = NULL;
+}
+
+bool fs_poll_until(struct fs_poll *p, struct core_shard *shard, uint64_t time, struct fuse_pollhandle *ph)
+{
+	struct core_info info;
+	struct fs_poll_wait *wait;
+
+	if (ph == NULL)
+		return core_shard_info(shard, false, &info, NULL) != KV_OK || !core_frontier_covers(info.upper, time);
+	fs_poll_fini(p, shard);
+	wait = calloc(1, sizeof *wait);
+	if (wait == NULL) {
+		fuse_pollhandle_destroy(ph);
+		return true; /* a read will tell */
+	}
+	wait->waiter = (struct core_waiter){.time = time, .wake = poll_woken};
+	wait->ph = ph;
+	atomic_store(&wait->holders, 2);
+	p->wait = wait;
+	if (core_shard_wait(shard, &wait->waiter))
+		return false;
+	poll_drop(wait); /* the waiter's share */
+	return true;
+}

@@ -1,0 +1,38 @@
+/*
+ * rocks.h - one RocksDB database that serves as consensus and as a store for
+ * small blobs, and commits both in one synced write. Private to kv/.
+ *
+ * Threads: any function, any thread. The views are borrowed until close.
+ */
+#ifndef KV_ROCKS_H
+#define KV_ROCKS_H
+
+#include "kv/store.h"
+
+struct kv_rocks;
+
+/*
+ * Open or make the database in dir. read_only sees the state as of the open and takes no lock.
+ * KV_NOTFOUND  read_only and there is none; or the parent of dir is missing
+ * KV_BUSY, KV_CORRUPT, KV_IO, KV_NOMEM, KV_NOSPACE, KV_QUOTA, KV_READONLY
+ */
+enum kv_rc kv_rocks_open(const char *dir, bool read_only, struct kv_rocks **out, struct kv_err *err)
+	KV_MUST_CHECK;
+void kv_rocks_close(struct kv_rocks *r); /* NULL is allowed; closes the views */
+
+struct kv_consensus *kv_rocks_consensus(struct kv_rocks *r); /* closing the view does nothing */
+struct kv_blobs *kv_rocks_blobs(struct kv_rocks *r);         /* closing the view does nothing */
+
+/*
+ * Whether the device can take len more bytes and still keep the reserve that opening the database needs (it
+ * writes what its log holds, at most a write buffer). A write that ran into the end of the device could not
+ * be recovered from; so changes that grow the store are refused (KV_NOSPACE) before that point.
+ */
+bool kv_rocks_room(struct kv_rocks *r, size_t len);
+
+/* As kv_store_commit, one write. */
+enum kv_rc kv_rocks_commit(struct kv_rocks *r, const char *key, uint64_t expected, uint64_t seqno,
+			   const void *data, size_t len, const struct kv_blob_put *blobs, size_t count,
+			   enum kv_sync sync, struct kv_err *err) KV_MUST_CHECK;
+
+#endif

@@ -1,0 +1,120 @@
+/*
+ * rocks_impl.h - what the files of the RocksDB store share: the open database,
+ * its record keys, and the one way to write. Private to kv/rocks*.c.
+ *
+ * Order of locks: a stripe, then `lock` of struct kv_rocks.
+ */
+#ifndef KV_ROCKS_IMPL_H
+#define KV_ROCKS_IMPL_H
+
+#include <pthread.h>
+#include <rocksdb/c.h>
+#include <stdatomic.h>
+
+#include "kv/blob_impl.h"
+#include "kv/consensus_impl.h"
+#include "kv/rocks.h"
+
+enum { ROCKS_STRIPES = 64, ROCKS_RECORD_MAX = 1 + KV_KEY_MAX + 1 + 8 };
+
+/* A key inside RocksDB; the table is in rocks.c. */
+struct rocks_record {
+	char bytes[ROCKS_RECORD_MAX];
+	size_t len;
+};
+
+/* How to tell, after a write failed and the database was opened again, whether that write is in it. */
+struct rocks_probe {
+	const struct rocks_record *record;
+	bool absent;    /* landed iff the record is gone */
+	uint64_t seqno; /* else: landed iff the record holds this seqno; 0: iff it is there */
+};
+
+struct rocks_consensus_view {
+	struct kv_consensus base;
+	struct kv_rocks *rocks;
+};
+
+struct rocks_blobs_view {
+	struct kv_blobs base;
+	struct kv_rocks *rocks;
+};
+
+struct kv_rocks {
+	pthread_mutex_t stripes[ROCKS_STRIPES]; /* the head of each key hashed to it, read to write */
+	pthread_rwlock_t lock;                  /* shared: use of db; exclusive: changing db */
+	rocksdb_t *db;                          /* NULL: the last opening failed */
+	atomic_bool
+		suspect; /* a write failed since db was opened; set with `lock` shared, cleared exclusive */
+
+	/* constant while open */
+	char *dir;
+	bool read_only;
+	rocksdb_options_t *options;
+	rocksdb_block_based_table_options_t *table;
+	rocksdb_cache_t *cache;
+	rocksdb_readoptions_t *read;
+	rocksdb_writeoptions_t *write_sync;
+	rocksdb_writeoptions_t *write_ride;
+	struct rocks_consensus_view consensus;
+	struct rocks_blobs_view blobs;
+};
+
+extern const struct kv_consensus_ops rocks_consensus_ops;
+extern const struct kv_blob_ops rocks_blob_ops;
+
+/* --- records --- */
+
+struct rocks_record rocks_head_record(const char *key);
+struct rocks_record rocks_version_record(const char *key, uint64_t seqno);
+struct rocks_record rocks_version_end(const char *key); /* above every version record of key */
+struct rocks_record rocks_blob_record(const char *key);
+
+void rocks_put_seqno(uint64_t seqno, char bytes[8]);
+uint64_t rocks_get_seqno(const char bytes[8]);
+
+/* --- the database --- */
+
+/*
+ * Enter the database for a call: on KV_OK r->db may be used until rocks_leave. Opens it again first if a
+ * write has failed. KV_UNREACHABLE, KV_CORRUPT: it could not be opened, nothing is held.
+ */
+enum kv_rc rocks_enter(struct kv_rocks *r, struct kv_err *err) KV_MUST_CHECK;
+void rocks_leave(struct kv_rocks *r);
+
+/* A failed read as a code (KV_IO, KV_CORRUPT) and sentence; text is taken. */
+enum kv_rc rocks_fail_read(struct kv_err *err, char *text);
+
+/* The code of a change that ended with rc: a read that failed before the write is one more "not done". */
+enum kv_rc rocks_not_begun(enum kv_rc rc, struct kv_err *err);
+
+/* The head seqno of a head record, KV_NO_VERSION if it has none. Inside the database. */
+enum kv_rc rocks_read_head(struct kv_rocks *r, const rocksdb_readoptions_t *options,
+			   const struct rocks_record *record, uint64_t *seqno,
+			   struct kv_err *err) KV_MUST_CHECK;
+
+/*
+ * Write batch and leave the database, in every case. The record of probe must be guarded by a stripe the
+ * caller holds, or be write-once.
+ * KV_NOSPACE, KV_QUOTA, KV_UNREACHABLE: surely not done. KV_UNKNOWN: the database could not be opened again.
+ */
+enum kv_rc rocks_write_and_leave(struct kv_rocks *r, rocksdb_writebatch_t *batch, enum kv_sync sync,
+				 const struct rocks_probe *probe, struct kv_err *err) KV_MUST_CHECK;
+
+/* KV_READONLY, or KV_NOSPACE if len more bytes would go into the reserve (see kv_rocks_room). */
+enum kv_rc rocks_may_grow(struct kv_rocks *r, size_t len, struct kv_err *err) KV_MUST_CHECK;
+
+pthread_mutex_t *rocks_stripe(struct kv_rocks *r, const char *key);
+
+static inline void rocks_batch_put(rocksdb_writebatch_t *batch, const struct rocks_record *record,
+				   const void *data, size_t len)
+{
+	rocksdb_writebatch_put(batch, record->bytes, record->len, data, len);
+}
+
+static inline void rocks_batch_delete(rocksdb_writebatch_t *batch, const struct rocks_record *record)
+{
+	rocksdb_writebatch_delete(batch, record->bytes, record->len);
+}
+
+#endif

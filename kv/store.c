@@ -1,0 +1,78 @@
+/*
+ * store.c - the door to every store: checks on the way in and out.
+ *
+ * How it works: as consensus.c. A store open for reading refuses commits here,
+ * so that no implementation can forget to.
+ *
+ * Invariant, asserted after every call: the code is one store.h lists, and a
+ * failure has filled err with it.
+ */
+#include "kv/blob_impl.h"
+#include "kv/consensus_impl.h"
+#include "kv/store_impl.h"
+
+#include <assert.h>
+
+#define BIT(rc) (UINT64_C(1) << (rc))
+
+static const uint64_t commit_allowed = BIT(KV_OK) | BIT(KV_NOMEM) | BIT(KV_CORRUPT) | BIT(KV_UNREACHABLE) |
+				       BIT(KV_NOSPACE) | BIT(KV_QUOTA) | BIT(KV_READONLY) | BIT(KV_UNKNOWN) |
+				       BIT(KV_MISMATCH);
+static const uint64_t usage_allowed = BIT(KV_OK) | BIT(KV_NOMEM) | BIT(KV_IO) | BIT(KV_UNREACHABLE);
+
+static enum kv_rc checked(uint64_t allowed, enum kv_rc rc, const struct kv_err *err)
+{
+	assert((unsigned)rc < KV_RC_COUNT && (allowed & BIT(rc)));
+	assert(rc == KV_OK || !err || err->rc == rc);
+	return rc;
+}
+
+struct kv_consensus *kv_store_consensus(struct kv_store *s)
+{
+	return s->consensus;
+}
+
+struct kv_blobs *kv_store_blobs(struct kv_store *s)
+{
+	return s->blobs;
+}
+
+struct kv_store_traits kv_store_traits(const struct kv_store *s)
+{
+	return s->traits;
+}
+
+enum kv_rc kv_store_commit(struct kv_store *s, const char *key, uint64_t expected, uint64_t seqno,
+			   const void *data, size_t len, const struct kv_blob_put *blobs, size_t count,
+			   enum kv_sync sync, struct kv_err *err)
+{
+	assert(s && kv_key_valid(key) && seqno > expected);
+	assert((data || !len) && len <= KV_VALUE_MAX);
+	assert(blobs || !count);
+	assert(sync == KV_SYNC || sync == KV_RIDE);
+	for (size_t i = 0; i < count; i++) {
+		assert(kv_blob_key_valid(blobs[i].key));
+		assert((blobs[i].data || !blobs[i].len) && blobs[i].len <= KV_VALUE_MAX);
+	}
+	if (s->traits.read_only)
+		return kv_fail_rc(err, KV_READONLY);
+	return checked(commit_allowed,
+		       s->ops->commit(s, key, expected, seqno, data, len, blobs, count, sync, err), err);
+}
+
+enum kv_rc kv_store_usage(struct kv_store *s, struct kv_usage *out, struct kv_err *err)
+{
+	assert(s && out);
+	*out = (struct kv_usage){0};
+
+	enum kv_rc rc = checked(usage_allowed, s->ops->usage(s, out, err), err);
+
+	assert(rc == KV_OK || (!out->total_bytes && !out->free_bytes && !out->avail_bytes));
+	return rc;
+}
+
+void kv_store_close(struct kv_store *s)
+{
+	if (s)
+		s->ops->close(s);
+}

@@ -1,0 +1,80 @@
+/*
+ * store.h - a consensus and a blob store that belong together.
+ *
+ * What the two guarantee beyond their own contracts is asked by traits, once at
+ * open. Nothing above may assume that it is the only process on a store unless
+ * traits.sole_owner says so.
+ *
+ * Implementations: store_embedded.c (RocksDB and files in one directory, sole
+ * owner); kv_store_pair for any two (memory, faults; later PostgreSQL and S3).
+ *
+ * Threads: any function, any thread. Closing must come after the last call has
+ * returned.
+ */
+#ifndef KV_STORE_H
+#define KV_STORE_H
+
+#include "kv/blob.h"
+#include "kv/consensus.h"
+
+struct kv_store;
+
+struct kv_store_traits {
+	bool sole_owner; /* no other process can write while this one is open */
+	bool read_only;  /* every change is KV_READONLY; what is seen is a past state */
+};
+
+/* A blob that goes with a commit; key and data are borrowed for the call. */
+struct kv_blob_put {
+	const char *key;
+	const void *data;
+	size_t len;
+};
+
+struct kv_usage {
+	uint64_t total_bytes; /* of the device; 0: unknown */
+	uint64_t free_bytes;
+	uint64_t avail_bytes; /* free to the unprivileged */
+};
+
+struct kv_consensus *kv_store_consensus(struct kv_store *s); /* borrowed until close */
+struct kv_blobs *kv_store_blobs(struct kv_store *s);         /* borrowed until close */
+struct kv_store_traits kv_store_traits(const struct kv_store *s);
+
+/*
+ * Set the blobs and then compare-and-set, as kv_consensus_compare_and_set: in one step where the store can
+ * (traits do not matter to the caller), else one after the other. The blobs are seen by get, list and
+ * delete like any. count may be 0.
+ * KV_OK        all done
+ * KV_UNKNOWN   the compare-and-set may have been done, and if so the blobs are there
+ * otherwise    the compare-and-set was surely not done; blobs may be there, named by nobody
+ */
+enum kv_rc kv_store_commit(struct kv_store *s, const char *key, uint64_t expected, uint64_t seqno,
+			   const void *data, size_t len, const struct kv_blob_put *blobs, size_t count,
+			   enum kv_sync sync, struct kv_err *err) KV_MUST_CHECK;
+
+enum kv_rc kv_store_usage(struct kv_store *s, struct kv_usage *out, struct kv_err *err) KV_MUST_CHECK;
+
+void kv_store_close(struct kv_store *s); /* NULL is allowed */
+
+/*
+ * The two as one store; both are taken, also on failure (NULL: out of memory).
+ */
+struct kv_store *kv_store_pair(struct kv_consensus *c, struct kv_blobs *b, struct kv_store_traits traits);
+
+/* Both in memory, sole owner. NULL: out of memory. */
+struct kv_store *kv_store_mem_new(void);
+
+/*
+ * The embedded store in directory dir, made if it is missing or empty.
+ * purpose: words for the one who is refused while we hold the store ("mounted on /mnt").
+ * KV_BUSY     another process owns it; the sentence names host, pid and purpose
+ * KV_NEWER    a newer program wrote it; the sentence says which format
+ * KV_NOTFOUND read_only and there is no store; or the parent of dir is missing
+ * KV_CORRUPT  dir holds something else, or a store that cannot be opened
+ * read_only lets a second process in beside an owner: it holds nothing and sees the state as of its open.
+ */
+enum kv_rc kv_store_embedded_open(const char *dir, bool read_only, const char *purpose,
+				  struct kv_store **out, struct kv_err *err) KV_MUST_CHECK;
+
+#endif

@@ -1,0 +1,25 @@
+/*
+ * store_impl.h - for those who write a store. Rules as in consensus_impl.h.
+ */
+#ifndef KV_STORE_IMPL_H
+#define KV_STORE_IMPL_H
+
+#include "kv/store.h"
+
+struct kv_store_ops {
+	const char *name;
+	enum kv_rc (*commit)(struct kv_store *s, const char *key, uint64_t expected, uint64_t seqno,
+			     const void *data, size_t len, const struct kv_blob_put *blobs, size_t count,
+			     enum kv_sync sync, struct kv_err *err);
+	enum kv_rc (*usage)(struct kv_store *s, struct kv_usage *out, struct kv_err *err);
+	void (*close)(struct kv_store *s); /* closes consensus and blobs too */
+};
+
+struct kv_store {
+	const struct kv_store_ops *ops;
+	struct kv_store_traits traits;
+	struct kv_consensus *consensus;
+	struct kv_blobs *blobs;
+};
+
+#endif

@@ -1,0 +1,16 @@
+/*
+ * main.c - runs the suites of tests/core. SEED=<n> repeats a random run.
+ */
+#include "tests/check_util.h"
+#include "tests/core/model.h"
+#include "tests/core/suites.h"
+
+static Suite *(*const suites[])(void) = {
+	frontier_suite, row_suite, part_suite, builder_suite, merge_suite, scan_suite,
+};
+
+int main(void)
+{
+	model_seed_init();
+	return check_main(suites, sizeof(suites) / sizeof(suites[0]));
+}

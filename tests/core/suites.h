@@ -1,0 +1,16 @@
+/*
+ * suites.h - the suites of tests/core, for main.c.
+ */
+#ifndef TESTS_CORE_SUITES_H
+#define TESTS_CORE_SUITES_H
+
+#include <check.h>
+
+Suite *frontier_suite(void);
+Suite *row_suite(void);
+Suite *part_suite(void);
+Suite *builder_suite(void);
+Suite *merge_suite(void);
+Suite *scan_suite(void);
+
+#endif
