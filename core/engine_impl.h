@@ -88,6 +88,19 @@ struct core_change {
 enum kv_rc core_machine_commit(struct core_shard *s, struct core_change *c, struct kv_err *err)
 	KV_MUST_CHECK;
 
+/* load.c. The _locked ones and the two after them run under commit_mu. */
+char *core_shard_key(const struct core_shard *s, char buf[CORE_ID_LEN]);
+enum kv_rc core_refresh_locked(struct core_shard *s, bool recent, struct kv_err *err) KV_MUST_CHECK;
+enum kv_rc core_catch_up(struct core_shard *s, struct kv_err *err) KV_MUST_CHECK; /* to consensus' head */
+/* Apply a version of so many bytes, which is stored. */
+enum kv_rc core_apply_version(struct core_shard *s, const struct core_diff *d, size_t bytes,
+			      struct kv_err *err) KV_MUST_CHECK;
+/* Count tail and inline_bytes from the whole state; later each commit keeps them up to date. */
+void core_recount(struct core_shard *s);
+
+/* life.c: have a rollup written in the background. Under commit_mu. */
+void core_queue_rollup(struct core_shard *s);
+
 /* Make sure the state is loaded; with recent, that it is as new as consensus. KV_NO_SHARD. */
 enum kv_rc core_machine_load(struct core_shard *s, bool recent, struct kv_err *err) KV_MUST_CHECK;
 

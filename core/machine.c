@@ -1,11 +1,5 @@
 /*
- * machine.c - how a shard's state is loaded, changed and kept.
- *
- * In consensus, under the shard's id, lie its versions: each a diff, framed as
- * in state_codec.c. Each diff names the newest rollup as of its version: a blob
- *     <shard>/v<seqno>/<instance>
- * with the whole state at that version. Loading reads the head, the rollup it
- * names and the diffs after that.
+ * machine.c - how a shard's state is changed.
  *
  * One commit:
  *
@@ -20,219 +14,13 @@
  *  3. A version carries the id of the attempt that made it. After an unknown
  *     outcome the versions tell whether it was ours; if there is none yet, the
  *     same attempt is made again, so that it can land once at most.
- *
- * A rollup is due after CORE_ROLLUP_VERSIONS versions, and when the versions
- * since the last one weigh as much as that did: the cost of rollups stays a
- * constant share of that of the versions, however large a state is.
  */
 #include <assert.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/engine_impl.h"
-
-enum { SCAN_PAGE = 256, ROLLUP_READ = 256 << 10, ROLLUP_INSIDE_MAX = 128 << 10 };
-
-static char *shard_key(const struct core_shard *s, char buf[CORE_ID_LEN])
-{
-	return core_uuid_format('s', s->home.shard.u, buf);
-}
-
-/* --- loading --------------------------------------------------------------------------------------- */
-
-static enum kv_rc read_blob(struct core_engine *e, const char *key, struct core_buf *out, struct kv_err *err)
-{
-	enum kv_rc rc = KV_OK;
-	size_t got = ROLLUP_READ;
-
-	*out = (struct core_buf){0};
-	while (rc == KV_OK && got == ROLLUP_READ) {
-		uint8_t *grown = realloc(out->data, out->len + ROLLUP_READ);
-
-		if (grown == NULL) {
-			rc = kv_fail_rc(err, KV_NOMEM);
-			break;
-		}
-		out->data = grown;
-		rc = kv_blob_get(kv_store_blobs(e->store), key, out->len, out->data + out->len, ROLLUP_READ, &got, err);
-		if (rc == KV_OK)
-			out->len += got;
-	}
-	if (rc != KV_OK)
-		core_buf_fini(out);
-	return rc;
-}
-
-/* Count what the commits keep an eye on, from the whole state; later kept up to date by each commit. */
-static void recount(struct core_shard *s)
-{
-	const struct core_state *st = &s->state;
-	struct core_totals totals = core_state_totals(st);
-
-	s->inline_bytes = totals.inline_bytes;
-	s->tail = 0;
-	while (s->tail < st->batch_count) {
-		const struct core_batch *b = st->batches[st->batch_count - s->tail - 1];
-
-		if (b->part_count != 0 && core_batch_inline_bytes(b) == 0)
-			break;
-		s->tail++;
-	}
-}
-
-/* Apply a version under both locks. */
-static enum kv_rc apply(struct core_shard *s, const struct core_diff *d, size_t bytes, struct kv_err *err)
-{
-	enum kv_rc rc;
-
-	pthread_mutex_lock(&s->mu);
-	rc = core_state_apply(&s->state, d, err);
-	pthread_mutex_unlock(&s->mu);
-	if (rc != KV_OK)
-		return rc;
-	s->rollup_weight += bytes;
-	if (d->newest_rollup.seqno > s->rollup.seqno) {
-		s->rollup = d->newest_rollup;
-		s->rollup_weight = 0;
-	}
-	return KV_OK;
-}
-
-/* Bring a loaded state forward by the versions consensus has after it. */
-static enum kv_rc catch_up(struct core_shard *s, struct kv_err *err)
-{
-	char key[CORE_ID_LEN];
-	size_t count = SCAN_PAGE;
-	enum kv_rc rc = KV_OK;
-
-	while (rc == KV_OK && count == SCAN_PAGE) {
-		struct kv_versions versions;
-
-		rc = kv_consensus_scan(kv_store_consensus(s->engine->store), shard_key(s, key), s->state.seqno + 1,
-				       SCAN_PAGE, &versions, err);
-		count = versions.count;
-		for (size_t i = 0; i < versions.count && rc == KV_OK; i++) {
-			struct core_diff d;
-
-			rc = core_diff_decode(s->home.shard, versions.v[i].data, versions.v[i].len, &d, err);
-			if (rc == KV_OK)
-				rc = apply(s, &d, versions.v[i].len, err);
-			if (rc != KV_OK)
-				kv_wrap(err, rc, "shard %s: version %" PRIu64, key, versions.v[i].seqno);
-			core_diff_fini(&d);
-		}
-		kv_versions_free(&versions);
-	}
-	return rc;
-}
-
-/* The rollup the head names, in memory as the state. */
-static enum kv_rc load_rollup(struct core_shard *s, const struct core_rollup *rollup, struct kv_err *err)
-{
-	struct core_state state;
-	struct core_buf bytes;
-	char key[CORE_ID_LEN];
-	enum kv_rc rc = read_blob(s->engine, rollup->key, &bytes, err);
-
-	if (rc == KV_NOTFOUND)
-		rc = kv_fail(err, KV_CORRUPT, "the newest rollup is missing");
-	if (rc == KV_OK)
-		rc = core_state_decode(s->home.shard, bytes.data, bytes.len, &state, err);
-	if (rc != KV_OK) {
-		core_buf_fini(&bytes);
-		return kv_wrap(err, rc, "shard %s: rollup %s", shard_key(s, key), rollup->key);
-	}
-	pthread_mutex_lock(&s->mu);
-	s->state = state;
-	pthread_mutex_unlock(&s->mu);
-	s->rollup = *rollup;
-	s->rollup_bytes = bytes.len;
-	s->rollup_weight = 0;
-	core_buf_fini(&bytes);
-	return KV_OK;
-}
-
-static enum kv_rc load_locked(struct core_shard *s, struct kv_err *err)
-{
-	struct kv_version head;
-	struct core_diff d;
-	struct core_rollup rollup;
-	char key[CORE_ID_LEN];
-	enum kv_rc rc;
-
-	rc = kv_consensus_head(kv_store_consensus(s->engine->store), shard_key(s, key), &head, err);
-	if (rc == KV_NOTFOUND)
-		return kv_fail(err, KV_NO_SHARD, "no shard %s", key);
-	if (rc != KV_OK)
-		return kv_wrap(err, rc, "shard %s", key);
-	rc = core_diff_decode(s->home.shard, head.data, head.len, &d, err);
-	rollup = d.newest_rollup;
-	core_diff_fini(&d);
-	free(head.data);
-	if (rc != KV_OK)
-		return kv_wrap(err, rc, "shard %s: version %" PRIu64, key, head.seqno);
-	rc = load_rollup(s, &rollup, err);
-	if (rc == KV_OK)
-		rc = catch_up(s, err);
-	if (rc == KV_OK)
-		rc = core_state_check(&s->state, err);
-	if (rc != KV_OK) {
-		pthread_mutex_lock(&s->mu);
-		core_state_fini(&s->state);
-		pthread_mutex_unlock(&s->mu);
-		return rc;
-	}
-	recount(s);
-	pthread_mutex_lock(&s->mu);
-	s->loaded = true;
-	pthread_mutex_unlock(&s->mu);
-	return KV_OK;
-}
-
-static enum kv_rc refresh_locked(struct core_shard *s, bool recent, struct kv_err *err)
-{
-	enum kv_rc rc;
-
-	if (s->gone) {
-		struct kv_version head;
-		char key[CORE_ID_LEN];
-
-		rc = kv_consensus_head(kv_store_consensus(s->engine->store), shard_key(s, key), &head, NULL);
-		if (rc != KV_OK || head.seqno == s->state.seqno) {
-			free(rc == KV_OK ? head.data : NULL);
-			return kv_fail(err, KV_NO_SHARD, "shard %s was removed", key);
-		}
-		free(head.data);
-		return kv_fail(err, KV_SHARD_REPLACED, "shard %s was removed and made anew", key);
-	}
-	if (!s->loaded)
-		return load_locked(s, err);
-	/* Nobody else can have written where we are the sole owner. */
-	if (!recent || s->engine->traits.sole_owner)
-		return KV_OK;
-	rc = catch_up(s, err);
-	if (rc == KV_OK)
-		recount(s);
-	return rc;
-}
-
-enum kv_rc core_machine_load(struct core_shard *s, bool recent, struct kv_err *err)
-{
-	enum kv_rc rc;
-	bool enough;
-
-	pthread_mutex_lock(&s->mu);
-	enough = s->loaded && !s->gone && (!recent || s->engine->traits.sole_owner);
-	pthread_mutex_unlock(&s->mu);
-	if (enough)
-		return KV_OK;
-	pthread_mutex_lock(&s->commit_mu);
-	rc = refresh_locked(s, recent, err);
-	pthread_mutex_unlock(&s->commit_mu);
-	return rc;
-}
 
 /* --- those who wait -------------------------------------------------------------------------------- */
 
@@ -353,7 +141,7 @@ static enum kv_rc look_for_attempt(struct core_shard *s, uint64_t seqno, struct 
 	struct kv_versions versions;
 	struct core_diff d;
 	char key[CORE_ID_LEN];
-	enum kv_rc rc = kv_consensus_scan(kv_store_consensus(s->engine->store), shard_key(s, key), seqno, 1,
+	enum kv_rc rc = kv_consensus_scan(kv_store_consensus(s->engine->store), core_shard_key(s, key), seqno, 1,
 					  &versions, err);
 
 	*there = rc == KV_OK && versions.count == 1;
@@ -379,7 +167,7 @@ static enum kv_rc store_version(struct core_shard *s, const struct attempt *a, s
 {
 	char key[CORE_ID_LEN];
 
-	return kv_store_commit(s->engine->store, shard_key(s, key), a->d->seqno - 1, a->d->seqno, a->version.data,
+	return kv_store_commit(s->engine->store, core_shard_key(s, key), a->d->seqno - 1, a->d->seqno, a->version.data,
 			       a->version.len, a->blobs, a->blob_count, a->sync, err);
 }
 
@@ -438,7 +226,7 @@ static enum kv_rc commit_diff(struct core_shard *s, struct core_change *c, struc
 	if (rc == KV_UNKNOWN)
 		rc = settle_unknown(s, &a, err);
 	if (rc == KV_OK) {
-		rc = apply(s, d, a.version.len, err);
+		rc = core_apply_version(s, d, a.version.len, err);
 		assert(rc == KV_OK || rc == KV_NOMEM);
 		if (rc == KV_NOMEM) { /* it is stored; load it again when there is memory */
 			pthread_mutex_lock(&s->mu);
@@ -460,14 +248,14 @@ out:
 	return rc;
 }
 
-/* What a commit changes in the counts that recount() makes. */
+/* What a commit changes in the counts that core_recount() makes. */
 static void count_diff(struct core_shard *s, const struct core_diff *d)
 {
 	for (size_t i = 0; i < d->splice_count; i++) {
 		const struct core_splice *splice = &d->splices[i];
 
 		if (!core_frontier_eq(splice->lower, splice->upper)) {
-			recount(s);
+			core_recount(s);
 			return;
 		}
 		for (size_t j = 0; j < splice->count; j++) {
@@ -479,8 +267,6 @@ static void count_diff(struct core_shard *s, const struct core_diff *d)
 	}
 }
 
-static void queue_rollup(struct core_shard *s);
-
 enum kv_rc core_machine_commit(struct core_shard *s, struct core_change *c, struct kv_err *err)
 {
 	struct core_waiter *woken = NULL;
@@ -490,7 +276,7 @@ enum kv_rc core_machine_commit(struct core_shard *s, struct core_change *c, stru
 	if (s->engine->traits.read_only)
 		return kv_fail_rc(err, KV_READONLY);
 	pthread_mutex_lock(&s->commit_mu);
-	rc = refresh_locked(s, false, err);
+	rc = core_refresh_locked(s, false, err);
 	while (rc == KV_OK) {
 		struct core_diff d;
 		bool skip = false;
@@ -509,11 +295,11 @@ enum kv_rc core_machine_commit(struct core_shard *s, struct core_change *c, stru
 			bool lost = rc == KV_MISMATCH;
 
 			fresh = true;
-			rc = lost ? catch_up(s, err) : refresh_locked(s, true, err);
+			rc = lost ? core_catch_up(s, err) : core_refresh_locked(s, true, err);
 			if (rc == KV_OK && lost && s->state.seqno == before)
 				rc = kv_fail(err, KV_CORRUPT, "the store refuses version %" PRIu64 " and has no newer one",
 					     before + 1);
-			recount(s);
+			core_recount(s);
 			continue;
 		}
 		if (ran != KV_OK)
@@ -526,207 +312,8 @@ enum kv_rc core_machine_commit(struct core_shard *s, struct core_change *c, stru
 	pthread_mutex_unlock(&s->mu);
 	if (s->loaded && !s->rollup_queued && s->state.seqno - s->rollup.seqno >= CORE_ROLLUP_VERSIONS &&
 	    s->rollup_weight >= s->rollup_bytes && !s->state.tombstone)
-		queue_rollup(s);
+		core_queue_rollup(s);
 	pthread_mutex_unlock(&s->commit_mu);
 	wake(woken);
 	return rc;
-}
-
-/* --- rollups --------------------------------------------------------------------------------------- */
-
-struct rollup_change {
-	struct core_change change;
-	struct core_rollup rollup;
-};
-
-static enum kv_rc run_rollup(struct core_change *c, const struct core_state *s, struct core_diff *d,
-			     bool *skip, struct kv_err *err)
-{
-	struct rollup_change *r = (struct rollup_change *)c;
-	enum kv_rc rc = core_do_rollup(s, &r->rollup, d, err);
-
-	*skip = rc == KV_EXISTS || rc == KV_NO_SHARD; /* nothing to do any more */
-	return *skip ? KV_OK : rc;
-}
-
-static void rollup_key(struct core_engine *e, struct core_shard_id id, struct core_rollup *rollup)
-{
-	char shard[CORE_ID_LEN], instance[CORE_ID_LEN];
-
-	core_uuid_format('s', id.u, shard);
-	core_uuid_format('n', e->instance.u, instance);
-	snprintf(rollup->key, sizeof rollup->key, "%s/v%" PRIu64 "/%s", shard, rollup->seqno, instance);
-}
-
-static enum kv_rc write_rollup(struct core_shard *s, struct kv_err *err)
-{
-	struct rollup_change r = {.change = {.run = run_rollup, .sync = KV_RIDE}};
-	struct kv_blob_put put;
-	struct core_buf bytes = {0};
-	enum kv_rc rc;
-
-	/* Writers wait while the state is turned into bytes, not while they are stored. */
-	pthread_mutex_lock(&s->commit_mu);
-	rc = refresh_locked(s, false, err);
-	if (rc == KV_OK)
-		rc = core_state_encode(s->home.shard, &s->state, &bytes, err);
-	r.rollup.seqno = rc == KV_OK ? s->state.seqno : 0;
-	pthread_mutex_unlock(&s->commit_mu);
-	if (rc != KV_OK)
-		return rc;
-
-	rollup_key(s->engine, s->home.shard, &r.rollup);
-	put = (struct kv_blob_put){.key = r.rollup.key, .data = bytes.data, .len = bytes.len};
-	if (bytes.len > ROLLUP_INSIDE_MAX) {
-		rc = kv_blob_set(kv_store_blobs(s->engine->store), put.key, put.data, put.len, err);
-	} else {
-		r.change.blobs = &put;
-		r.change.blob_count = 1;
-	}
-	if (rc == KV_OK)
-		rc = core_machine_commit(s, &r.change, err);
-	pthread_mutex_lock(&s->commit_mu);
-	if (rc == KV_OK)
-		s->rollup_bytes = bytes.len;
-	pthread_mutex_unlock(&s->commit_mu);
-	core_buf_fini(&bytes);
-	return rc;
-}
-
-struct rollup_job {
-	struct core_job job;
-	struct core_shard *shard; /* a reference */
-};
-
-static void do_rollup_job(struct core_job *job, bool stopping)
-{
-	struct rollup_job *j = (struct rollup_job *)job;
-	struct kv_err err;
-
-	if (!stopping && write_rollup(j->shard, &err) != KV_OK && err.rc != KV_NO_SHARD)
-		core_notice(j->shard->engine, "a rollup was not written: %s", err.msg);
-	pthread_mutex_lock(&j->shard->commit_mu);
-	j->shard->rollup_queued = false;
-	pthread_mutex_unlock(&j->shard->commit_mu);
-	core_shard_close(j->shard);
-	free(j);
-}
-
-static void queue_rollup(struct core_shard *s)
-{
-	struct rollup_job *j = malloc(sizeof *j);
-
-	if (j == NULL)
-		return; /* the next commit tries again */
-	*j = (struct rollup_job){.job.run = do_rollup_job, .shard = core_shard_ref(s)};
-	s->rollup_queued = true;
-	core_worker_queue(s->engine->worker, &j->job);
-}
-
-/* --- the first and the last version ---------------------------------------------------------------- */
-
-enum kv_rc core_machine_init(struct core_engine *e, struct core_shard_id id, struct core_owner owner,
-			     uint64_t over, struct kv_err *err)
-{
-	uint64_t now_us = core_now_us(e);
-	struct core_state state = {0};
-	struct core_diff d;
-	struct core_buf rollup = {0}, version = {0};
-	struct kv_blob_put put;
-	char key[CORE_ID_LEN];
-	enum kv_rc rc;
-
-	core_diff_init(&d);
-	d.seqno = now_us > over ? now_us : over + 1;
-	d.walltime_ms = now_us / 1000;
-	d.attempt = core_uuid_new();
-	d.has_rollup = true;
-	d.rollup.seqno = d.seqno;
-	rollup_key(e, id, &d.rollup);
-	d.newest_rollup = d.rollup;
-	rc = core_state_init(&state, d.seqno, d.walltime_ms, owner, err);
-	if (rc != KV_OK)
-		return rc;
-	state.attempt = d.attempt;
-	state.rollups = calloc(1, sizeof *state.rollups);
-	if (state.rollups == NULL) {
-		rc = kv_fail_rc(err, KV_NOMEM);
-		goto out;
-	}
-	state.rollups[state.rollup_count++] = d.rollup;
-	rc = core_state_encode(id, &state, &rollup, err);
-	if (rc == KV_OK)
-		rc = core_diff_encode(id, &d, &version, err);
-	if (rc != KV_OK)
-		goto out;
-	put = (struct kv_blob_put){.key = d.rollup.key, .data = rollup.data, .len = rollup.len};
-	rc = kv_store_commit(e->store, core_uuid_format('s', id.u, key), over, d.seqno, version.data, version.len,
-			     &put, 1, KV_SYNC, err);
-out:
-	core_state_fini(&state);
-	core_diff_fini(&d);
-	core_buf_fini(&rollup);
-	core_buf_fini(&version);
-	return rc;
-}
-
-static enum kv_rc delete_named(struct core_shard *s, struct kv_err *err)
-{
-	struct kv_blobs *blobs = kv_store_blobs(s->engine->store);
-	char key[CORE_BLOB_KEY_LEN];
-	enum kv_rc rc = KV_OK;
-
-	for (size_t i = 0; i < s->state.batch_count; i++) {
-		const struct core_batch *b = s->state.batches[i];
-
-		for (size_t j = 0; j < b->part_count && rc == KV_OK; j++)
-			if (b->parts[j].inline_data == NULL)
-				rc = kv_blob_delete(blobs, core_part_key(s->home.shard, &b->parts[j], key), NULL, NULL, err);
-	}
-	for (size_t i = 0; i < s->state.rollup_count && rc == KV_OK; i++)
-		rc = kv_blob_delete(blobs, s->state.rollups[i].key, NULL, NULL, err);
-	return rc;
-}
-
-static enum kv_rc delete_all(struct core_shard *s, struct kv_err *err)
-{
-	struct kv_blobs *blobs = kv_store_blobs(s->engine->store);
-	char prefix[CORE_ID_LEN + 1];
-	enum kv_rc rc = KV_OK;
-	size_t count = SCAN_PAGE;
-
-	shard_key(s, prefix);
-	strcat(prefix, "/"); /* room for it by the array's size */
-	while (rc == KV_OK && count == SCAN_PAGE) {
-		struct kv_blob_list list;
-
-		rc = kv_blob_list(blobs, prefix, "", SCAN_PAGE, &list, err);
-		count = list.count;
-		for (size_t i = 0; i < list.count && rc == KV_OK; i++)
-			rc = kv_blob_delete(blobs, list.e[i].key, NULL, NULL, err);
-		kv_blob_list_free(&list);
-	}
-	return rc;
-}
-
-enum kv_rc core_machine_bury(struct core_shard *s, struct kv_err *err)
-{
-	struct kv_consensus *consensus = kv_store_consensus(s->engine->store);
-	struct kv_version head;
-	char key[CORE_ID_LEN];
-	enum kv_rc rc = kv_consensus_head(consensus, shard_key(s, key), &head, err);
-	bool replaced = rc == KV_OK && head.seqno != s->state.seqno;
-
-	if (rc == KV_OK)
-		free(head.data);
-	if (rc == KV_NOTFOUND)
-		return KV_OK;
-	if (rc != KV_OK)
-		return rc;
-	if (replaced) /* another shard lives under the id: only what was ours */
-		return delete_named(s, err);
-	rc = delete_all(s, err);
-	if (rc == KV_OK)
-		rc = kv_consensus_remove(consensus, key, s->state.seqno, err);
-	return rc == KV_NOTFOUND || rc == KV_MISMATCH ? KV_OK : rc;
 }

@@ -4,7 +4,7 @@
 set -eu
 
 need="gcc make pkg-config libc6-dev protobuf-c-compiler libprotobuf-c-dev libfuse3-dev fuse3 libzstd-dev
-uuid-dev uuid-runtime librocksdb-dev libjansson-dev libxxhash-dev libsystemd-dev uthash-dev check python3"
+uuid-dev librocksdb-dev libjansson-dev libxxhash-dev libsystemd-dev uthash-dev check python3"
 [ "${1:-}" = --bench ] && need="$need libsqlite3-dev"
 
 missing=

@@ -1,0 +1,218 @@
+/*
+ * life.c - rollups, and the first and the last version of a shard.
+ *
+ * A rollup is due after CORE_ROLLUP_VERSIONS versions, and when the versions
+ * since the last one weigh as much as that did: the cost of rollups stays a
+ * constant share of that of the versions, however large a state is. It is made
+ * in the background and rides with the next commit.
+ *
+ * A shard begins with a rollup of its empty state and the version that names it,
+ * in one step. It ends with a tombstone; when its last reader has closed it,
+ * everything of it is deleted, its versions last, so that a crash anywhere leaves
+ * a tombstone from which the deleting goes on.
+ */
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/engine_impl.h"
+
+enum { DELETE_PAGE = 256, ROLLUP_INSIDE_MAX = 128 << 10 };
+
+struct rollup_change {
+	struct core_change change;
+	struct core_rollup rollup;
+};
+
+static enum kv_rc run_rollup(struct core_change *c, const struct core_state *s, struct core_diff *d,
+			     bool *skip, struct kv_err *err)
+{
+	struct rollup_change *r = (struct rollup_change *)c;
+	enum kv_rc rc = core_do_rollup(s, &r->rollup, d, err);
+
+	*skip = rc == KV_EXISTS || rc == KV_NO_SHARD; /* nothing to do any more */
+	return *skip ? KV_OK : rc;
+}
+
+static void rollup_key(struct core_engine *e, struct core_shard_id id, struct core_rollup *rollup)
+{
+	char shard[CORE_ID_LEN], instance[CORE_ID_LEN];
+
+	core_uuid_format('s', id.u, shard);
+	core_uuid_format('n', e->instance.u, instance);
+	snprintf(rollup->key, sizeof rollup->key, "%s/v%" PRIu64 "/%s", shard, rollup->seqno, instance);
+}
+
+static enum kv_rc write_rollup(struct core_shard *s, struct kv_err *err)
+{
+	struct rollup_change r = {.change = {.run = run_rollup, .sync = KV_RIDE}};
+	struct kv_blob_put put;
+	struct core_buf bytes = {0};
+	enum kv_rc rc;
+
+	/* Writers wait while the state is turned into bytes, not while they are stored. */
+	pthread_mutex_lock(&s->commit_mu);
+	rc = core_refresh_locked(s, false, err);
+	if (rc == KV_OK)
+		rc = core_state_encode(s->home.shard, &s->state, &bytes, err);
+	r.rollup.seqno = rc == KV_OK ? s->state.seqno : 0;
+	pthread_mutex_unlock(&s->commit_mu);
+	if (rc != KV_OK)
+		return rc;
+
+	rollup_key(s->engine, s->home.shard, &r.rollup);
+	put = (struct kv_blob_put){.key = r.rollup.key, .data = bytes.data, .len = bytes.len};
+	if (bytes.len > ROLLUP_INSIDE_MAX) {
+		rc = kv_blob_set(kv_store_blobs(s->engine->store), put.key, put.data, put.len, err);
+	} else {
+		r.change.blobs = &put;
+		r.change.blob_count = 1;
+	}
+	if (rc == KV_OK)
+		rc = core_machine_commit(s, &r.change, err);
+	pthread_mutex_lock(&s->commit_mu);
+	if (rc == KV_OK)
+		s->rollup_bytes = bytes.len;
+	pthread_mutex_unlock(&s->commit_mu);
+	core_buf_fini(&bytes);
+	return rc;
+}
+
+struct rollup_job {
+	struct core_job job;
+	struct core_shard *shard; /* a reference */
+};
+
+static void do_rollup_job(struct core_job *job, bool stopping)
+{
+	struct rollup_job *j = (struct rollup_job *)job;
+	struct kv_err err;
+
+	if (!stopping && write_rollup(j->shard, &err) != KV_OK && err.rc != KV_NO_SHARD)
+		core_notice(j->shard->engine, "a rollup was not written: %s", err.msg);
+	pthread_mutex_lock(&j->shard->commit_mu);
+	j->shard->rollup_queued = false;
+	pthread_mutex_unlock(&j->shard->commit_mu);
+	core_shard_close(j->shard);
+	free(j);
+}
+
+void core_queue_rollup(struct core_shard *s)
+{
+	struct rollup_job *j = malloc(sizeof *j);
+
+	if (j == NULL)
+		return; /* the next commit tries again */
+	*j = (struct rollup_job){.job.run = do_rollup_job, .shard = core_shard_ref(s)};
+	s->rollup_queued = true;
+	core_worker_queue(s->engine->worker, &j->job);
+}
+
+/* --- the first and the last version ---------------------------------------------------------------- */
+
+enum kv_rc core_machine_init(struct core_engine *e, struct core_shard_id id, struct core_owner owner,
+			     uint64_t over, struct kv_err *err)
+{
+	uint64_t now_us = core_now_us(e);
+	struct core_state state = {0};
+	struct core_diff d;
+	struct core_buf rollup = {0}, version = {0};
+	struct kv_blob_put put;
+	char key[CORE_ID_LEN];
+	enum kv_rc rc;
+
+	core_diff_init(&d);
+	d.seqno = now_us > over ? now_us : over + 1;
+	d.walltime_ms = now_us / 1000;
+	d.attempt = core_uuid_new();
+	d.has_rollup = true;
+	d.rollup.seqno = d.seqno;
+	rollup_key(e, id, &d.rollup);
+	d.newest_rollup = d.rollup;
+	rc = core_state_init(&state, d.seqno, d.walltime_ms, owner, err);
+	if (rc != KV_OK)
+		return rc;
+	state.attempt = d.attempt;
+	state.rollups = calloc(1, sizeof *state.rollups);
+	if (state.rollups == NULL) {
+		rc = kv_fail_rc(err, KV_NOMEM);
+		goto out;
+	}
+	state.rollups[state.rollup_count++] = d.rollup;
+	rc = core_state_encode(id, &state, &rollup, err);
+	if (rc == KV_OK)
+		rc = core_diff_encode(id, &d, &version, err);
+	if (rc != KV_OK)
+		goto out;
+	put = (struct kv_blob_put){.key = d.rollup.key, .data = rollup.data, .len = rollup.len};
+	rc = kv_store_commit(e->store, core_uuid_format('s', id.u, key), over, d.seqno, version.data, version.len,
+			     &put, 1, KV_SYNC, err);
+out:
+	core_state_fini(&state);
+	core_diff_fini(&d);
+	core_buf_fini(&rollup);
+	core_buf_fini(&version);
+	return rc;
+}
+
+static enum kv_rc delete_named(struct core_shard *s, struct kv_err *err)
+{
+	struct kv_blobs *blobs = kv_store_blobs(s->engine->store);
+	char key[CORE_BLOB_KEY_LEN];
+	enum kv_rc rc = KV_OK;
+
+	for (size_t i = 0; i < s->state.batch_count; i++) {
+		const struct core_batch *b = s->state.batches[i];
+
+		for (size_t j = 0; j < b->part_count && rc == KV_OK; j++)
+			if (b->parts[j].inline_data == NULL)
+				rc = kv_blob_delete(blobs, core_part_key(s->home.shard, &b->parts[j], key), NULL, NULL, err);
+	}
+	for (size_t i = 0; i < s->state.rollup_count && rc == KV_OK; i++)
+		rc = kv_blob_delete(blobs, s->state.rollups[i].key, NULL, NULL, err);
+	return rc;
+}
+
+static enum kv_rc delete_all(struct core_shard *s, struct kv_err *err)
+{
+	struct kv_blobs *blobs = kv_store_blobs(s->engine->store);
+	char key[CORE_ID_LEN], prefix[CORE_ID_LEN + 1];
+	enum kv_rc rc = KV_OK;
+	size_t count = DELETE_PAGE;
+
+	snprintf(prefix, sizeof prefix, "%s/", core_shard_key(s, key));
+	while (rc == KV_OK && count == DELETE_PAGE) {
+		struct kv_blob_list list;
+
+		rc = kv_blob_list(blobs, prefix, "", DELETE_PAGE, &list, err);
+		count = list.count;
+		for (size_t i = 0; i < list.count && rc == KV_OK; i++)
+			rc = kv_blob_delete(blobs, list.e[i].key, NULL, NULL, err);
+		kv_blob_list_free(&list);
+	}
+	return rc;
+}
+
+enum kv_rc core_machine_bury(struct core_shard *s, struct kv_err *err)
+{
+	struct kv_consensus *consensus = kv_store_consensus(s->engine->store);
+	struct kv_version head;
+	char key[CORE_ID_LEN];
+	enum kv_rc rc = kv_consensus_head(consensus, core_shard_key(s, key), &head, err);
+	bool replaced = rc == KV_OK && head.seqno != s->state.seqno;
+
+	if (rc == KV_OK)
+		free(head.data);
+	if (rc == KV_NOTFOUND)
+		return KV_OK;
+	if (rc != KV_OK)
+		return rc;
+	if (replaced) /* another shard lives under the id: only what was ours */
+		return delete_named(s, err);
+	rc = delete_all(s, err);
+	if (rc == KV_OK)
+		rc = kv_consensus_remove(consensus, key, s->state.seqno, err);
+	return rc == KV_NOTFOUND || rc == KV_MISMATCH ? KV_OK : rc;
+}
