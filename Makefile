@@ -5,6 +5,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 CC ?= gcc
 V ?= release
+VERSION = 0.1.0
 WERROR ?= 1
 
 O = build/$(V)
@@ -37,7 +38,7 @@ WARN += -Wthread-safety
 endif
 
 CFLAGS = -std=c17 -g -D_GNU_SOURCE $(OPT_$(V)) $(HARDEN) $(WARN)
-CPPFLAGS = -I. -I$(O)/gen
+CPPFLAGS = -I. -I$(O)/gen -DSHARDFS_VERSION='"$(VERSION)"'
 LDFLAGS = $(filter -fsanitize% -fno-sanitize%,$(OPT_$(V))) -rdynamic
 
 KV_SRC = $(sort $(wildcard kv/*.c))
@@ -52,13 +53,18 @@ LIB_OBJ = $(call obj,$(KV_SRC) $(CORE_SRC)) $(GEN_OBJ)
 
 BIN = $(O)/shardfs $(O)/shardctl $(O)/libshard.a
 
-.PHONY: all deps demo check check-quick asan tsan ubsan clang layers lint format bench install clean
+# The headers a program that embeds the engine needs; core/shard.h is the one to include.
+PUBLIC = core/shard.h core/batch.h core/frontier.h core/id.h core/part.h core/row.h core/scan.h core/state.h \
+	core/transition.h kv/blob.h kv/consensus.h kv/rc.h kv/store.h
+
+.PHONY: all embed deps demo check check-quick asan tsan ubsan clang layers lint format bench install clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 
 all: $(BIN)
 	@mkdir -p build
 	@for f in $(notdir $(BIN)); do ln -sf $(V)/$$f build/$$f; done
+	@for f in $(PUBLIC); do install -D -m 644 $$f build/include/$$f; done
 
 # What a fresh Debian 12 lacks, by apt; silent and without root when nothing is missing.
 deps:
@@ -70,7 +76,14 @@ demo: deps
 
 check: deps layers
 	@$(MAKE) --no-print-directory -s all
+	@$(MAKE) --no-print-directory -s embed
 	@$(MAKE) --no-print-directory -s V=check run-tests
+
+# The example of docs/embedding.md, from the public headers and the library alone.
+embed: all
+	@$(CC) -std=c17 -Wall -Wextra -Werror -Ibuild/include -o build/embed docs/embed.c build/libshard.a $(PKG_LIBS)
+	@rm -rf build/embed-store && build/embed build/embed-store >build/embed.out
+	@printf 'hello +1\nworld +1\nrefused: the upper is 2, not 1 as expected\n' | cmp - build/embed.out
 
 asan tsan ubsan clang: deps
 	@$(MAKE) --no-print-directory -s V=$@ run-tests
@@ -139,6 +152,10 @@ install: all
 	install -m 755 $(O)/shardfs $(O)/shardctl $(DESTDIR)$(PREFIX)/bin
 	ln -sf ../bin/shardfs $(DESTDIR)$(PREFIX)/sbin/mount.fuse.shardfs
 	install -m 644 $(O)/libshard.a $(DESTDIR)$(PREFIX)/lib
+	for f in $(PUBLIC); do install -D -m 644 $$f $(DESTDIR)$(PREFIX)/include/shardfs/$$f || exit 1; done
+	printf '%s\n' 'Name: shardfs' 'Description: shards as a library' 'Version: $(VERSION)' \
+		'Cflags: -I$(PREFIX)/include/shardfs' 'Libs: -L$(PREFIX)/lib -lshard' \
+		'Libs.private: $(PKG_LIBS)' >$(DESTDIR)$(PREFIX)/lib/pkgconfig/shardfs.pc
 
 clean:
 	rm -rf build

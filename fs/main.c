@@ -19,10 +19,6 @@
 
 #include "fs/mount.h"
 
-#ifndef SHARDFS_VERSION
-#define SHARDFS_VERSION "0.1.0"
-#endif
-
 static const char ready_byte = '\001';
 
 struct report {
