@@ -12,11 +12,12 @@ O = build/$(V)
 # make Q= shows the commands.
 Q = @
 
-PKGS = fuse3 libzstd uuid libprotobuf-c jansson libxxhash libsystemd
-TEST_PKGS = check
+LIB_PKGS = libzstd uuid libprotobuf-c libxxhash
+PKGS = $(LIB_PKGS) fuse3 jansson libsystemd
 # Packages may be missing when make only reads this file to install them, so these are asked for late.
 PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS = $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lrocksdb -lpthread
+LIB_LIBS = $(shell pkg-config --libs $(LIB_PKGS) 2>/dev/null) -lrocksdb -lpthread
 
 WARN = -Wall -Wextra -Wshadow -Wvla -Wundef -Wformat=2 -Wstrict-prototypes -Wmissing-prototypes \
 	-Wold-style-definition -Wpointer-arith -Wwrite-strings -Wcast-qual -Wswitch-enum \
@@ -81,7 +82,7 @@ check: deps layers
 
 # The example of docs/embedding.md, from the public headers and the library alone.
 embed: all
-	@$(CC) -std=c17 -Wall -Wextra -Werror -Ibuild/include -o build/embed docs/embed.c build/libshard.a $(PKG_LIBS)
+	@$(CC) -std=c17 -Wall -Wextra -Werror -Ibuild/include -o build/embed docs/embed.c build/libshard.a $(LIB_LIBS)
 	@rm -rf build/embed-store && build/embed build/embed-store >build/embed.out
 	@printf 'hello +1\nworld +1\nrefused: the upper is 2, not 1 as expected\n' | cmp - build/embed.out
 
@@ -155,7 +156,7 @@ install: all
 	for f in $(PUBLIC); do install -D -m 644 $$f $(DESTDIR)$(PREFIX)/include/shardfs/$$f || exit 1; done
 	printf '%s\n' 'Name: shardfs' 'Description: shards as a library' 'Version: $(VERSION)' \
 		'Cflags: -I$(PREFIX)/include/shardfs' 'Libs: -L$(PREFIX)/lib -lshard' \
-		'Libs.private: $(PKG_LIBS)' >$(DESTDIR)$(PREFIX)/lib/pkgconfig/shardfs.pc
+		'Libs.private: $(LIB_LIBS)' >$(DESTDIR)$(PREFIX)/lib/pkgconfig/shardfs.pc
 
 clean:
 	rm -rf build

@@ -136,7 +136,8 @@ static enum kv_rc place(struct core_builder *b, struct core_rows *rows, bool at_
 		return kv_fail_rc(err, KV_NOMEM);
 	if (rows->count == 0)
 		return KV_OK;
-	if (at_end && may_stay_inline(b, rows)) {
+	/* A batch is inline as a whole or not at all: what was shipped has paid for its blobs already. */
+	if (at_end && b->made->part_count == 0 && may_stay_inline(b, rows)) {
 		rc = encode_inline(b, rows, &part, err);
 		if (rc != KV_OK)
 			return rc;

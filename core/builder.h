@@ -4,7 +4,8 @@
  * Updates are collected up to a budget, then sorted, consolidated (equal key,
  * val and time summed, zeros dropped; sums that leave i64 stay apart), encoded
  * and shipped to the blob store as a part; parts that happen to follow each
- * other in order make one run. What is small at the end stays inline.
+ * other in order make one run. A batch that is small as a whole stays inline, as
+ * one part.
  *
  * Threads: a builder belongs to one thread at a time; it may ship from helper
  * threads of its own.
@@ -20,7 +21,7 @@ struct core_builder_config {
 	/* Bytes of memory that rows take (key, val and 48 each) after which a part is shipped, at most 32 MiB.
 	 * Three times as much is in use while parts are shipped. 0: CORE_PART_TARGET */
 	size_t target_bytes;
-	size_t inline_max;   /* parts that encode to fewer bytes stay inline; 0: CORE_INLINE_MAX */
+	size_t inline_max;   /* an only part that encodes to fewer bytes stays inline; 0: CORE_INLINE_MAX */
 	bool never_inline;
 };
 
@@ -32,7 +33,8 @@ enum kv_rc core_builder_new(const struct core_home *home, struct core_builder_co
 			    struct core_builder **out, struct kv_err *err) KV_MUST_CHECK;
 
 /*
- * Add one update (copied), key and val of at most CORE_ROW_MAX bytes. star (with time 0): its time is to be resolved at commit. A diff of 0 drops out.
+ * Add one update (copied), key and val of at most CORE_ROW_MAX bytes. star (with time 0): its time is to be
+ * resolved at commit. A diff of 0 drops out.
  * Fails by what shipping a full part can fail with: KV_NOSPACE, KV_UNKNOWN, KV_UNREACHABLE, KV_NOMEM ...;
  * the builder can then only be freed.
  */

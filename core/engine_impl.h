@@ -48,9 +48,10 @@ struct core_shard {
 	uint64_t rollup_bytes;       /* of the newest rollup */
 	struct core_rollup rollup;   /* where loading begins */
 	bool rollup_queued;
-	uint64_t inline_bytes;       /* in all batches */
 	uint64_t attempts;           /* made by this process, to tell them apart */
-	size_t tail;                 /* batches at the end without hollow parts */
+	/* The tail: the batches at the end that have no blobs. Only they have inline parts (fold.c). */
+	size_t tail;
+	uint64_t inline_bytes;
 
 	pthread_mutex_t mu; /* the rest; held for moments */
 	struct core_state state;
@@ -76,7 +77,7 @@ struct core_change {
 	enum kv_rc (*run)(struct core_change *c, const struct core_state *s, struct core_diff *d, bool *skip,
 			  struct kv_err *err);
 	enum kv_sync sync;
-	bool may_fold; /* an append with rows */
+	bool appends_rows; /* its first splice pushes a batch with rows */
 	const struct kv_blob_put *blobs; /* to go with it */
 	size_t blob_count;
 };
@@ -95,8 +96,8 @@ enum kv_rc core_catch_up(struct core_shard *s, struct kv_err *err) KV_MUST_CHECK
 /* Apply a version of so many bytes, which is stored. */
 enum kv_rc core_apply_version(struct core_shard *s, const struct core_diff *d, size_t bytes,
 			      struct kv_err *err) KV_MUST_CHECK;
-/* Count tail and inline_bytes from the whole state; later each commit keeps them up to date. */
-void core_recount(struct core_shard *s);
+/* Count tail and inline_bytes from the whole state; later core_fold_count keeps them up to date. */
+void core_fold_recount(struct core_shard *s);
 
 /* life.c: have a rollup written in the background. Under commit_mu. */
 void core_queue_rollup(struct core_shard *s);
@@ -116,10 +117,13 @@ void core_machine_end(struct core_shard *s);
 enum kv_rc core_machine_bury(struct core_shard *s, struct kv_err *err) KV_MUST_CHECK;
 
 /*
- * Replace the small batches at the end of the state by one (fold.c), as a splice of d before that of the
- * append. A hollow result's bytes are in *blob (given, free) and its key in key; otherwise *blob is empty.
+ * If that is due, replace the tail by one batch (fold.c), as a splice of d before that of the append. A hollow
+ * result's bytes are in *blob (given, free) and its key in key; otherwise *blob is empty.
  */
-enum kv_rc core_fold(struct core_shard *s, size_t tail, struct core_diff *d, struct core_buf *blob,
+enum kv_rc core_fold(struct core_shard *s, struct core_diff *d, struct core_buf *blob,
 		     char key[CORE_BLOB_KEY_LEN], struct kv_err *err) KV_MUST_CHECK;
+
+/* What a diff that was committed makes of tail and inline_bytes. */
+void core_fold_count(struct core_shard *s, const struct core_diff *d);
 
 #endif

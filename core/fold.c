@@ -2,10 +2,15 @@
  * fold.c - many small batches at the end of a shard become one.
  *
  * Small appends keep their rows inline in the state. So that neither the state
- * nor a snapshot's work grows with every append, the batches at the end that
- * have no blobs are merged, every CORE_FOLD_BATCHES appends, into one batch: it
- * stays inline while it is small, else it becomes a part in the blob store, set
- * in the same step as the version that names it.
+ * nor a snapshot's work grows with every append, the tail, that is, the batches
+ * at the end that have no blobs, is merged into one batch when it has
+ * CORE_FOLD_BATCHES of them or CORE_INLINE_TOTAL bytes. The result stays inline,
+ * and in the tail, while it is small, else it becomes a part in the blob store,
+ * set in the same step as the version that names it.
+ *
+ * Invariant: only batches of the tail have inline parts, so inline bytes are
+ * bounded. A batch with blobs that comes behind a tail has it folded into a blob
+ * first.
  *
  * The merge advances times to since, where nothing tells them apart any more,
  * but never out of the batch's own bounds, which readers filter by. All of it is
@@ -86,16 +91,18 @@ static enum kv_rc read_rows(const struct core_home *home, struct core_batch *con
 	return rc;
 }
 
-/* The rows as the one part of b; hollow if they are many. */
-static enum kv_rc add_part(const struct core_home *home, const struct rows *rows, struct core_batch *b,
-			   struct core_buf *blob, char key[CORE_BLOB_KEY_LEN], struct kv_err *err)
+/* The rows as the one part of b; hollow if they are many or have to be. */
+static enum kv_rc add_part(const struct core_home *home, const struct rows *rows, bool hollow,
+			   struct core_batch *b, struct core_buf *blob, char key[CORE_BLOB_KEY_LEN],
+			   struct kv_err *err)
 {
-	bool hollow = rows->bytes + 24 * rows->count > CORE_FOLD_INLINE_MAX;
 	struct core_part part;
 	uint8_t *data;
 	size_t len;
-	enum kv_rc rc = core_part_encode(home, rows->u, NULL, rows->count, hollow, &part, &data, &len, err);
+	enum kv_rc rc;
 
+	hollow = hollow || rows->bytes + 24 * rows->count > CORE_FOLD_INLINE_MAX;
+	rc = core_part_encode(home, rows->u, NULL, rows->count, hollow, &part, &data, &len, err);
 	if (rc != KV_OK)
 		return rc;
 	if (hollow) {
@@ -110,38 +117,99 @@ static enum kv_rc add_part(const struct core_home *home, const struct rows *rows
 	return kv_fail_rc(err, KV_NOMEM);
 }
 
-enum kv_rc core_fold(struct core_shard *s, size_t tail, struct core_diff *d, struct core_buf *blob,
-		     char key[CORE_BLOB_KEY_LEN], struct kv_err *err)
+static bool has_blobs(const struct core_batch *b)
+{
+	return b->part_count != 0 && core_batch_inline_bytes(b) == 0;
+}
+
+/* The tail as one batch, a reference in *out. */
+static enum kv_rc merge_tail(struct core_shard *s, bool hollow, struct core_batch **out, struct core_buf *blob,
+			     char key[CORE_BLOB_KEY_LEN], struct kv_err *err)
 {
 	const struct core_state *st = &s->state;
-	struct core_batch *const *batches = &st->batches[st->batch_count - tail];
-	struct core_frontier lower = batches[0]->lower, upper = batches[tail - 1]->upper;
+	struct core_batch *const *batches = &st->batches[st->batch_count - s->tail];
+	struct core_frontier upper = batches[s->tail - 1]->upper;
 	uint64_t advance_to = st->since.empty ? 0 : st->since.t;
 	struct rows rows = {0};
+	struct core_batch *b = core_batch_new(batches[0]->lower, upper);
+	enum kv_rc rc;
+
+	if (b == NULL)
+		return kv_fail_rc(err, KV_NOMEM);
+	if (core_frontier_covers(upper, advance_to))
+		advance_to = upper.t - 1;
+	b->since = core_frontier_at(advance_to);
+	rc = read_rows(&s->home, batches, s->tail, advance_to, &rows, err);
+	if (rc == KV_OK && rows.count != 0)
+		rc = add_part(&s->home, &rows, hollow, b, blob, key, err);
+	rows_fini(&rows);
+	if (rc != KV_OK)
+		core_batch_unref(b);
+	else
+		*out = b;
+	return rc;
+}
+
+enum kv_rc core_fold(struct core_shard *s, struct core_diff *d, struct core_buf *blob,
+		     char key[CORE_BLOB_KEY_LEN], struct kv_err *err)
+{
+	struct core_splice append = d->splices[0];
+	bool hollow = s->inline_bytes != 0 && has_blobs(append.batches[0]);
 	struct core_batch *b;
 	enum kv_rc rc;
 
-	if (tail < 2)
-		return KV_OK; /* what there is stands alone already */
-	if (core_frontier_covers(upper, advance_to))
-		advance_to = upper.t - 1;
-	b = core_batch_new(lower, upper);
-	if (b == NULL)
-		return kv_fail_rc(err, KV_NOMEM);
-	b->since = core_frontier_at(advance_to);
-	rc = read_rows(&s->home, batches, tail, advance_to, &rows, err);
-	if (rc == KV_OK && rows.count != 0)
-		rc = add_part(&s->home, &rows, b, blob, key, err);
-	if (rc == KV_OK) {
-		struct core_splice append = d->splices[0];
-
-		/* The fold goes first: the append's splice lies behind what it replaces. */
-		d->splice_count = 0;
-		rc = core_diff_splice(d, lower, upper, &b, 1, err);
-		d->splices[d->splice_count++] = append;
-	}
+	if (!hollow && s->tail < CORE_FOLD_BATCHES && (s->inline_bytes < CORE_INLINE_TOTAL || s->tail < 2))
+		return KV_OK;
+	rc = merge_tail(s, hollow, &b, blob, key, err);
+	if (rc != KV_OK)
+		return rc;
+	/* The fold goes first: the append's splice lies behind what it replaces. */
+	d->splice_count = 0;
+	rc = core_diff_splice(d, b->lower, b->upper, &b, 1, err);
 	if (rc != KV_OK)
 		core_batch_unref(b);
-	rows_fini(&rows);
+	d->splices[d->splice_count++] = append;
 	return rc;
+}
+
+/* --- counting ------------------------------------------------------------------------------------------ */
+
+static void count_batch(struct core_shard *s, const struct core_batch *b)
+{
+	if (has_blobs(b)) {
+		s->tail = 0;
+		s->inline_bytes = 0;
+		return;
+	}
+	s->tail++;
+	s->inline_bytes += core_batch_inline_bytes(b);
+}
+
+void core_fold_recount(struct core_shard *s)
+{
+	s->tail = 0;
+	s->inline_bytes = 0;
+	for (size_t i = 0; i < s->state.batch_count; i++)
+		count_batch(s, s->state.batches[i]);
+}
+
+void core_fold_count(struct core_shard *s, const struct core_diff *d)
+{
+	for (size_t i = 0; i < d->splice_count; i++) {
+		const struct core_splice *splice = &d->splices[i];
+		const struct core_batch *first = splice->batches[0];
+
+		/* What replaces something is the fold of the whole tail, or an empty batch in place of an empty
+		 * one at the very end. */
+		if (!core_frontier_eq(splice->lower, splice->upper)) {
+			if (d->splice_count == 1 && first->part_count == 0) {
+				s->tail--;
+			} else {
+				s->tail = 0;
+				s->inline_bytes = 0;
+			}
+		}
+		for (size_t j = 0; j < splice->count; j++)
+			count_batch(s, splice->batches[j]);
+	}
 }

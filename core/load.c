@@ -42,23 +42,6 @@ static enum kv_rc read_blob(struct core_engine *e, const char *key, struct core_
 	return rc;
 }
 
-/* Count what the commits keep an eye on, from the whole state; later kept up to date by each commit. */
-void core_recount(struct core_shard *s)
-{
-	const struct core_state *st = &s->state;
-	struct core_totals totals = core_state_totals(st);
-
-	s->inline_bytes = totals.inline_bytes;
-	s->tail = 0;
-	while (s->tail < st->batch_count) {
-		const struct core_batch *b = st->batches[st->batch_count - s->tail - 1];
-
-		if (b->part_count != 0 && core_batch_inline_bytes(b) == 0)
-			break;
-		s->tail++;
-	}
-}
-
 /* Apply a version under both locks. */
 enum kv_rc core_apply_version(struct core_shard *s, const struct core_diff *d, size_t bytes, struct kv_err *err)
 {
@@ -161,7 +144,7 @@ static enum kv_rc load_locked(struct core_shard *s, struct kv_err *err)
 		pthread_mutex_unlock(&s->mu);
 		return rc;
 	}
-	core_recount(s);
+	core_fold_recount(s);
 	pthread_mutex_lock(&s->mu);
 	s->loaded = true;
 	pthread_mutex_unlock(&s->mu);
@@ -191,7 +174,7 @@ enum kv_rc core_refresh_locked(struct core_shard *s, bool recent, struct kv_err 
 		return KV_OK;
 	rc = core_catch_up(s, err);
 	if (rc == KV_OK)
-		core_recount(s);
+		core_fold_recount(s);
 	return rc;
 }
 

@@ -208,8 +208,8 @@ static enum kv_rc commit_diff(struct core_shard *s, struct core_change *c, struc
 	memcpy(d->attempt.b, s->engine->instance.u.b, 8);
 	memcpy(d->attempt.b + 8, &s->attempts, 8);
 	d->newest_rollup = d->has_rollup ? d->rollup : s->rollup;
-	if (c->may_fold && (s->tail >= CORE_FOLD_BATCHES || s->inline_bytes >= CORE_INLINE_TOTAL)) {
-		rc = core_fold(s, s->tail, d, &fold_blob, fold_key, err);
+	if (c->appends_rows) {
+		rc = core_fold(s, d, &fold_blob, fold_key, err);
 		if (rc == KV_OK && fold_blob.len != 0)
 			a.blobs[a.blob_count++] =
 				(struct kv_blob_put){.key = fold_key, .data = fold_blob.data, .len = fold_blob.len};
@@ -248,25 +248,6 @@ out:
 	return rc;
 }
 
-/* What a commit changes in the counts that core_recount() makes. */
-static void count_diff(struct core_shard *s, const struct core_diff *d)
-{
-	for (size_t i = 0; i < d->splice_count; i++) {
-		const struct core_splice *splice = &d->splices[i];
-
-		if (!core_frontier_eq(splice->lower, splice->upper)) {
-			core_recount(s);
-			return;
-		}
-		for (size_t j = 0; j < splice->count; j++) {
-			uint64_t bytes = core_batch_inline_bytes(splice->batches[j]);
-
-			s->inline_bytes += bytes;
-			s->tail = bytes != 0 || splice->batches[j]->part_count == 0 ? s->tail + 1 : 0;
-		}
-	}
-}
-
 enum kv_rc core_machine_commit(struct core_shard *s, struct core_change *c, struct kv_err *err)
 {
 	struct core_waiter *woken = NULL;
@@ -287,7 +268,7 @@ enum kv_rc core_machine_commit(struct core_shard *s, struct core_change *c, stru
 		if (ran == KV_OK && !skip)
 			rc = commit_diff(s, c, &d, err);
 		if (ran == KV_OK && !skip && rc == KV_OK)
-			count_diff(s, &d);
+			core_fold_count(s, &d);
 		core_diff_fini(&d);
 		/* A refusal must not come from a stale state: look at consensus before it is given. */
 		if ((ran != KV_OK && !fresh && !s->engine->traits.sole_owner) || rc == KV_MISMATCH) {
@@ -299,7 +280,7 @@ enum kv_rc core_machine_commit(struct core_shard *s, struct core_change *c, stru
 			if (rc == KV_OK && lost && s->state.seqno == before)
 				rc = kv_fail(err, KV_CORRUPT, "the store refuses version %" PRIu64 " and has no newer one",
 					     before + 1);
-			core_recount(s);
+			core_fold_recount(s);
 			continue;
 		}
 		if (ran != KV_OK)

@@ -113,7 +113,7 @@ enum kv_rc core_txn_commit(struct core_txn *t, const char *staged, struct core_a
 		rc = core_builder_finish(t->builder, core_frontier_at(0), core_frontier_empty(), &t->ask.batch, err);
 	if (rc != KV_OK)
 		return rc;
-	c.change.may_fold = t->ask.batch != NULL && t->ask.batch->part_count != 0;
+	c.change.appends_rows = t->ask.batch != NULL && t->ask.batch->part_count != 0;
 	rc = core_machine_commit(t->shard, &c.change, err);
 	if (t->ask.batch != NULL && rc != KV_UNKNOWN && !r->committed)
 		core_batch_delete_blobs(&t->shard->home, t->ask.batch);

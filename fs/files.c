@@ -28,6 +28,9 @@
 #include "fs/text.h"
 
 struct fs_handle {
+	/* The descriptor's, and one for a read that is being answered: its answer borrows from the handle, and
+	 * the client may have closed the file before the answering call is back. */
+	_Atomic(unsigned) refs;
 	pthread_mutex_t mu; /* all below that can change */
 	enum fs_kind kind;
 	struct core_shard *shard; /* a reference; NULL: /README */
@@ -50,10 +53,12 @@ static struct fs_handle *handle_of(const struct fuse_file_info *fi)
 	return (struct fs_handle *)(uintptr_t)fi->fh;
 }
 
-static void handle_free(struct fs_handle *h)
+static void handle_put(struct fs_handle *h)
 {
-	if (h == NULL)
+	if (atomic_fetch_sub(&h->refs, 1) != 1)
 		return;
+	if (h->append != NULL)
+		fs_append_close(h->append);
 	if (h->shard != NULL)
 		fs_poll_fini(&h->poll, h->shard);
 	fs_stream_close(h->stream);
@@ -173,6 +178,7 @@ static enum kv_rc open_handle(struct fs *fs, const struct fs_node *node, int fla
 	h = calloc(1, sizeof *h);
 	if (h == NULL)
 		return kv_fail_rc(err, KV_NOMEM);
+	atomic_store(&h->refs, 1);
 	pthread_mutex_init(&h->mu, NULL);
 	h->kind = node->kind;
 	h->first_seqno = node->first_seqno;
@@ -183,7 +189,7 @@ static enum kv_rc open_handle(struct fs *fs, const struct fs_node *node, int fla
 	if (rc == KV_OK)
 		*out = h;
 	else
-		handle_free(h);
+		handle_put(h);
 	return rc;
 }
 
@@ -208,21 +214,14 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	fi->direct_io = h->kind != FS_BATCH;
 	fi->keep_cache = h->kind == FS_BATCH;
 	fi->noflush = 1;
-	if (fuse_reply_open(req, fi) != 0) {
-		if (h->append != NULL)
-			fs_append_close(h->append);
-		handle_free(h);
-	}
+	if (fuse_reply_open(req, fi) != 0)
+		handle_put(h);
 }
 
 static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct fs_handle *h = handle_of(fi);
-
 	(void)ino;
-	if (h->append != NULL)
-		fs_append_close(h->append);
-	handle_free(h);
+	handle_put(handle_of(fi));
 	fuse_reply_err(req, 0);
 }
 
@@ -309,6 +308,7 @@ static void do_read(fuse_req_t req, size_t size, off_t offset, const struct fuse
 	struct fs_handle *h = handle_of(fi);
 	bool answered = true;
 
+	atomic_fetch_add(&h->refs, 1);
 	pthread_mutex_lock(&h->mu);
 	if (h->append != NULL)
 		read_verdicts(req, h, size);
@@ -319,14 +319,12 @@ static void do_read(fuse_req_t req, size_t size, off_t offset, const struct fuse
 	else
 		read_text(req, h, size, offset);
 	pthread_mutex_unlock(&h->mu);
-	if (answered)
-		return;
-	if ((fi->flags & O_NONBLOCK) != 0) {
+	if (!answered && (fi->flags & O_NONBLOCK) != 0)
 		fs_reply_rc(req, KV_WOULD_BLOCK);
-		return;
-	}
-	fs_wait_read(&fs_of(req)->waits, req, h->shard, h->as_of.time,
-		     &(struct fs_read){.size = size, .offset = offset, .fi = *fi, .run = read_again});
+	else if (!answered)
+		fs_wait_read(&fs_of(req)->waits, req, h->shard, h->as_of.time,
+			     &(struct fs_read){.size = size, .offset = offset, .fi = *fi, .run = read_again});
+	handle_put(h);
 }
 
 static void read_again(fuse_req_t req, const struct fs_read *read)

@@ -213,42 +213,54 @@ START_TEST(sums_that_leave_i64_stay_apart)
 }
 END_TEST
 
-START_TEST(small_ends_stay_inline_and_flushing_stores_the_same_rows)
+START_TEST(a_small_batch_stays_inline_and_flushing_stores_the_same_rows)
 {
 	struct world w = world_new();
 	struct rng r = rng_new(32);
-	struct model m = random_model(&r, 2000, false, false);
+	struct model m = random_model(&r, 20, false, false);
 	struct model want = {0}, got = {0};
 	struct kv_err err;
 
-	struct core_batch *batch = build(&w, (struct core_builder_config){.target_bytes = 20000}, &m);
-	struct core_part *last = &batch->parts[batch->part_count - 1];
-	ck_assert(last->inline_data != NULL && last->size < CORE_INLINE_MAX);
-	ck_assert_uint_eq(core_batch_inline_bytes(batch), last->size);
-	for (size_t i = 0; i + 1 < batch->part_count; i++)
-		ck_assert(batch->parts[i].inline_data == NULL);
-	ck_assert_uint_eq(world_blobs(&w), batch->part_count - 1);
+	struct core_batch *batch = build(&w, (struct core_builder_config){.inline_max = 100000}, &m);
+	struct core_part *only = &batch->parts[0];
+	ck_assert_uint_eq(batch->part_count, 1);
+	ck_assert(only->inline_data != NULL && only->size < 100000);
+	ck_assert_uint_eq(core_batch_inline_bytes(batch), only->size);
+	ck_assert_uint_eq(world_blobs(&w), 0);
 	batch_rows(&w.home, batch, &want);
-	struct core_part before = *last;
-	last->rewrite_ts = 9;
+	struct core_part before = *only;
+	only->rewrite_ts = 9;
 
 	kv_faults_arm(w.faults, 1, KV_FAULT_LOST_UNKNOWN, false);
 	ck_assert_int_eq(core_batch_flush_inline(&w.home, batch, &err), KV_UNKNOWN);
 	world_heal(&w);
 	ck_ok(core_batch_flush_inline(&w.home, batch, &err), err);
-	ck_assert(last->inline_data == NULL && last->size == before.size && last->rewrite_ts == 9);
-	ck_assert(last->checksum == before.checksum && core_uuid_eq(last->id.u, before.id.u));
+	ck_assert(only->inline_data == NULL && only->size == before.size && only->rewrite_ts == 9);
+	ck_assert(only->checksum == before.checksum && core_uuid_eq(only->id.u, before.id.u));
 	ck_assert_uint_eq(core_batch_inline_bytes(batch), 0);
-	ck_assert_uint_eq(world_blobs(&w), batch->part_count);
+	ck_assert_uint_eq(world_blobs(&w), 1);
+	only->rewrite_ts = 0;
 	batch_rows(&w.home, batch, &got);
 	model_same(&got, &want);
 	core_batch_unref(batch);
-
-	batch = build(&w, (struct core_builder_config){.target_bytes = 20000, .never_inline = true}, &m);
-	ck_assert_uint_eq(core_batch_inline_bytes(batch), 0);
-	core_batch_unref(batch);
 	model_free(&want);
 	model_free(&got);
+	model_free(&m);
+	world_free(&w);
+}
+END_TEST
+
+START_TEST(a_batch_of_several_parts_has_none_inline)
+{
+	struct world w = world_new();
+	struct rng r = rng_new(32);
+	struct model m = random_model(&r, 2000, false, false);
+
+	struct core_batch *batch = build(&w, (struct core_builder_config){.target_bytes = 20000}, &m);
+	ck_assert_uint_gt(batch->part_count, 1);
+	ck_assert_uint_eq(core_batch_inline_bytes(batch), 0);
+	ck_assert_uint_eq(world_blobs(&w), batch->part_count);
+	core_batch_unref(batch);
 	model_free(&m);
 	world_free(&w);
 }
@@ -404,7 +416,8 @@ Suite *builder_suite(void)
 	tcase_add_test(t, a_star_never_stands_in_one_run_with_its_like_in_another_part);
 	tcase_add_test(t, what_cancels_out_is_not_written);
 	tcase_add_test(t, sums_that_leave_i64_stay_apart);
-	tcase_add_test(t, small_ends_stay_inline_and_flushing_stores_the_same_rows);
+	tcase_add_test(t, a_small_batch_stays_inline_and_flushing_stores_the_same_rows);
+	tcase_add_test(t, a_batch_of_several_parts_has_none_inline);
 	tcase_add_test(t, a_builder_that_is_given_up_leaves_no_blob);
 	tcase_add_test(t, a_builder_is_left_empty_by_finishing);
 	tcase_add_test(t, a_failed_store_call_fails_the_builder_and_leaves_nothing);

@@ -1,0 +1,19 @@
+/* main.c - the runner of tests/fs. SHARDFS and SHARDCTL are the programs; SEED=<n> repeats a random run. */
+#include "tests/fs/world.h"
+
+int main(void)
+{
+	static Suite *(*const suites[])(void) = {
+		start_suite, append_suite,  options_suite, split_suite, spent_suite,   files_suite,
+		wait_suite,  batches_suite, owner_suite,   names_suite, clients_suite, crash_suite,
+	};
+	int status;
+
+	if (geteuid() != 0 || access("/dev/fuse", R_OK | W_OK) != 0) {
+		fprintf(stderr, "tests/fs needs root and /dev/fuse\n");
+		return 1;
+	}
+	seed_init();
+	status = check_main(suites, sizeof(suites) / sizeof(suites[0]));
+	return status;
+}
