@@ -151,7 +151,7 @@ uint64_t core_batch_inline_bytes(const struct core_batch *b)
 	uint64_t bytes = 0;
 
 	for (size_t i = 0; i < b->part_count; i++)
-		bytes += b->parts[i].inline_data == NULL ? 0 : b->parts[i].size;
+		bytes += b->parts[i].inline_data == NULL || b->parts[i].loose ? 0 : b->parts[i].size;
 	return bytes;
 }
 

@@ -31,6 +31,7 @@ struct core_part {
 	struct core_instance_id instance; /* who wrote it */
 	uint64_t size;                    /* bytes of the blob, or of inline_data */
 	uint8_t *inline_data;             /* owned; NULL: hollow */
+	bool loose; /* inline_data are the bytes of a blob that is to be stored with the commit; then it is hollow */
 	uint64_t rows;
 	uint64_t stars;       /* rows whose time was `*`; stored at time 0, lifted by rewrite_ts */
 	uint64_t text_base;   /* bytes of all rows' text without the digits of their times */
@@ -84,7 +85,7 @@ bool core_part_hidden(const struct core_part *part, struct core_frontier lower, 
 bool core_part_text_len(const struct core_part *part, struct core_frontier lower,
 			struct core_frontier upper, uint64_t *len);
 
-/* Bytes of inline data in all parts. */
+/* Bytes of inline data in all parts; what is loose is on its way to be a blob. */
 uint64_t core_batch_inline_bytes(const struct core_batch *b);
 
 /* The blob key of a part: <shard>/<instance>/<part>. Returns buf. */

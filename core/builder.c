@@ -147,6 +147,11 @@ static enum kv_rc place(struct core_builder *b, struct core_rows *rows, bool at_
 	rc = core_part_encode(b->home, rows->u, rows->star, rows->count, true, &part, &data, &len, err);
 	if (rc != KV_OK)
 		return rc;
+	if (at_end && b->made->part_count == 0 && len <= b->config.loose_max) {
+		part.inline_data = data;
+		part.loose = true;
+		return push(b, rows, at_end, &part, err);
+	}
 	core_part_key(b->home->shard, &part, key);
 	rc = push(b, rows, at_end, &part, err);
 	if (rc == KV_OK)
@@ -370,7 +375,7 @@ void core_batch_delete_blobs(const struct core_home *home, const struct core_bat
 	for (size_t i = 0; i < batch->part_count; i++) {
 		char key[CORE_BLOB_KEY_LEN];
 
-		if (batch->parts[i].inline_data != NULL)
+		if (batch->parts[i].inline_data != NULL && !batch->parts[i].loose)
 			continue;
 		core_part_key(home->shard, &batch->parts[i], key);
 		/* What fails to go is a blob that nobody names, which the sweep finds. */

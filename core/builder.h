@@ -23,6 +23,9 @@ struct core_builder_config {
 	size_t target_bytes;
 	size_t inline_max;   /* an only part that encodes to fewer bytes stays inline; 0: CORE_INLINE_MAX */
 	bool never_inline;
+	/* An only part that is not inline and encodes to at most this many bytes is left loose, for the one who
+	 * commits to store it in the same step. 0: none is. */
+	size_t loose_max;
 };
 
 #define CORE_PART_TARGET ((size_t)16 << 20)
@@ -45,7 +48,7 @@ enum kv_rc core_builder_add(struct core_builder *b, const struct core_update *u,
 uint64_t core_builder_added(const struct core_builder *b);
 
 /*
- * End: the batch [lower, upper) with all that was added, durable but for inline parts (given; drop with
+ * End: the batch [lower, upper) with all that was added, durable but for inline and loose parts (given; drop with
  * core_batch_unref). The builder is left empty, and must still be freed. That the times lie within the
  * bounds is for the caller to check (core_check_times).
  * Only what is left at the end can be inline. Fails as core_builder_add does.

@@ -189,16 +189,25 @@ static enum kv_rc settle_unknown(struct core_shard *s, const struct attempt *a, 
 		       "the store failed and does not tell whether the change was made; try again with the same token");
 }
 
+/* The loose part that the append brings, if any; only a batch's only part is loose. */
+static struct core_part *loose_part(const struct core_change *c, const struct core_diff *d)
+{
+	struct core_batch *b = c->appends_rows ? d->splices[d->splice_count - 1].batches[0] : NULL;
+
+	return b != NULL && b->parts[0].loose ? &b->parts[0] : NULL;
+}
+
 /* Store the version d and apply it. */
 static enum kv_rc commit_diff(struct core_shard *s, struct core_change *c, struct core_diff *d,
 			      struct kv_err *err)
 {
 	struct attempt a = {.d = d, .sync = c->sync, .blob_count = c->blob_count};
 	struct core_buf fold_blob = {0};
-	char fold_key[CORE_BLOB_KEY_LEN];
+	char fold_key[CORE_BLOB_KEY_LEN], loose_key[CORE_BLOB_KEY_LEN];
+	struct core_part *loose = loose_part(c, d);
 	enum kv_rc rc = KV_OK;
 
-	assert(c->blob_count <= 3);
+	assert(c->blob_count <= 2);
 	if (c->blob_count != 0)
 		memcpy(a.blobs, c->blobs, c->blob_count * sizeof a.blobs[0]);
 	d->walltime_ms = core_now_us(s->engine) / 1000;
@@ -214,6 +223,12 @@ static enum kv_rc commit_diff(struct core_shard *s, struct core_change *c, struc
 			a.blobs[a.blob_count++] =
 				(struct kv_blob_put){.key = fold_key, .data = fold_blob.data, .len = fold_blob.len};
 	}
+	if (loose != NULL)
+		a.blobs[a.blob_count++] = (struct kv_blob_put){
+			.key = core_part_key(s->home.shard, loose, loose_key),
+			.data = loose->inline_data,
+			.len = (size_t)loose->size,
+		};
 	if (rc == KV_OK)
 		rc = core_diff_encode(s->home.shard, d, &a.version, err);
 	if (rc != KV_OK)
@@ -225,6 +240,11 @@ static enum kv_rc commit_diff(struct core_shard *s, struct core_change *c, struc
 	rc = store_version(s, &a, err);
 	if (rc == KV_UNKNOWN)
 		rc = settle_unknown(s, &a, err);
+	if (rc == KV_OK && loose != NULL) { /* a blob now, before anybody else sees it */
+		free(loose->inline_data);
+		loose->inline_data = NULL;
+		loose->loose = false;
+	}
 	if (rc == KV_OK) {
 		rc = core_apply_version(s, d, a.version.len, err);
 		assert(rc == KV_OK || rc == KV_NOMEM);

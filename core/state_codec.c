@@ -194,7 +194,7 @@ static void pb_part(const struct core_part *part, Pb__Part *pb)
 	pb->id = bytes_of(part->id.u.b, sizeof part->id.u.b);
 	pb->instance = bytes_of(part->instance.u.b, sizeof part->instance.u.b);
 	pb->size = part->size;
-	if (part->inline_data != NULL)
+	if (part->inline_data != NULL && !part->loose)
 		pb->inline_data = bytes_of(part->inline_data, part->size);
 	pb->rows = part->rows;
 	pb->stars = part->stars;

@@ -13,6 +13,9 @@
 #include "core/builder.h"
 #include "core/engine_impl.h"
 
+/* Parts up to this size go with the commit, in one durable step; above it the copy costs more than a step. */
+enum { LOOSE_MAX = 256 << 10 };
+
 struct core_txn {
 	struct core_shard *shard;
 	struct core_append ask;
@@ -74,7 +77,8 @@ enum kv_rc core_txn_add(struct core_txn *t, const struct core_row *row, struct k
 	if (rc != KV_OK)
 		return rc;
 	if (t->builder == NULL)
-		rc = core_builder_new(&t->shard->home, (struct core_builder_config){0}, &t->builder, err);
+		rc = core_builder_new(&t->shard->home, (struct core_builder_config){.loose_max = LOOSE_MAX},
+				      &t->builder, err);
 	if (rc == KV_OK)
 		rc = core_builder_add(t->builder, &lifted.update, lifted.star, err);
 	t->ask.rows += rc == KV_OK;

@@ -87,12 +87,12 @@ show() {
 #                       NAME_truth TIME   the set as of TIME, lines key, val in order, by other means
 # Key and val are written as in a row, with a backslash doubled.
 
-# The logs in the order of their first lines, whatever the rotation calls them.
+# The logs in the order of their first times, whatever the rotation calls them.
 dpkg_read() {
-	local file
+	local file first='/^[0-9-]\{10\} [0-9:]\{8\} /{ s/^\(.\{19\}\).*/\1/p; q }'
 
 	for file in "$logs"/dpkg.log*; do
-		[ -r "$file" ] && printf '%s\t%s\n' "$(zcat -f "$file" | sed -n '1s/^\(.\{19\}\).*/\1/p')" "$file"
+		[ -r "$file" ] && printf '%s\t%s\n' "$(zcat -f "$file" | sed -n "$first")" "$file"
 	done | sort | cut -f 2- | while IFS= read -r file; do
 		zcat -f "$file"
 	done >"$work/history"
@@ -103,6 +103,7 @@ dpkg_events() {
 	awk -v OFS='\t' '
 		$1 !~ /^[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]$/ || $2 !~ /^[0-9][0-9]:[0-9][0-9]:[0-9][0-9]$/ { next }
 		{
+			gsub(/\\/, "&&")
 			clock = $1 " " $2
 			if (clock != before) {
 				before = clock
@@ -127,7 +128,7 @@ dpkg_truth() {
 		/ status installed / { last[$5] = $6 }
 		$3 ~ /^(upgrade|remove|purge|disappear)$/ { delete last[$4] }
 		END { for (p in last) printf "%s\t%s\n", p, last[p] }
-	' "$work/history" | sort
+	' "$work/history" | sed 's/\\/\\\\/g' | sort
 }
 
 in_git() {

@@ -6,7 +6,8 @@
 #include "tests/core/suites.h"
 
 static Suite *(*const suites[])(void) = {
-	frontier_suite, row_suite, part_suite, builder_suite, merge_suite, scan_suite,
+	frontier_suite, row_suite,	builder_suite, part_suite,     merge_suite, scan_suite,
+	state_suite,	transition_suite, machine_suite, snapshot_suite, names_suite, property_suite,
 };
 
 int main(void)

@@ -12,5 +12,11 @@ Suite *part_suite(void);
 Suite *builder_suite(void);
 Suite *merge_suite(void);
 Suite *scan_suite(void);
+Suite *state_suite(void);
+Suite *transition_suite(void);
+Suite *machine_suite(void);
+Suite *snapshot_suite(void);
+Suite *names_suite(void);
+Suite *property_suite(void);
 
 #endif

@@ -1,0 +1,2 @@
+#include "tests/core/suites.h"
+Suite *machine_suite(void) { return suite_create("machine"); }

@@ -1,0 +1,2 @@
+#include "tests/core/suites.h"
+Suite *names_suite(void) { return suite_create("names"); }

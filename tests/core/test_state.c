@@ -1,0 +1,2 @@
+#include "tests/core/suites.h"
+Suite *state_suite(void) { return suite_create("state"); }
