@@ -46,6 +46,7 @@ KV_SRC = $(sort $(wildcard kv/*.c))
 CORE_SRC = $(sort $(wildcard core/*.c))
 FS_SRC = $(sort $(wildcard fs/*.c))
 CTL_SRC = $(sort $(wildcard tools/shardctl*.c))
+BENCH_SRC = $(sort $(wildcard tools/bench*.c))
 PROTO = core/state.proto
 GEN_OBJ = $(O)/gen/core/state.pb-c.o
 
@@ -117,6 +118,10 @@ $(O)/shardfs: $(call obj,$(FS_SRC)) $(O)/libshard.a
 $(O)/shardctl: $(call obj,$(CTL_SRC)) $(O)/libshard.a
 	@echo '  LINK $@'
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+# Only `make bench` needs it, and SQLite.
+$(O)/bench: $(call obj,$(BENCH_SRC))
+	@echo '  LINK $@'
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lrocksdb -lsqlite3 -lpthread
 
 # --- tests -------------------------------------------------------------------------------------------
 # One runner per folder of tests/; each closes with the line of Check.
@@ -146,7 +151,7 @@ format:
 
 bench: deps
 	@$(MAKE) --no-print-directory -s all
-	@sh tools/bench.sh
+	@MAKE='$(MAKE)' sh tools/bench.sh
 
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/lib/pkgconfig

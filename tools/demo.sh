@@ -7,15 +7,17 @@
 #   DEMO_LOGS=DIR                  where dpkg.log* are, instead of /var/log
 #   SHARDFS=PROGRAM                instead of build/shardfs
 #
-# What is stored: the set of installed packages as dpkg logged it, key = name:architecture, val = version, time =
-# second. A package is in the set at version V from the second of a line `status installed P V` to the second of
-# the line that says what is done to it next, `upgrade`, `remove`, `purge` or `disappear`, or of another `status
-# installed`; in one second the last such line counts. So a package that is configured again, or whose triggers
-# run, stays once in the set, and one in the middle of its upgrade is not in it. What was installed before the
-# log begins and never touched since is unknown to the log, and not in the set. dpkg writes local time without
-# a zone: it is read as UTC, and a clock that went back stands still at the latest second it had shown.
+# What is stored: the set of installed packages as dpkg logged it, key = name:architecture, val = version,
+# time = second. A package is in the set at version V from the second of a line `status installed P V` to
+# the second of the line that says what is done to it next, `upgrade`, `remove`, `purge` or `disappear`,
+# or of another `status installed`; in one second the last such line counts. So a package that is
+# configured again, or whose triggers run, stays once in the set, and one in the middle of its upgrade is
+# not in it. What was installed before the log begins and never touched since is unknown to the log, and
+# not in the set. dpkg writes local time without a zone: it is read as UTC, and a clock that went back
+# stands still at the latest second it had shown.
 #
-# Without a package log: the files of this project, key = path, val = its blob's id, time = the commit's second.
+# Without a package log: the files of this project, key = path, val = its blob's id, time = the commit's
+# second.
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
 export LC_ALL=C TZ=UTC
@@ -23,7 +25,7 @@ export LC_ALL=C TZ=UTC
 root=$(cd "$(dirname "$0")/.." && pwd)
 shardfs=$(realpath "${SHARDFS:-$root/build/shardfs}")
 logs=${DEMO_LOGS:-/var/log}
-shell_most=100 # transactions; the shell makes half of them up to this many, python the rest
+shell_most=100 # transactions: the shell makes half of them up to this many, python the rest
 
 fail() {
 	echo "demo: $*" >&2

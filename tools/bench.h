@@ -1,0 +1,72 @@
+/*
+ * bench.h - what the parts of the benchmark share.
+ *
+ * bench DIR MOUNT PID REPORT measures the mount at MOUNT, served by process PID,
+ * beside others that do the same work with files in DIR. tools/bench.sh makes
+ * all of that and clears it away, whatever happens: so anything that goes wrong
+ * here is said in one sentence and ends the program.
+ *
+ * The work, done again and again: one compare-and-append transaction with one
+ * row, durable when the call returns. One thread.
+ */
+#ifndef TOOLS_BENCH_H
+#define TOOLS_BENCH_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct bench_place {
+	const char *dir;   /* for files of our own */
+	const char *mount; /* on a store in the same file system as dir */
+	pid_t pid;         /* of the mount */
+};
+
+/* One who does the work. `one` does it for the i-th time since open, i counted from 0. */
+struct bench_kind {
+	const char *name;
+	void *(*open)(const struct bench_place *place);
+	void (*one)(void *self, uint64_t i);
+	void (*close)(void *self);
+};
+
+/* bench_peers.c */
+extern const struct bench_kind bench_sqlite, bench_rocks_put, bench_append_sync, bench_overwrite_sync;
+/* bench_mount.c */
+extern const struct bench_kind bench_kept_open, bench_open_write_close, bench_write_only;
+
+/* The i-th row's key and val as everyone stores them, with a NUL: 9 and 39 bytes. */
+enum { BENCH_KEY_LEN = 9, BENCH_VAL_LEN = 39, BENCH_TEXT_MAX = 256 };
+void bench_key(uint64_t i, char key[BENCH_KEY_LEN + 1]);
+void bench_val(uint64_t i, char val[BENCH_VAL_LEN + 1]);
+
+/* The i-th transaction, at time i, as text; returns its length. */
+size_t bench_transaction(uint64_t i, char text[BENCH_TEXT_MAX]);
+
+/* dir/name; given (free). */
+char *bench_path(const char *dir, const char *name);
+
+/* Write it all or end the program. */
+void bench_write(int fd, const void *data, size_t len, const char *to);
+
+uint64_t bench_now_ns(void);
+
+/* Say "bench: what: errno's text" and end the program; the other one leaves errno out. */
+_Noreturn void bench_die_errno(const char *what);
+_Noreturn void bench_die(const char *what, const char *why);
+
+/* A transaction of `rows` rows, and reading it back, through the mount. */
+struct bench_big {
+	uint64_t rows;
+	uint64_t bytes; /* of text */
+	double commit_s;
+	double first_byte_s; /* of the snapshot, from its open */
+	double read_s;
+	uint64_t before_kib; /* the mount's peak of resident memory before, and after the transaction, and the
+				read */
+	uint64_t committed_kib;
+	uint64_t after_kib;
+};
+void bench_big_run(const struct bench_place *place, uint64_t rows, struct bench_big *out);
+
+#endif
