@@ -349,8 +349,8 @@ static void op_poll(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, s
 	if (h->kind == FS_AS_OF && h->stream == NULL) {
 		ready = fs_poll_until(&h->poll, h->shard, h->as_of.time, ph);
 		ph = NULL;
-	} else if (h->kind == FS_UPPER && h->text_read && !h->at.empty) {
-		ready = fs_poll_until(&h->poll, h->shard, h->at.t, ph);
+	} else if (h->kind == FS_UPPER) {
+		ready = fs_poll_change(&h->poll, h->shard, h->text_read ? &h->at : NULL, ph);
 		ph = NULL;
 	}
 	pthread_mutex_unlock(&h->mu);

@@ -71,8 +71,8 @@ out:
 	return full;
 }
 
-/* A store may be reached by a link; its true place is what counts. */
-static char *resolve_store(const char *path)
+/* Both may be reached by a link; the true place is what counts. */
+static char *resolve_links(const char *path)
 {
 	char *full = realpath(path, NULL);
 
@@ -161,8 +161,8 @@ int main(int argc, char **argv)
 		status = 0;
 		goto out;
 	}
-	store = resolve_store(command.options.store);
-	mountpoint = resolve(command.options.mountpoint);
+	store = resolve_links(command.options.store);
+	mountpoint = resolve_links(command.options.mountpoint);
 	if (store == NULL || mountpoint == NULL) {
 		fprintf(stderr, "shardfs: %s: %s\n", store == NULL ? command.options.store : command.options.mountpoint,
 			strerror(errno));
@@ -174,6 +174,10 @@ int main(int argc, char **argv)
 	free(command.options.mountpoint);
 	command.options.store = store;
 	command.options.mountpoint = mountpoint;
+	if (!fs_command_complete(&command)) {
+		fprintf(stderr, "shardfs: out of memory\n");
+		goto out;
+	}
 	openlog("shardfs", LOG_PID, LOG_DAEMON);
 	umask(0);
 	status = command.foreground ? run(&command, &here) : start_in_background(&command);

@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/wait.h>
 #include <syslog.h>
@@ -273,6 +274,18 @@ static bool open_engine(struct life *life, char why[1024])
 	return rc == KV_OK;
 }
 
+/* The kernel would mount on a file too, and then nothing is found below it. */
+static bool check_mountpoint(const char *dir, char why[1024])
+{
+	struct stat st;
+	bool there = stat(dir, &st) == 0;
+
+	if (there && S_ISDIR(st.st_mode))
+		return true;
+	snprintf(why, 1024, "%s could not be mounted on: %s", dir, strerror(there ? ENOTDIR : errno));
+	return false;
+}
+
 static bool mount_session(struct life *life, char why[1024])
 {
 	struct fuse_lowlevel_ops ops = {.init = op_init};
@@ -287,7 +300,8 @@ static bool mount_session(struct life *life, char why[1024])
 	life->fs.session = fuse_session_new(&life->command->session_args, &ops, sizeof ops, life);
 	ok = life->fs.session != NULL;
 	if (ok)
-		ok = clear_mountpoint(life->fs.options.mountpoint, why);
+		ok = clear_mountpoint(life->fs.options.mountpoint, why) &&
+		     check_mountpoint(life->fs.options.mountpoint, why);
 	else
 		snprintf(why, 1024, "the options were refused: %s", line);
 	if (ok && fuse_session_mount(life->fs.session, life->fs.options.mountpoint) != 0) {

@@ -118,9 +118,9 @@ static int take(void *data, const char *arg, int key, struct fuse_args *out)
 	}
 }
 
-/* What the kernel is told beside the user's options: who we are, and that modes are to be enforced. */
-static bool add_own(struct fs_command *c, const char *fsname)
+bool fs_command_complete(struct fs_command *c)
 {
+	const char *fsname = c->fsname != NULL ? c->fsname : c->options.store;
 	char *opts = NULL;
 	char *named = NULL;
 	bool ok;
@@ -133,6 +133,14 @@ static bool add_own(struct fs_command *c, const char *fsname)
 	return ok;
 }
 
+/* libfuse prints a line of its own beside our sentence. */
+static void no_log(enum fuse_log_level level, const char *fmt, va_list ap)
+{
+	(void)level;
+	(void)fmt;
+	(void)ap;
+}
+
 bool fs_command_parse(int argc, char **argv, struct fs_command *out, char why[512])
 {
 	struct parsed p = {.command = out, .uid = getuid(), .gid = getgid(), .umask = 0};
@@ -140,6 +148,7 @@ bool fs_command_parse(int argc, char **argv, struct fs_command *out, char why[51
 	bool ok = false;
 
 	*out = (struct fs_command){0};
+	fuse_set_log_func(no_log);
 	if (fuse_opt_parse(&given, &p, spec, take) != 0) {
 		snprintf(why, 512, p.words > 2 ? "more than a STORE and a MOUNTPOINT were given; see shardfs --help"
 					       : "an option has no proper value; see shardfs --help");
@@ -159,9 +168,9 @@ bool fs_command_parse(int argc, char **argv, struct fs_command *out, char why[51
 		snprintf(why, 512, "a STORE and a MOUNTPOINT are needed; see shardfs --help");
 		goto out;
 	}
-	ok = add_own(out, p.fsname != NULL ? p.fsname : out->options.store);
-	if (!ok)
-		snprintf(why, 512, "out of memory");
+	out->fsname = p.fsname;
+	p.fsname = NULL;
+	ok = true;
 out:
 	free(p.fsname);
 	fuse_opt_free_args(&given);
@@ -172,5 +181,6 @@ void fs_command_fini(struct fs_command *c)
 {
 	free(c->options.store);
 	free(c->options.mountpoint);
+	free(c->fsname);
 	fuse_opt_free_args(&c->session_args);
 }

@@ -208,6 +208,23 @@ void fs_poll_fini(struct fs_poll *p, struct core_shard *shard)
 	p->wait = NULL;
 }
 
+/* ph becomes the one that p has going, in place of the one before. NULL: out of memory, and ph is gone. */
+static struct fs_poll_wait *poll_new(struct fs_poll *p, struct core_shard *shard, struct fuse_pollhandle *ph)
+{
+	struct fs_poll_wait *wait = calloc(1, sizeof *wait);
+
+	fs_poll_fini(p, shard);
+	if (wait == NULL) {
+		fuse_pollhandle_destroy(ph);
+		return NULL;
+	}
+	wait->waiter.wake = poll_woken;
+	wait->ph = ph;
+	atomic_store(&wait->holders, 2);
+	p->wait = wait;
+	return wait;
+}
+
 bool fs_poll_until(struct fs_poll *p, struct core_shard *shard, uint64_t time, struct fuse_pollhandle *ph)
 {
 	struct core_info info;
@@ -215,18 +232,31 @@ bool fs_poll_until(struct fs_poll *p, struct core_shard *shard, uint64_t time, s
 
 	if (ph == NULL)
 		return core_shard_info(shard, false, &info, NULL) != KV_OK || !core_frontier_covers(info.upper, time);
-	fs_poll_fini(p, shard);
-	wait = calloc(1, sizeof *wait);
-	if (wait == NULL) {
-		fuse_pollhandle_destroy(ph);
+	wait = poll_new(p, shard, ph);
+	if (wait == NULL)
 		return true; /* a read will tell */
-	}
-	wait->waiter = (struct core_waiter){.time = time, .wake = poll_woken};
-	wait->ph = ph;
-	atomic_store(&wait->holders, 2);
-	p->wait = wait;
+	wait->waiter.time = time;
 	if (core_shard_wait(shard, &wait->waiter))
 		return false;
 	poll_drop(wait); /* the waiter's share */
 	return true;
+}
+
+bool fs_poll_change(struct fs_poll *p, struct core_shard *shard, const struct core_frontier *seen,
+		    struct fuse_pollhandle *ph)
+{
+	struct fs_poll_wait *wait = ph != NULL ? poll_new(p, shard, ph) : NULL;
+	struct core_info info;
+	bool ready = true, armed = false;
+
+	while (!armed && core_shard_info(shard, false, &info, NULL) == KV_OK) {
+		ready = seen == NULL || !core_frontier_eq(info.upper, *seen);
+		if (wait == NULL || info.upper.empty)
+			break;
+		wait->waiter.time = info.upper.t;
+		armed = core_shard_wait(shard, &wait->waiter);
+	}
+	if (wait != NULL && !armed)
+		poll_drop(wait); /* the waiter's share */
+	return ready;
 }
