@@ -8,8 +8,8 @@
 #define CORE_ENGINE_IMPL_H
 
 #include <pthread.h>
-#include <uthash.h>
 
+#include "core/hash.h"
 #include "core/part.h"
 #include "core/shard.h"
 #include "core/state_codec.h"
@@ -56,6 +56,7 @@ struct core_shard {
 	pthread_mutex_t mu; /* the rest; held for moments */
 	struct core_state state;
 	bool loaded;
+	bool doubtful; /* a commit may have landed that the state does not have: consensus must be asked */
 	bool gone; /* removed; never loaded again */
 	struct core_waiter *waiters; /* ascending by time */
 
@@ -110,11 +111,21 @@ enum kv_rc core_machine_load(struct core_shard *s, bool recent, struct kv_err *e
 enum kv_rc core_machine_init(struct core_engine *e, struct core_shard_id id, struct core_owner owner,
 			     uint64_t over, struct kv_err *err) KV_MUST_CHECK;
 
+/* Wake those whose time the upper has passed. Without locks. */
+void core_machine_wake(struct core_shard *s);
+
 /* Mark the shard gone and wake all who wait for it. */
 void core_machine_end(struct core_shard *s);
 
-/* Delete what is left of a tombstone, then its versions; nobody holds it. Under make_mu. Resumable. */
-enum kv_rc core_machine_bury(struct core_shard *s, struct kv_err *err) KV_MUST_CHECK;
+enum core_burial {
+	CORE_BURY_ALL,     /* everything under its id, then the versions */
+	CORE_BURY_NAMED,   /* what it names itself; others of its id are still read */
+	CORE_BURY_NOTHING,
+};
+
+/* Delete what is left of a tombstone, then its versions; nobody holds it. A live shard under its id keeps
+ * what it has. Under make_mu. Resumable. */
+enum kv_rc core_machine_bury(struct core_shard *s, enum core_burial burial, struct kv_err *err) KV_MUST_CHECK;
 
 /*
  * If that is due, replace the tail by one batch (fold.c), as a splice of d before that of the append. A hollow

@@ -10,8 +10,8 @@
 
 #include <pthread.h>
 #include <sys/types.h>
-#include <uthash.h>
 
+#include "core/hash.h"
 #include "core/id.h"
 
 enum { FS_ERRORS_KEPT = 32 };

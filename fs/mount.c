@@ -115,6 +115,7 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 /* libfuse explains failures in its log; the last line of it is kept for our sentence. */
 static _Thread_local char *log_line;
 
+KV_PRINTF(2, 0)
 static void keep_log(enum fuse_log_level level, const char *fmt, va_list ap)
 {
 	if (log_line != NULL)

@@ -26,8 +26,8 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <uthash.h>
 
+#include "core/hash.h"
 #include "core/shard.h"
 
 enum fs_kind {

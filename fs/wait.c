@@ -250,7 +250,7 @@ bool fs_poll_change(struct fs_poll *p, struct core_shard *shard, const struct co
 	bool ready = true, armed = false;
 
 	while (!armed && core_shard_info(shard, false, &info, NULL) == KV_OK) {
-		ready = seen == NULL || !core_frontier_eq(info.upper, *seen);
+		ready = seen == NULL || info.upper.empty || !core_frontier_eq(info.upper, *seen);
 		if (wait == NULL || info.upper.empty)
 			break;
 		wait->waiter.time = info.upper.t;
