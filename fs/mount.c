@@ -31,7 +31,7 @@
 #include "fs/files.h"
 #include "fs/tree.h"
 
-enum { MAX_THREADS = 64, MAX_BACKGROUND = 1024 };
+enum { MAX_THREADS = 64, MAX_BACKGROUND = 1024, OPEN_TRIES = 30 };
 
 /* Signals of the stopping thread; USR1 tells it that the loop has ended by itself. */
 static sigset_t stop_signals(void)
@@ -250,6 +250,21 @@ static bool within(const char *path, const char *dir)
 	return strncmp(path, dir, len) == 0 && (path[len] == '/' || path[len] == '\0');
 }
 
+/* umount returns before the process that served the mount has closed its store: give it a moment. */
+static enum kv_rc open_store(const struct fs_options *o, const char *purpose, struct kv_store **out,
+			     struct kv_err *err)
+{
+	const struct timespec pause = {.tv_nsec = 50000000};
+	enum kv_rc rc = KV_BUSY;
+
+	for (unsigned tries = 0; rc == KV_BUSY && tries < OPEN_TRIES; tries++) {
+		if (tries != 0)
+			nanosleep(&pause, NULL);
+		rc = kv_store_embedded_open(o->store, o->read_only, purpose, out, err);
+	}
+	return rc;
+}
+
 static bool open_engine(struct life *life, char why[1024])
 {
 	const struct fs_options *o = &life->fs.options;
@@ -266,7 +281,7 @@ static bool open_engine(struct life *life, char why[1024])
 	}
 	if (asprintf(&purpose, "mounted on %s", o->mountpoint) < 0)
 		return false;
-	rc = kv_store_embedded_open(o->store, o->read_only, purpose, &store, &err);
+	rc = open_store(o, purpose, &store, &err);
 	free(purpose);
 	if (rc == KV_OK)
 		rc = core_engine_open(store, &config, &life->fs.engine, &err);

@@ -8,6 +8,7 @@
  */
 #include "fs/options.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,42 +39,43 @@ struct parsed {
 };
 
 #define OURS(text, field) {text, offsetof(struct parsed, field), 1}
+#define KEY(text, key) {text, (unsigned long)UINT_MAX, key} /* FUSE_OPT_KEY, without its narrowing */
 
 static const struct fuse_opt spec[] = {
-	FUSE_OPT_KEY("-f", KEY_FOREGROUND),
-	FUSE_OPT_KEY("-h", KEY_HELP),
-	FUSE_OPT_KEY("--help", KEY_HELP),
-	FUSE_OPT_KEY("-V", KEY_VERSION),
-	FUSE_OPT_KEY("--version", KEY_VERSION),
+	KEY("-f", KEY_FOREGROUND),
+	KEY("-h", KEY_HELP),
+	KEY("--help", KEY_HELP),
+	KEY("-V", KEY_VERSION),
+	KEY("--version", KEY_VERSION),
 	OURS("uid=%u", uid),
 	OURS("gid=%u", gid),
 	OURS("umask=%o", umask),
 	OURS("max_background=%u", max_background),
 	OURS("fsname=%s", fsname),
-	FUSE_OPT_KEY("ro", KEY_RO),
-	FUSE_OPT_KEY("_netdev", KEY_DROP),
-	FUSE_OPT_KEY("auto", KEY_DROP),
-	FUSE_OPT_KEY("noauto", KEY_DROP),
-	FUSE_OPT_KEY("nofail", KEY_DROP),
-	FUSE_OPT_KEY("user", KEY_DROP),
-	FUSE_OPT_KEY("nouser", KEY_DROP),
-	FUSE_OPT_KEY("users", KEY_DROP),
-	FUSE_OPT_KEY("owner", KEY_DROP),
-	FUSE_OPT_KEY("group", KEY_DROP),
-	FUSE_OPT_KEY("defaults", KEY_DROP),
-	FUSE_OPT_KEY("relatime", KEY_DROP),
-	FUSE_OPT_KEY("norelatime", KEY_DROP),
-	FUSE_OPT_KEY("strictatime", KEY_DROP),
-	FUSE_OPT_KEY("nostrictatime", KEY_DROP),
-	FUSE_OPT_KEY("lazytime", KEY_DROP),
-	FUSE_OPT_KEY("nolazytime", KEY_DROP),
-	FUSE_OPT_KEY("diratime", KEY_DROP),
-	FUSE_OPT_KEY("nodiratime", KEY_DROP),
-	FUSE_OPT_KEY("silent", KEY_DROP),
-	FUSE_OPT_KEY("loud", KEY_DROP),
-	FUSE_OPT_KEY("mand", KEY_DROP),
-	FUSE_OPT_KEY("nomand", KEY_DROP),
-	FUSE_OPT_KEY("default_permissions", KEY_DROP), /* always on */
+	KEY("ro", KEY_RO),
+	KEY("_netdev", KEY_DROP),
+	KEY("auto", KEY_DROP),
+	KEY("noauto", KEY_DROP),
+	KEY("nofail", KEY_DROP),
+	KEY("user", KEY_DROP),
+	KEY("nouser", KEY_DROP),
+	KEY("users", KEY_DROP),
+	KEY("owner", KEY_DROP),
+	KEY("group", KEY_DROP),
+	KEY("defaults", KEY_DROP),
+	KEY("relatime", KEY_DROP),
+	KEY("norelatime", KEY_DROP),
+	KEY("strictatime", KEY_DROP),
+	KEY("nostrictatime", KEY_DROP),
+	KEY("lazytime", KEY_DROP),
+	KEY("nolazytime", KEY_DROP),
+	KEY("diratime", KEY_DROP),
+	KEY("nodiratime", KEY_DROP),
+	KEY("silent", KEY_DROP),
+	KEY("loud", KEY_DROP),
+	KEY("mand", KEY_DROP),
+	KEY("nomand", KEY_DROP),
+	KEY("default_permissions", KEY_DROP), /* always on */
 	FUSE_OPT_END,
 };
 
