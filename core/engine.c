@@ -135,17 +135,48 @@ out:
 	return s;
 }
 
-/* Nobody holds the removed shard any more: delete what it had. */
-static void bury(struct core_shard *s)
+/* What of a removed shard may go: others of its id may still be read, of an earlier or a later life. */
+static enum core_burial burial_of(struct core_shard *s)
+{
+	enum core_burial burial = CORE_BURY_ALL;
+
+	pthread_mutex_lock(&s->engine->mu);
+	for (const struct core_shard *o = s->engine->dying; o != NULL; o = o->next_dying) {
+		if (o == s || !core_uuid_eq(o->home.shard.u, s->home.shard.u))
+			continue;
+		if (o->state.seqno == s->state.seqno)
+			burial = CORE_BURY_NOTHING; /* the same one again; its last reader does it */
+		else if (burial == CORE_BURY_ALL)
+			burial = CORE_BURY_NAMED;
+	}
+	pthread_mutex_unlock(&s->engine->mu);
+	return burial;
+}
+
+/* Nobody else holds the removed shard: delete what it had, and drop the last reference. True: it was that.
+ * It stays on the list of the dying until it is deleted, so that nobody loads the tombstone meanwhile; and
+ * leaves it under make_mu, so that of several the last one knows that it is. */
+static bool bury(struct core_shard *s)
 {
 	struct core_engine *e = s->engine;
 	struct kv_err err;
+	bool last;
 
 	pthread_mutex_lock(&e->make_mu);
-	if (core_machine_bury(s, &err) != KV_OK)
+	if (core_machine_bury(s, burial_of(s), &err) != KV_OK)
 		core_notice(e, "a removed shard was not deleted, which will be done when it is next looked at: %s",
 			    err.msg);
+	pthread_mutex_lock(&e->mu);
+	for (struct core_shard **p = &e->dying; *p != NULL; p = &(*p)->next_dying) {
+		if (*p == s) {
+			*p = s->next_dying;
+			break;
+		}
+	}
+	last = --s->refs == 0;
+	pthread_mutex_unlock(&e->mu);
 	pthread_mutex_unlock(&e->make_mu);
+	return last;
 }
 
 void core_shard_close(struct core_shard *s)
@@ -164,19 +195,8 @@ void core_shard_close(struct core_shard *s)
 		drop = true;
 	}
 	pthread_mutex_unlock(&e->mu);
-	if (dead) {
-		/* Still on the list of the dying, so that nobody loads the tombstone meanwhile. */
-		bury(s);
-		pthread_mutex_lock(&e->mu);
-		for (struct core_shard **p = &e->dying; *p != NULL; p = &(*p)->next_dying) {
-			if (*p == s) {
-				*p = s->next_dying;
-				break;
-			}
-		}
-		drop = --s->refs == 0;
-		pthread_mutex_unlock(&e->mu);
-	}
+	if (dead)
+		drop = bury(s);
 	if (drop)
 		shard_free(s);
 }
@@ -214,8 +234,8 @@ static void unhash(struct core_shard *s)
 	pthread_mutex_unlock(&e->mu);
 }
 
-enum kv_rc core_shard_open(struct core_engine *e, struct core_shard_id id, struct core_shard **out,
-			   struct kv_err *err)
+static enum kv_rc open_once(struct core_engine *e, struct core_shard_id id, struct core_shard **out,
+			    struct kv_err *err)
 {
 	struct core_shard *s;
 	char text[CORE_ID_LEN];
@@ -261,6 +281,17 @@ enum kv_rc core_shard_open(struct core_engine *e, struct core_shard_id id, struc
 	}
 	*out = s;
 	return KV_OK;
+}
+
+enum kv_rc core_shard_open(struct core_engine *e, struct core_shard_id id, struct core_shard **out,
+			   struct kv_err *err)
+{
+	enum kv_rc rc = open_once(e, id, out, err);
+
+	/* Found just before it was removed and made anew: the next look finds the new one. */
+	while (rc == KV_SHARD_REPLACED)
+		rc = open_once(e, id, out, err);
+	return rc;
 }
 
 enum kv_rc core_shard_create(struct core_engine *e, struct core_shard_id id, struct core_owner owner,

@@ -112,6 +112,30 @@ void core_queue_rollup(struct core_shard *s)
 
 /* --- the first and the last version ---------------------------------------------------------------- */
 
+/* After an unknown outcome: KV_OK: the first version d landed. KV_MISMATCH: another one is there. KV_UNKNOWN:
+ * none is there yet, or the store does not tell. */
+static enum kv_rc look_for_first(struct core_engine *e, struct core_shard_id id, uint64_t over,
+				 const struct core_diff *d, struct kv_err *err)
+{
+	struct kv_version head;
+	struct core_diff there;
+	char key[CORE_ID_LEN];
+	enum kv_rc rc = kv_consensus_head(kv_store_consensus(e->store), core_uuid_format('s', id.u, key), &head, NULL);
+	bool ours;
+
+	if (rc != KV_OK || head.seqno == over) {
+		free(rc == KV_OK ? head.data : NULL);
+		return kv_fail_rc(err, KV_UNKNOWN);
+	}
+	rc = core_diff_decode(id, head.data, head.len, &there, NULL);
+	ours = rc == KV_OK && core_uuid_eq(there.attempt, d->attempt);
+	core_diff_fini(&there);
+	free(head.data);
+	if (rc != KV_OK)
+		return kv_fail_rc(err, KV_UNKNOWN);
+	return ours ? KV_OK : kv_fail_rc(err, KV_MISMATCH);
+}
+
 enum kv_rc core_machine_init(struct core_engine *e, struct core_shard_id id, struct core_owner owner,
 			     uint64_t over, struct kv_err *err)
 {
@@ -149,6 +173,13 @@ enum kv_rc core_machine_init(struct core_engine *e, struct core_shard_id id, str
 	put = (struct kv_blob_put){.key = d.rollup.key, .data = rollup.data, .len = rollup.len};
 	rc = kv_store_commit(e->store, core_uuid_format('s', id.u, key), over, d.seqno, version.data, version.len,
 			     &put, 1, KV_SYNC, err);
+	for (unsigned tries = 0; rc == KV_UNKNOWN && tries < CORE_UNKNOWN_TRIES; tries++) {
+		rc = look_for_first(e, id, over, &d, err);
+		/* It can land once at most; what a failure now means, the next look tells. */
+		if (rc == KV_UNKNOWN && kv_store_commit(e->store, key, over, d.seqno, version.data, version.len, &put, 1,
+							KV_SYNC, NULL) == KV_OK)
+			rc = KV_OK;
+	}
 out:
 	core_state_fini(&state);
 	core_diff_fini(&d);
@@ -195,24 +226,42 @@ static enum kv_rc delete_all(struct core_shard *s, struct kv_err *err)
 	return rc;
 }
 
-enum kv_rc core_machine_bury(struct core_shard *s, struct kv_err *err)
+/* The newest version under the shard's id, and whether it ends a shard. KV_NOTFOUND: there is none. */
+static enum kv_rc look_at_head(struct core_shard *s, uint64_t *seqno, bool *tombstone, struct kv_err *err)
 {
-	struct kv_consensus *consensus = kv_store_consensus(s->engine->store);
 	struct kv_version head;
+	struct core_diff d;
 	char key[CORE_ID_LEN];
-	enum kv_rc rc = kv_consensus_head(consensus, core_shard_key(s, key), &head, err);
-	bool replaced = rc == KV_OK && head.seqno != s->state.seqno;
+	enum kv_rc rc = kv_consensus_head(kv_store_consensus(s->engine->store), core_shard_key(s, key), &head, err);
 
-	if (rc == KV_OK)
-		free(head.data);
+	if (rc != KV_OK)
+		return rc;
+	*seqno = head.seqno;
+	rc = core_diff_decode(s->home.shard, head.data, head.len, &d, err);
+	*tombstone = rc == KV_OK && d.tombstone;
+	core_diff_fini(&d);
+	free(head.data);
+	return rc;
+}
+
+enum kv_rc core_machine_bury(struct core_shard *s, enum core_burial burial, struct kv_err *err)
+{
+	char key[CORE_ID_LEN];
+	uint64_t seqno = 0;
+	bool tombstone = false;
+	enum kv_rc rc;
+
+	if (burial == CORE_BURY_NOTHING)
+		return KV_OK;
+	rc = look_at_head(s, &seqno, &tombstone, err);
 	if (rc == KV_NOTFOUND)
 		return KV_OK;
 	if (rc != KV_OK)
 		return rc;
-	if (replaced) /* another shard lives under the id: only what was ours */
+	if (burial == CORE_BURY_NAMED || !tombstone)
 		return delete_named(s, err);
 	rc = delete_all(s, err);
 	if (rc == KV_OK)
-		rc = kv_consensus_remove(consensus, key, s->state.seqno, err);
+		rc = kv_consensus_remove(kv_store_consensus(s->engine->store), core_shard_key(s, key), seqno, err);
 	return rc == KV_NOTFOUND || rc == KV_MISMATCH ? KV_OK : rc;
 }

@@ -120,6 +120,7 @@ static enum kv_rc load_locked(struct core_shard *s, struct kv_err *err)
 	struct core_diff d;
 	struct core_rollup rollup;
 	char key[CORE_ID_LEN];
+	bool tombstone;
 	enum kv_rc rc;
 
 	rc = kv_consensus_head(kv_store_consensus(s->engine->store), core_shard_key(s, key), &head, err);
@@ -129,11 +130,20 @@ static enum kv_rc load_locked(struct core_shard *s, struct kv_err *err)
 		return kv_wrap(err, rc, "shard %s", key);
 	rc = core_diff_decode(s->home.shard, head.data, head.len, &d, err);
 	rollup = d.newest_rollup;
+	tombstone = rc == KV_OK && d.tombstone;
 	core_diff_fini(&d);
 	free(head.data);
 	if (rc != KV_OK)
 		return kv_wrap(err, rc, "shard %s: version %" PRIu64, key, head.seqno);
 	rc = load_rollup(s, &rollup, err);
+	if (rc == KV_CORRUPT && tombstone) {
+		/* A removal that was cut short deletes its rollups before its versions. */
+		pthread_mutex_lock(&s->mu);
+		s->state = (struct core_state){.seqno = head.seqno, .tombstone = true};
+		s->loaded = true;
+		pthread_mutex_unlock(&s->mu);
+		return KV_OK;
+	}
 	if (rc == KV_OK)
 		rc = core_catch_up(s, err);
 	if (rc == KV_OK)
@@ -154,8 +164,12 @@ static enum kv_rc load_locked(struct core_shard *s, struct kv_err *err)
 enum kv_rc core_refresh_locked(struct core_shard *s, bool recent, struct kv_err *err)
 {
 	enum kv_rc rc;
+	bool gone;
 
-	if (s->gone) {
+	pthread_mutex_lock(&s->mu);
+	gone = s->gone;
+	pthread_mutex_unlock(&s->mu);
+	if (gone) {
 		struct kv_version head;
 		char key[CORE_ID_LEN];
 
@@ -170,11 +184,15 @@ enum kv_rc core_refresh_locked(struct core_shard *s, bool recent, struct kv_err 
 	if (!s->loaded)
 		return load_locked(s, err);
 	/* Nobody else can have written where we are the sole owner. */
-	if (!recent || s->engine->traits.sole_owner)
+	if (!s->doubtful && (!recent || s->engine->traits.sole_owner))
 		return KV_OK;
 	rc = core_catch_up(s, err);
-	if (rc == KV_OK)
-		core_fold_recount(s);
+	core_fold_recount(s); /* also when it broke off half-way */
+	if (rc == KV_OK) {
+		pthread_mutex_lock(&s->mu);
+		s->doubtful = false;
+		pthread_mutex_unlock(&s->mu);
+	}
 	return rc;
 }
 
@@ -184,12 +202,13 @@ enum kv_rc core_machine_load(struct core_shard *s, bool recent, struct kv_err *e
 	bool enough;
 
 	pthread_mutex_lock(&s->mu);
-	enough = s->loaded && !s->gone && (!recent || s->engine->traits.sole_owner);
+	enough = s->loaded && !s->gone && !s->doubtful && (!recent || s->engine->traits.sole_owner);
 	pthread_mutex_unlock(&s->mu);
 	if (enough)
 		return KV_OK;
 	pthread_mutex_lock(&s->commit_mu);
 	rc = core_refresh_locked(s, recent, err);
 	pthread_mutex_unlock(&s->commit_mu);
+	core_machine_wake(s); /* others' versions may have moved the upper */
 	return rc;
 }

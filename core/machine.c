@@ -80,15 +80,23 @@ bool core_shard_unwait(struct core_shard *s, struct core_waiter *w)
 	return found;
 }
 
-void core_machine_end(struct core_shard *s)
+void core_machine_wake(struct core_shard *s)
 {
-	struct core_waiter *woken;
+	struct core_waiter *woken = NULL;
 
 	pthread_mutex_lock(&s->mu);
-	s->gone = true;
-	woken = ripe_waiters(s);
+	if (s->loaded || s->gone)
+		woken = ripe_waiters(s);
 	pthread_mutex_unlock(&s->mu);
 	wake(woken);
+}
+
+void core_machine_end(struct core_shard *s)
+{
+	pthread_mutex_lock(&s->mu);
+	s->gone = true;
+	pthread_mutex_unlock(&s->mu);
+	core_machine_wake(s);
 }
 
 /* --- committing ------------------------------------------------------------------------------------ */
@@ -240,6 +248,11 @@ static enum kv_rc commit_diff(struct core_shard *s, struct core_change *c, struc
 	rc = store_version(s, &a, err);
 	if (rc == KV_UNKNOWN)
 		rc = settle_unknown(s, &a, err);
+	if (rc == KV_UNKNOWN) { /* the state may lack it: no answer from it until consensus was asked */
+		pthread_mutex_lock(&s->mu);
+		s->doubtful = true;
+		pthread_mutex_unlock(&s->mu);
+	}
 	if (rc == KV_OK && loose != NULL) { /* a blob now, before anybody else sees it */
 		free(loose->inline_data);
 		loose->inline_data = NULL;
@@ -270,7 +283,6 @@ out:
 
 enum kv_rc core_machine_commit(struct core_shard *s, struct core_change *c, struct kv_err *err)
 {
-	struct core_waiter *woken = NULL;
 	bool fresh = false;
 	enum kv_rc rc;
 
@@ -290,8 +302,8 @@ enum kv_rc core_machine_commit(struct core_shard *s, struct core_change *c, stru
 		if (ran == KV_OK && !skip && rc == KV_OK)
 			core_fold_count(s, &d);
 		core_diff_fini(&d);
-		/* A refusal must not come from a stale state: look at consensus before it is given. */
-		if ((ran != KV_OK && !fresh && !s->engine->traits.sole_owner) || rc == KV_MISMATCH) {
+		/* Neither a refusal nor "nothing to do" may come from a stale state: look at consensus first. */
+		if (((ran != KV_OK || skip) && !fresh && !s->engine->traits.sole_owner) || rc == KV_MISMATCH) {
 			uint64_t before = s->state.seqno;
 			bool lost = rc == KV_MISMATCH;
 
@@ -307,14 +319,10 @@ enum kv_rc core_machine_commit(struct core_shard *s, struct core_change *c, stru
 			rc = ran;
 		break;
 	}
-	pthread_mutex_lock(&s->mu);
-	if (s->loaded)
-		woken = ripe_waiters(s);
-	pthread_mutex_unlock(&s->mu);
 	if (s->loaded && !s->rollup_queued && s->state.seqno - s->rollup.seqno >= CORE_ROLLUP_VERSIONS &&
 	    s->rollup_weight >= s->rollup_bytes && !s->state.tombstone)
 		core_queue_rollup(s);
 	pthread_mutex_unlock(&s->commit_mu);
-	wake(woken);
+	core_machine_wake(s);
 	return rc;
 }

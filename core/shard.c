@@ -42,10 +42,10 @@ static bool copy_state(const struct core_state *s, struct core_state *out)
 	out->batch_cap = s->batch_count;
 	out->batches = calloc(s->batch_count + 1, sizeof(struct core_batch *));
 	out->holds = calloc(s->hold_count + 1, sizeof *out->holds);
-	out->tokens = s->tokens != NULL ? calloc(CORE_TOKENS_MAX, sizeof *out->tokens) : NULL;
+	out->token_cap = s->token_count;
+	out->tokens = calloc(s->token_count + 1, sizeof *out->tokens);
 	out->rollups = calloc(s->rollup_count + 1, sizeof *out->rollups);
-	if (out->batches == NULL || out->holds == NULL || out->rollups == NULL ||
-	    (out->tokens == NULL && s->tokens != NULL)) {
+	if (out->batches == NULL || out->holds == NULL || out->rollups == NULL || out->tokens == NULL) {
 		out->batch_count = 0;
 		core_state_fini(out);
 		return false;
@@ -54,8 +54,8 @@ static bool copy_state(const struct core_state *s, struct core_state *out)
 		out->batches[i] = core_batch_ref(s->batches[i]);
 	if (s->hold_count != 0)
 		memcpy(out->holds, s->holds, s->hold_count * sizeof *out->holds);
-	if (s->tokens != NULL)
-		memcpy(out->tokens, s->tokens, CORE_TOKENS_MAX * sizeof *out->tokens);
+	if (s->token_count != 0)
+		memcpy(out->tokens, s->tokens, s->token_count * sizeof *out->tokens);
 	if (s->rollup_count != 0)
 		memcpy(out->rollups, s->rollups, s->rollup_count * sizeof *out->rollups);
 	return true;

@@ -201,15 +201,21 @@ static bool splice_range(const struct core_state *s, const struct core_splice *s
 	return core_frontier_eq(s->batches[*end - 1]->upper, splice->upper);
 }
 
-static enum kv_rc splice_reserve(struct core_state *s, const struct core_diff *d, struct kv_err *err)
+struct range {
+	size_t first;
+	size_t end;
+};
+
+/* Where each splice goes, in the state before all of them, and room for it. */
+static enum kv_rc splice_plan(struct core_state *s, const struct core_diff *d,
+			      struct range plan[CORE_DIFF_SPLICES], struct kv_err *err)
 {
 	size_t more = 0;
 
 	for (size_t i = 0; i < d->splice_count; i++) {
-		size_t first, end;
-
-		/* Later splices of a diff lie behind earlier ones, in batches those did not touch. */
-		if (i == 0 && !splice_range(s, &d->splices[i], &first, &end))
+		/* Later splices of a diff lie behind earlier ones, in batches those do not touch. */
+		if (!splice_range(s, &d->splices[i], &plan[i].first, &plan[i].end) ||
+		    (i > 0 && plan[i].first < plan[i - 1].end))
 			return kv_fail(err, KV_CORRUPT, "version %" PRIu64 " replaces batches that are not there",
 				       d->seqno);
 		more += d->splices[i].count;
@@ -220,12 +226,11 @@ static enum kv_rc splice_reserve(struct core_state *s, const struct core_diff *d
 	return KV_OK;
 }
 
-static bool splice_apply(struct core_state *s, const struct core_splice *splice, uint64_t now_ms)
+static void splice_apply(struct core_state *s, const struct core_splice *splice, struct range range,
+			 uint64_t now_ms)
 {
-	size_t first, end;
+	size_t first = range.first, end = range.end;
 
-	if (!splice_range(s, splice, &first, &end))
-		return false;
 	for (size_t i = first; i < end; i++)
 		core_batch_unref(s->batches[i]);
 	memmove(&s->batches[first + splice->count], &s->batches[end],
@@ -236,7 +241,6 @@ static bool splice_apply(struct core_state *s, const struct core_splice *splice,
 			s->batches[first + i]->committed_ms = now_ms;
 	}
 	s->batch_count = s->batch_count - (end - first) + splice->count;
-	return true;
 }
 
 static enum kv_rc reserve_small(struct core_state *s, const struct core_diff *d, struct kv_err *err)
@@ -250,11 +254,9 @@ static enum kv_rc reserve_small(struct core_state *s, const struct core_diff *d,
 	cap = s->rollup_count;
 	if (d->has_rollup && !reserve((void **)&s->rollups, &cap, s->rollup_count + 1, sizeof *s->rollups))
 		return kv_fail_rc(err, KV_NOMEM);
-	if (d->has_token && s->tokens == NULL) {
-		s->tokens = calloc(CORE_TOKENS_MAX, sizeof *s->tokens);
-		if (s->tokens == NULL)
-			return kv_fail_rc(err, KV_NOMEM);
-	}
+	if (d->has_token && s->token_count < CORE_TOKENS_MAX &&
+	    !reserve((void **)&s->tokens, &s->token_cap, s->token_count + 1, sizeof *s->tokens))
+		return kv_fail_rc(err, KV_NOMEM);
 	return KV_OK;
 }
 
@@ -278,7 +280,7 @@ static void apply_holds(struct core_state *s, const struct core_diff *d)
 static void apply_token(struct core_state *s, const struct core_done *done)
 {
 	if (s->token_count < CORE_TOKENS_MAX) {
-		s->tokens[(s->token_first + s->token_count++) % CORE_TOKENS_MAX] = *done;
+		s->tokens[s->token_count++] = *done;
 		return;
 	}
 	s->tokens[s->token_first] = *done; /* the oldest makes room */
@@ -287,21 +289,21 @@ static void apply_token(struct core_state *s, const struct core_done *done)
 
 enum kv_rc core_state_apply(struct core_state *s, const struct core_diff *d, struct kv_err *err)
 {
+	struct range plan[CORE_DIFF_SPLICES];
 	enum kv_rc rc;
 
 	if (d->seqno != s->seqno + 1)
 		return kv_fail(err, KV_CORRUPT, "version %" PRIu64 " does not follow version %" PRIu64, d->seqno,
 			       s->seqno);
-	rc = splice_reserve(s, d, err);
+	rc = splice_plan(s, d, plan, err);
 	if (rc == KV_OK)
 		rc = reserve_small(s, d, err);
 	if (rc != KV_OK)
 		return rc;
 
-	for (size_t i = 0; i < d->splice_count; i++)
-		if (!splice_apply(s, &d->splices[i], d->walltime_ms))
-			return kv_fail(err, KV_CORRUPT, "version %" PRIu64 " replaces batches that are not there",
-				       d->seqno);
+	/* From the last, so that the places of those before it stay. */
+	for (size_t i = d->splice_count; i > 0; i--)
+		splice_apply(s, &d->splices[i - 1], plan[i - 1], d->walltime_ms);
 	apply_holds(s, d);
 	if (d->has_token)
 		apply_token(s, &d->token);

@@ -76,9 +76,10 @@ struct core_state {
 	size_t batch_cap;
 	struct core_hold *holds;
 	size_t hold_count;
-	struct core_done *tokens; /* oldest first, from token_first round to token_first - 1 */
+	struct core_done *tokens; /* oldest first, from token_first on; round the end once there are all */
 	size_t token_count;
-	size_t token_first;
+	size_t token_cap;
+	size_t token_first; /* 0 until there are CORE_TOKENS_MAX */
 	struct core_rollup *rollups;
 	size_t rollup_count;
 	struct core_owner owner;

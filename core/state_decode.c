@@ -142,10 +142,18 @@ static bool get_token(const Pb__Token *pb, struct core_done *out)
 	       get_frontier(pb->lower, &out->lower) && get_frontier(pb->upper, &out->upper);
 }
 
+/* Keys of rollups are made of ids and a number; the blob store takes no others for granted. */
+static bool is_rollup_key(const char *key)
+{
+	size_t len = strspn(key, "0123456789abcdefghijklmnopqrstuvwxyz-/");
+
+	return key[len] == '\0' && key[0] != '/' && key[len - 1] != '/' && strstr(key, "//") == NULL;
+}
+
 static bool get_rollup(const Pb__Rollup *pb, struct core_rollup *out)
 {
 	out->seqno = pb->seqno;
-	return get_text(pb->key, out->key, sizeof out->key);
+	return get_text(pb->key, out->key, sizeof out->key) && is_rollup_key(out->key);
 }
 
 static struct core_owner get_owner(const Pb__Owner *pb)
@@ -273,9 +281,10 @@ static enum got get_state_lists(const Pb__State *pb, struct core_state *s)
 		return GOT_IT;
 	if (pb->n_tokens > CORE_TOKENS_MAX)
 		return GOT_BAD;
-	s->tokens = calloc(CORE_TOKENS_MAX, sizeof *s->tokens);
+	s->tokens = calloc(pb->n_tokens, sizeof *s->tokens);
 	if (s->tokens == NULL)
 		return GOT_NOMEM;
+	s->token_cap = pb->n_tokens;
 	for (; s->token_count < pb->n_tokens; s->token_count++)
 		if (!get_token(pb->tokens[s->token_count], &s->tokens[s->token_count]))
 			return GOT_BAD;

@@ -119,6 +119,9 @@ enum kv_rc core_txn_commit(struct core_txn *t, const char *staged, struct core_a
 		return rc;
 	c.change.appends_rows = t->ask.batch != NULL && t->ask.batch->part_count != 0;
 	rc = core_machine_commit(t->shard, &c.change, err);
+	/* The transition may have said what would be done, and the store then refused it. */
+	if (rc != KV_OK)
+		*r = (struct core_appended){0};
 	if (t->ask.batch != NULL && rc != KV_UNKNOWN && !r->committed)
 		core_batch_delete_blobs(&t->shard->home, t->ask.batch);
 	return rc;

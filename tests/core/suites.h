@@ -15,6 +15,8 @@ Suite *scan_suite(void);
 Suite *state_suite(void);
 Suite *transition_suite(void);
 Suite *machine_suite(void);
+Suite *upkeep_suite(void);
+Suite *life_suite(void);
 Suite *snapshot_suite(void);
 Suite *names_suite(void);
 Suite *property_suite(void);

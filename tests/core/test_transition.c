@@ -11,7 +11,7 @@
 struct step {
 	const char *options; /* of an append; "since <f>" and "follow <n>" move the hold */
 	const char *rows;
-	const char *want;   /* the verdict */
+	const char *want;  /* the verdict */
 	const char *after; /* "since upper", or NULL: as before */
 };
 
@@ -26,8 +26,10 @@ static const struct script scripts[] = {
 	  {"expected_upper=3 new_upper=4", "3 -1 a x;", "ok 3 4 updates=1", "0 4"}}},
 	{"another upper is a mismatch that tells both",
 	 {{"expected_upper=0 new_upper=3", "", "ok 0 3 updates=0", "0 3"},
-	  {"expected_upper=0 new_upper=5", "1 1 a x;", "UpperMismatch expected_upper=0 current_upper=3", NULL},
-	  {"expected_upper=5 new_upper=7", "5 1 a x;", "UpperMismatch expected_upper=5 current_upper=3", NULL}}},
+	  {"expected_upper=0 new_upper=5", "1 1 a x;", "UpperMismatch expected_upper=0 current_upper=3",
+	   NULL},
+	  {"expected_upper=5 new_upper=7", "5 1 a x;", "UpperMismatch expected_upper=5 current_upper=3",
+	   NULL}}},
 	{"the vectors of the study",
 	 {{"expected_upper=4 new_upper=5", "3 1 a x;", "UpdateNotBeyondLower time=3 lower=4", NULL},
 	  {"expected_upper=2 new_upper=3", "3 1 a x;", "UpdateBeyondUpper time=3 upper=3", NULL},
@@ -39,7 +41,8 @@ static const struct script scripts[] = {
 	 {{"expected_upper=9 new_upper=8", "", "InvalidBounds lower=9 upper=8", NULL},
 	  {"expected_upper=9 new_upper=9", "9 1 a x;", "InvalidEmptyTimeInterval lower=9 upper=9", NULL},
 	  {"expected_upper=9 new_upper=12", "8 1 a x;", "UpdateNotBeyondLower time=8 lower=9", NULL},
-	  {"expected_upper=9 new_upper=12 rewrite_ts=8", "", "InvalidRewrite rewrite_ts=8 lower=9 upper=12", NULL},
+	  {"expected_upper=9 new_upper=12 rewrite_ts=8", "", "InvalidRewrite rewrite_ts=8 lower=9 upper=12",
+	   NULL},
 	  {"lower=9 upper=8", "", "InvalidBounds lower=9 upper=8", NULL}}},
 	{"a heartbeat needs the upper",
 	 {{"expected_upper=0 new_upper=0", "", "ok 0 0 updates=0", "0 0"},
@@ -49,7 +52,8 @@ static const struct script scripts[] = {
 	 {{"expected_upper=0 new_upper=2", "1 1 a x;1 -1 a x;1 0 b y;", "ok 0 2 updates=3", "0 2"}}},
 	{"the empty frontier is never the expected one",
 	 {{"expected_upper=- new_upper=-", "", "UpperMismatch expected_upper=- current_upper=0", NULL},
-	  {"expected_upper=- new_upper=3", "1 1 a x;", "UpperMismatch expected_upper=- current_upper=0", NULL},
+	  {"expected_upper=- new_upper=3", "1 1 a x;", "UpperMismatch expected_upper=- current_upper=0",
+	   NULL},
 	  {"lower=- upper=-", "", "UpperMismatch lower=- current_upper=0", NULL},
 	  {"expected_upper=0 new_upper=4", "", "ok 0 4 updates=0", "0 4"},
 	  {"lower=- upper=3", "", "same 4 4 updates=0", NULL},
@@ -75,8 +79,8 @@ static const struct script scripts[] = {
 	   "UpdateBeyondUpper time=18446744073709551615 upper=18446744073709551615", NULL},
 	  {"expected_upper=0 new_upper=18446744073709551615", "18446744073709551614 1 a x;",
 	   "ok 0 18446744073709551615 updates=1", "0 18446744073709551615"},
-	  {"expected_upper=* new_upper=+1", "",
-	   "InvalidBounds current_upper=18446744073709551615 plus=1", NULL},
+	  {"expected_upper=* new_upper=+1", "", "InvalidBounds current_upper=18446744073709551615 plus=1",
+	   NULL},
 	  {"expected_upper=* new_upper=-", "* 1 a x;", "ok 18446744073709551615 - updates=1", "0 -"}}},
 	{"an idempotent append is cut to what is new",
 	 {{"lower=0 upper=3", "0 1 a x;2 1 b y;", "ok 0 3 updates=2", "0 3"},
@@ -103,19 +107,26 @@ static const struct script scripts[] = {
 	  {"expected_upper=* new_upper=11", "11 1 a x;", "UpdateBeyondUpper time=11 upper=11", NULL},
 	  {"expected_upper=0 new_upper=11", "* 1 a x;", "BadSyntax", NULL}}},
 	{"an absolute rewrite lies within the bounds",
-	 {{"expected_upper=0 new_upper=5 rewrite_ts=5", "", "InvalidRewrite rewrite_ts=5 lower=0 upper=5", NULL},
-	  {"expected_upper=2 new_upper=5 rewrite_ts=1", "", "InvalidRewrite rewrite_ts=1 lower=2 upper=5", NULL},
-	  {"expected_upper=0 new_upper=0 rewrite_ts=0", "", "InvalidRewrite rewrite_ts=0 lower=0 upper=0", NULL},
+	 {{"expected_upper=0 new_upper=5 rewrite_ts=5", "", "InvalidRewrite rewrite_ts=5 lower=0 upper=5",
+	   NULL},
+	  {"expected_upper=2 new_upper=5 rewrite_ts=1", "", "InvalidRewrite rewrite_ts=1 lower=2 upper=5",
+	   NULL},
+	  {"expected_upper=0 new_upper=0 rewrite_ts=0", "", "InvalidRewrite rewrite_ts=0 lower=0 upper=0",
+	   NULL},
 	  {"expected_upper=0 new_upper=5 rewrite_ts=4", "0 1 a x;4 1 b y;", "ok 0 5 updates=2", "0 5"},
 	  {"expected_upper=5 new_upper=8 rewrite_ts=6", "1 1 a x;7 1 b y;", "ok 5 8 updates=2", "0 8"},
 	  {"expected_upper=8 new_upper=9 rewrite_ts=8", "9 1 a x;", "UpdateBeyondUpper time=9 upper=9", NULL},
-	  {"expected_upper=* new_upper=9 rewrite_ts=9", "", "InvalidRewrite rewrite_ts=9 lower=0 upper=9", NULL},
-	  {"expected_upper=* new_upper=+2 rewrite_ts=7", "", "InvalidRewrite rewrite_ts=7 lower=8 upper=10", NULL},
+	  {"expected_upper=* new_upper=9 rewrite_ts=9", "", "InvalidRewrite rewrite_ts=9 lower=0 upper=9",
+	   NULL},
+	  {"expected_upper=* new_upper=+2 rewrite_ts=7", "", "InvalidRewrite rewrite_ts=7 lower=8 upper=10",
+	   NULL},
 	  {"expected_upper=* new_upper=+2 rewrite_ts=9", "* 1 a x;3 1 b y;", "ok 8 10 updates=2", "0 10"}}},
 	{"rewrite_ts=* lifts everything to the upper",
 	 {{"expected_upper=0 new_upper=5", "", "ok 0 5 updates=0", "0 5"},
-	  {"expected_upper=* new_upper=+2 rewrite_ts=*", "0 1 a x;6 1 b y;* 1 c z;", "ok 5 7 updates=3", "0 7"},
-	  {"expected_upper=* new_upper=+1 rewrite_ts=*", "8 1 a x;", "UpdateBeyondUpper time=8 upper=8", NULL}}},
+	  {"expected_upper=* new_upper=+2 rewrite_ts=*", "0 1 a x;6 1 b y;* 1 c z;", "ok 5 7 updates=3",
+	   "0 7"},
+	  {"expected_upper=* new_upper=+1 rewrite_ts=*", "8 1 a x;", "UpdateBeyondUpper time=8 upper=8",
+	   NULL}}},
 	{"a token gives the recorded success again",
 	 {{"expected_upper=0 new_upper=3 token=1", "1 1 a x;", "ok 0 3 updates=1", "0 3"},
 	  {"expected_upper=3 new_upper=4", "", "ok 3 4 updates=0", "0 4"},
@@ -132,9 +143,11 @@ static const struct script scripts[] = {
 	  {"expected_upper=* new_upper=+1 token=1 rewrite_ts=*", "* 1 a x;", "same 0 1 updates=1", NULL},
 	  {"expected_upper=1 new_upper=- token=2", "", "same 1 - updates=0", NULL},
 	  {"expected_upper=* new_upper=+1 token=1", "* 1 a x;", "TokenReused updates=1", NULL},
-	  {"expected_upper=1 new_upper=- token=3", "", "UpperMismatch expected_upper=1 current_upper=-", NULL}}},
+	  {"expected_upper=1 new_upper=- token=3", "", "UpperMismatch expected_upper=1 current_upper=-",
+	   NULL}}},
 	{"a refused append leaves its token unused",
-	 {{"expected_upper=1 new_upper=2 token=1", "", "UpperMismatch expected_upper=1 current_upper=0", NULL},
+	 {{"expected_upper=1 new_upper=2 token=1", "", "UpperMismatch expected_upper=1 current_upper=0",
+	   NULL},
 	  {"expected_upper=0 new_upper=2 token=1", "", "ok 0 2 updates=0", "0 2"}}},
 	{"a heartbeat remembers its token",
 	 {{"expected_upper=0 new_upper=0 token=1", "", "ok 0 0 updates=0", NULL},
@@ -143,7 +156,8 @@ static const struct script scripts[] = {
 	 {{"expected_upper=0 new_upper=3 since=2", "1 1 a x;", "ok 0 3 updates=1", "2 3"},
 	  {"expected_upper=3 new_upper=4 since=1", "", "ok 3 4 updates=0", "2 4"},
 	  {"expected_upper=4 new_upper=4 since=9", "", "ok 4 4 updates=0", "9 4"},
-	  {"expected_upper=0 new_upper=4 since=99", "", "UpperMismatch expected_upper=0 current_upper=4", NULL},
+	  {"expected_upper=0 new_upper=4 since=99", "", "UpperMismatch expected_upper=0 current_upper=4",
+	   NULL},
 	  {"lower=0 upper=4 since=99", "", "same 4 4 updates=0", NULL},
 	  {"expected_upper=4 new_upper=- since=-", "", "ok 4 - updates=0", "- -"}}},
 	{"a hold that follows moves inside each append",
@@ -165,7 +179,10 @@ static const struct script scripts[] = {
 	  {"expected_upper=0 new_upper=5 since=2", "", "ok 0 5 updates=0", "4 5"},
 	  {"expected_upper=5 new_upper=9", "", "ok 5 9 updates=0", "4 9"}}},
 	{"a hold never goes back",
-	 {{"since 5", "", "Ok", "5 0"}, {"since 3", "", "Ok", NULL}, {"since -", "", "Ok", "- 0"}, {"since 9", "", "Ok", NULL}}},
+	 {{"since 5", "", "Ok", "5 0"},
+	  {"since 3", "", "Ok", NULL},
+	  {"since -", "", "Ok", "- 0"},
+	  {"since 9", "", "Ok", NULL}}},
 };
 
 static struct core_info look(struct core_shard *s)
@@ -205,11 +222,11 @@ START_TEST(every_answer_is_the_contract_s)
 		snprintf(was, sizeof(was), "%s", frontiers(rig.shard));
 		got = hold ? kv_rc_name(hold_step(rig.shard, step->options))
 			   : verdict(rig.shard, step->options, step->rows);
-		ck_assert_msg(strcmp(got, step->want) == 0, "%s: step %zu, %s: got \"%s\", not \"%s\"", script->promise,
-			      i, step->options, got, step->want);
+		ck_assert_msg(strcmp(got, step->want) == 0, "%s: step %zu, %s: got \"%s\", not \"%s\"",
+			      script->promise, i, step->options, got, step->want);
 		got = frontiers(rig.shard);
-		ck_assert_msg(strcmp(got, step->after != NULL ? step->after : was) == 0, "%s: step %zu: frontiers %s",
-			      script->promise, i, got);
+		ck_assert_msg(strcmp(got, step->after != NULL ? step->after : was) == 0,
+			      "%s: step %zu: frontiers %s", script->promise, i, got);
 		if (!hold)
 			ck_assert_msg(look(rig.shard).seqno == before + (strncmp(step->want, "ok", 2) == 0),
 				      "%s: step %zu: versions", script->promise, i);
@@ -320,7 +337,8 @@ START_TEST(a_tombstone_answers_as_a_finished_shard)
 	core_diff_init(&d);
 	ck_assert_int_eq(core_do_append(&s, &ask, &d, &r, &err), KV_UPPER_MISMATCH);
 	ck_assert_str_eq(err.detail, "expected_upper=0 current_upper=-");
-	ck_assert_int_eq(core_do_hold(&s, "default", core_frontier_at(1), 0, &d, &changed, &err), KV_NO_SHARD);
+	ck_assert_int_eq(core_do_hold(&s, "default", core_frontier_at(1), 0, &d, &changed, &err),
+			 KV_NO_SHARD);
 	ck_assert_int_eq(core_do_owner(&s, any_owner, &d, &err), KV_NO_SHARD);
 	ck_assert_int_eq(core_do_remove(&s, &d, &err), KV_NO_SHARD);
 	core_diff_fini(&d);

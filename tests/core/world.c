@@ -22,7 +22,8 @@ static struct kv_consensus *to(struct kv_consensus *c)
 	return ((struct lent_consensus *)c)->to;
 }
 
-static enum kv_rc lent_head(struct kv_consensus *c, const char *key, struct kv_version *out, struct kv_err *err)
+static enum kv_rc lent_head(struct kv_consensus *c, const char *key, struct kv_version *out,
+			    struct kv_err *err)
 {
 	return kv_consensus_head(to(c), key, out, err);
 }
@@ -83,7 +84,8 @@ static enum kv_rc lent_get(struct kv_blobs *b, const char *key, uint64_t offset,
 	return kv_blob_get(((struct lent_blobs *)b)->to, key, offset, buf, len, got, err);
 }
 
-static enum kv_rc lent_set(struct kv_blobs *b, const char *key, const void *data, size_t len, struct kv_err *err)
+static enum kv_rc lent_set(struct kv_blobs *b, const char *key, const void *data, size_t len,
+			   struct kv_err *err)
 {
 	return kv_blob_set(((struct lent_blobs *)b)->to, key, data, len, err);
 }
@@ -380,7 +382,8 @@ const char *verdict(struct core_shard *s, const char *options, const char *rows)
 			 core_frontier_format(r.lower, lower), core_frontier_format(r.upper, upper),
 			 (unsigned long long)r.updates);
 	else
-		snprintf(line, sizeof(line), "%s%s%s", kv_rc_name(rc), err.detail[0] != '\0' ? " " : "", err.detail);
+		snprintf(line, sizeof(line), "%s%s%s", kv_rc_name(rc), err.detail[0] != '\0' ? " " : "",
+			 err.detail);
 	return line;
 }
 
@@ -399,8 +402,8 @@ static char *read_content(struct core_shard *s, struct core_as_of as_of)
 		rc = core_snapshot_next(n, &u, &end, &err);
 		if (rc == KV_OK && !end) {
 			ck_assert(as_of.latest || u.time == as_of.time);
-			fprintf(out, "%.*s %.*s %lld;", (int)u.key.len, (const char *)u.key.data, (int)u.val.len,
-				(const char *)u.val.data, (long long)u.diff);
+			fprintf(out, "%.*s %.*s %lld;", (int)u.key.len, (const char *)u.key.data,
+				(int)u.val.len, (const char *)u.val.data, (long long)u.diff);
 		}
 	}
 	core_snapshot_close(n);
@@ -449,4 +452,65 @@ void check_sound(struct core_shard *s)
 	ck_ok(core_shard_state(s, &state, &err), err);
 	ck_ok(core_state_check(&state, &err), err);
 	core_state_fini(&state);
+}
+
+/* --- numbered appends ------------------------------------------------------------------------------ */
+
+enum kv_rc append_nth(struct core_shard *s, uint64_t i, size_t len, struct core_appended *r,
+		      struct kv_err *err)
+{
+	char options[100];
+	char *rows = malloc(len + 60);
+	int at;
+
+	snprintf(options, sizeof(options), "expected_upper=%llu new_upper=%llu token=%llu",
+		 (unsigned long long)i, (unsigned long long)i + 1, (unsigned long long)i);
+	at = sprintf(rows, "%llu 1 k%06llu ", (unsigned long long)i, (unsigned long long)i);
+	for (size_t j = 0; j < len; j++)
+		rows[at++] = (char)('a' + (i * 7 + j * j * (i + 3)) % 23);
+	strcpy(rows + at, ";");
+	enum kv_rc rc = append(s, options, rows, r, err);
+	free(rows);
+	return rc;
+}
+
+void append_many(struct core_shard *s, uint64_t from, uint64_t to, size_t len)
+{
+	struct core_appended r;
+	struct kv_err err;
+
+	for (uint64_t i = from; i < to; i++)
+		ck_ok(append_nth(s, i, len, &r, &err), err);
+}
+
+uint64_t upper_of(struct core_shard *s)
+{
+	struct core_info info;
+	struct kv_err err;
+
+	ck_ok(core_shard_info(s, true, &info, &err), err);
+	return info.upper.t;
+}
+
+void check_appends(struct core_shard *s, uint64_t count)
+{
+	struct core_snapshot *n;
+	struct core_update u;
+	struct kv_err err;
+	char key[30];
+	bool end = false;
+
+	ck_assert_uint_eq(upper_of(s), count);
+	check_sound(s);
+	ck_ok(core_snapshot_open(s, (struct core_as_of){.latest = true}, &n, &err), err);
+	for (uint64_t i = 0; i <= count; i++) {
+		ck_ok(core_snapshot_next(n, &u, &end, &err), err);
+		ck_assert_int_eq(end, i == count);
+		if (end)
+			break;
+		snprintf(key, sizeof(key), "k%06llu", (unsigned long long)i);
+		ck_assert_msg(u.key.len == 7 && memcmp(u.key.data, key, 7) == 0 && u.diff == 1, "row %llu",
+			      (unsigned long long)i);
+	}
+	core_snapshot_close(n);
 }

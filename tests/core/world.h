@@ -21,7 +21,7 @@ enum disk_kind {
 /* What is left when an engine is gone. */
 struct disk {
 	enum disk_kind kind;
-	struct kv_faults *faults; /* NULL where there are none */
+	struct kv_faults *faults;       /* NULL where there are none */
 	struct kv_consensus *consensus; /* those behind the faults; NULL when embedded */
 	struct kv_blobs *blobs;
 	char *dir;
@@ -79,5 +79,13 @@ const char *frontiers(struct core_shard *s);
 
 /* Fails the test if the shard's state is not sound. */
 void check_sound(struct core_shard *s);
+
+/* Append number i: [i, i + 1) with the row "k<i> <len bytes> 1", under token i; or all from .. to - 1. */
+enum kv_rc append_nth(struct core_shard *s, uint64_t i, size_t len, struct core_appended *r,
+		      struct kv_err *err);
+void append_many(struct core_shard *s, uint64_t from, uint64_t to, size_t len);
+uint64_t upper_of(struct core_shard *s);
+/* The shard holds the appends 0 .. count - 1, and nothing else. */
+void check_appends(struct core_shard *s, uint64_t count);
 
 #endif
