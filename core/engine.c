@@ -344,22 +344,62 @@ enum kv_rc core_shard_remove(struct core_shard *s, struct kv_err *err)
 	return KV_OK;
 }
 
+/* Whether the newest version under this id is the tombstone of a shard whose readers are not done. */
+static bool is_dying(struct core_engine *e, const char *text)
+{
+	struct core_shard_id id;
+	struct kv_version head;
+	struct core_shard *s;
+	uint64_t tombstone = KV_NO_VERSION;
+	bool dying;
+
+	if (!core_uuid_parse('s', text, strlen(text), &id.u))
+		return false;
+	pthread_mutex_lock(&e->mu);
+	s = dying_locked(e, id);
+	if (s != NULL)
+		tombstone = s->state.seqno;
+	pthread_mutex_unlock(&e->mu);
+	if (s == NULL || kv_consensus_head(kv_store_consensus(e->store), text, &head, NULL) != KV_OK)
+		return false;
+	dying = head.seqno == tombstone;
+	free(head.data);
+	return dying;
+}
+
+/* Drop from a page of keys what is no shard; the others move up. */
+static void keep_shards(struct core_engine *e, struct kv_keys *keys)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < keys->count; i++) {
+		if (keys->keys[i][0] == 's' && !is_dying(e, keys->keys[i]))
+			keys->keys[kept++] = keys->keys[i];
+		else
+			free(keys->keys[i]);
+	}
+	keys->count = kept;
+}
+
 enum kv_rc core_shard_list(struct core_engine *e, const char *after, size_t limit, struct kv_keys *out,
 			   struct kv_err *err)
 {
 	char from[KV_KEY_MAX + 1] = "s"; /* keys of shards begin with it, and those of nothing else do */
-	struct core_uuid u;
+	bool more = true;
 	enum kv_rc rc;
 
 	if (after[0] != '\0')
 		snprintf(from, sizeof from, "%s", after);
-	rc = kv_consensus_list_keys(kv_store_consensus(e->store), from, limit, out, err);
-	while (rc == KV_OK && out->count != 0) {
-		const char *last = out->keys[out->count - 1];
-
-		if (core_uuid_parse('s', last, strlen(last), &u))
-			break;
-		free(out->keys[--out->count]);
-	}
-	return rc;
+	do {
+		rc = kv_consensus_list_keys(kv_store_consensus(e->store), from, limit, out, err);
+		if (rc != KV_OK)
+			return rc;
+		more = out->count == limit;
+		if (out->count != 0)
+			snprintf(from, sizeof from, "%s", out->keys[out->count - 1]);
+		keep_shards(e, out);
+		if (out->count == 0)
+			kv_keys_free(out);
+	} while (out->count == 0 && more);
+	return KV_OK;
 }

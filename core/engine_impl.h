@@ -38,6 +38,7 @@ struct core_engine {
 	struct core_instance_id instance;
 	struct core_engine_config config;
 	struct core_worker *worker;
+	_Atomic(uint64_t) attempts; /* to commit, to tell them apart */
 };
 
 struct core_shard {
@@ -48,7 +49,6 @@ struct core_shard {
 	uint64_t rollup_bytes;       /* of the newest rollup */
 	struct core_rollup rollup;   /* where loading begins */
 	bool rollup_queued;
-	uint64_t attempts;           /* made by this process, to tell them apart */
 	/* The tail: the batches at the end that have no blobs. Only they have inline parts (fold.c). */
 	size_t tail;
 	uint64_t inline_bytes;

@@ -16,6 +16,7 @@
  * but never out of the batch's own bounds, which readers filter by. All of it is
  * in memory: what is inline is bounded by CORE_INLINE_TOTAL and a little.
  */
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -160,6 +161,7 @@ enum kv_rc core_fold(struct core_shard *s, struct core_diff *d, struct core_buf 
 
 	if (!hollow && s->tail < CORE_FOLD_BATCHES && (s->inline_bytes < CORE_INLINE_TOTAL || s->tail < 2))
 		return KV_OK;
+	assert(s->tail != 0); /* by the invariant */
 	rc = merge_tail(s, hollow, &b, blob, key, err);
 	if (rc != KV_OK)
 		return rc;

@@ -60,38 +60,44 @@ enum kv_rc core_apply_version(struct core_shard *s, const struct core_diff *d, s
 	return KV_OK;
 }
 
-/* Bring a loaded state forward by the versions consensus has after it. */
-enum kv_rc core_catch_up(struct core_shard *s, struct kv_err *err)
+/* The shard was removed by another process: nobody finds this structure any more. */
+static void retire(struct core_shard *s)
 {
-	char key[CORE_ID_LEN];
-	size_t count = SCAN_PAGE;
-	enum kv_rc rc = KV_OK;
-
-	while (rc == KV_OK && count == SCAN_PAGE) {
-		struct kv_versions versions;
-
-		rc = kv_consensus_scan(kv_store_consensus(s->engine->store), core_shard_key(s, key), s->state.seqno + 1,
-				       SCAN_PAGE, &versions, err);
-		count = versions.count;
-		for (size_t i = 0; i < versions.count && rc == KV_OK; i++) {
-			struct core_diff d;
-
-			rc = core_diff_decode(s->home.shard, versions.v[i].data, versions.v[i].len, &d, err);
-			if (rc == KV_OK)
-				rc = core_apply_version(s, &d, versions.v[i].len, err);
-			if (rc != KV_OK)
-				kv_wrap(err, rc, "shard %s: version %" PRIu64, key, versions.v[i].seqno);
-			core_diff_fini(&d);
-		}
-		kv_versions_free(&versions);
-	}
-	return rc;
+	pthread_mutex_lock(&s->engine->mu);
+	if (s->hashed)
+		HASH_DEL(s->engine->shards, s);
+	s->hashed = false;
+	pthread_mutex_unlock(&s->engine->mu);
+	pthread_mutex_lock(&s->mu);
+	s->gone = true;
+	pthread_mutex_unlock(&s->mu);
 }
 
-/* The rollup the head names, in memory as the state. */
-static enum kv_rc load_rollup(struct core_shard *s, const struct core_rollup *rollup, struct kv_err *err)
+/* The newest version: its seqno, the rollup it names, whether it ends the shard. KV_NO_SHARD: there is none. */
+static enum kv_rc read_head(struct core_shard *s, uint64_t *seqno, struct core_rollup *rollup, bool *tombstone,
+			    struct kv_err *err)
 {
-	struct core_state state;
+	struct kv_version head;
+	struct core_diff d;
+	char key[CORE_ID_LEN];
+	enum kv_rc rc = kv_consensus_head(kv_store_consensus(s->engine->store), core_shard_key(s, key), &head, err);
+
+	if (rc == KV_NOTFOUND)
+		return kv_fail(err, KV_NO_SHARD, "no shard %s", key);
+	if (rc != KV_OK)
+		return kv_wrap(err, rc, "shard %s", key);
+	rc = core_diff_decode(s->home.shard, head.data, head.len, &d, err);
+	*seqno = head.seqno;
+	*rollup = d.newest_rollup;
+	*tombstone = d.tombstone;
+	core_diff_fini(&d);
+	free(head.data);
+	return rc == KV_OK ? KV_OK : kv_wrap(err, rc, "shard %s: version %" PRIu64, key, *seqno);
+}
+
+static enum kv_rc read_rollup(struct core_shard *s, const struct core_rollup *rollup, struct core_state *out,
+			      size_t *len, struct kv_err *err)
+{
 	struct core_buf bytes;
 	char key[CORE_ID_LEN];
 	enum kv_rc rc = read_blob(s->engine, rollup->key, &bytes, err);
@@ -99,55 +105,106 @@ static enum kv_rc load_rollup(struct core_shard *s, const struct core_rollup *ro
 	if (rc == KV_NOTFOUND)
 		rc = kv_fail(err, KV_CORRUPT, "the newest rollup is missing");
 	if (rc == KV_OK)
-		rc = core_state_decode(s->home.shard, bytes.data, bytes.len, &state, err);
-	if (rc != KV_OK) {
-		core_buf_fini(&bytes);
-		return kv_wrap(err, rc, "shard %s: rollup %s", core_shard_key(s, key), rollup->key);
+		rc = core_state_decode(s->home.shard, bytes.data, bytes.len, out, err);
+	*len = bytes.len;
+	core_buf_fini(&bytes);
+	return rc == KV_OK ? KV_OK : kv_wrap(err, rc, "shard %s: rollup %s", core_shard_key(s, key), rollup->key);
+}
+
+/* Take the state from the newest rollup: at first, and when the versions after ours are not there any more. */
+static enum kv_rc start_over(struct core_shard *s, struct kv_err *err)
+{
+	struct core_state state = {0};
+	struct core_rollup rollup = {0};
+	uint64_t seqno = 0;
+	size_t bytes = 0;
+	bool tombstone = false;
+	enum kv_rc rc = read_head(s, &seqno, &rollup, &tombstone, err);
+
+	if (rc == KV_NO_SHARD && s->loaded)
+		retire(s);
+	if (rc != KV_OK)
+		return rc;
+	rc = read_rollup(s, &rollup, &state, &bytes, err);
+	if (rc == KV_CORRUPT && tombstone) {
+		/* A removal that was cut short deletes its rollups before its versions. */
+		state = (struct core_state){.seqno = seqno, .tombstone = true};
+		rc = KV_OK;
+	}
+	if (rc != KV_OK)
+		return rc;
+	if (s->loaded && state.first_seqno != s->state.first_seqno) {
+		core_state_fini(&state);
+		retire(s);
+		return kv_fail(err, KV_SHARD_REPLACED, "the shard was removed and made anew");
 	}
 	pthread_mutex_lock(&s->mu);
+	core_state_fini(&s->state);
 	s->state = state;
 	pthread_mutex_unlock(&s->mu);
-	s->rollup = *rollup;
-	s->rollup_bytes = bytes.len;
+	s->rollup = rollup;
+	s->rollup_bytes = bytes;
 	s->rollup_weight = 0;
-	core_buf_fini(&bytes);
 	return KV_OK;
+}
+
+/* Apply a page of versions, of which the first is the one we have. */
+static enum kv_rc apply_page(struct core_shard *s, const struct kv_versions *versions, struct kv_err *err)
+{
+	enum kv_rc rc = KV_OK;
+	char key[CORE_ID_LEN];
+
+	for (size_t i = 1; i < versions->count && rc == KV_OK; i++) {
+		const struct kv_version *v = &versions->v[i];
+		struct core_diff d;
+
+		rc = core_diff_decode(s->home.shard, v->data, v->len, &d, err);
+		if (rc == KV_OK)
+			rc = core_apply_version(s, &d, v->len, err);
+		if (rc != KV_OK)
+			kv_wrap(err, rc, "shard %s: version %" PRIu64, core_shard_key(s, key), v->seqno);
+		core_diff_fini(&d);
+	}
+	return rc;
+}
+
+enum kv_rc core_catch_up(struct core_shard *s, struct kv_err *err)
+{
+	char key[CORE_ID_LEN];
+	size_t count = SCAN_PAGE;
+	bool started_over = false;
+	enum kv_rc rc = KV_OK;
+
+	while (rc == KV_OK && count == SCAN_PAGE) {
+		struct kv_versions versions;
+
+		/* From our own version on: if it is gone, what comes after may not follow it. */
+		rc = kv_consensus_scan(kv_store_consensus(s->engine->store), core_shard_key(s, key), s->state.seqno,
+				       SCAN_PAGE, &versions, err);
+		count = versions.count;
+		if (rc == KV_OK && (count == 0 || versions.v[0].seqno != s->state.seqno)) {
+			rc = started_over ? kv_fail(err, KV_CORRUPT, "shard %s: version %" PRIu64 " is missing", key,
+						    s->state.seqno)
+					  : start_over(s, err);
+			started_over = true;
+			count = SCAN_PAGE;
+		} else if (rc == KV_OK) {
+			rc = apply_page(s, &versions, err);
+		}
+		kv_versions_free(&versions);
+	}
+	return rc;
 }
 
 static enum kv_rc load_locked(struct core_shard *s, struct kv_err *err)
 {
-	struct kv_version head;
-	struct core_diff d;
-	struct core_rollup rollup;
-	char key[CORE_ID_LEN];
-	bool tombstone;
-	enum kv_rc rc;
+	enum kv_rc rc = start_over(s, err);
 
-	rc = kv_consensus_head(kv_store_consensus(s->engine->store), core_shard_key(s, key), &head, err);
-	if (rc == KV_NOTFOUND)
-		return kv_fail(err, KV_NO_SHARD, "no shard %s", key);
-	if (rc != KV_OK)
-		return kv_wrap(err, rc, "shard %s", key);
-	rc = core_diff_decode(s->home.shard, head.data, head.len, &d, err);
-	rollup = d.newest_rollup;
-	tombstone = rc == KV_OK && d.tombstone;
-	core_diff_fini(&d);
-	free(head.data);
-	if (rc != KV_OK)
-		return kv_wrap(err, rc, "shard %s: version %" PRIu64, key, head.seqno);
-	rc = load_rollup(s, &rollup, err);
-	if (rc == KV_CORRUPT && tombstone) {
-		/* A removal that was cut short deletes its rollups before its versions. */
-		pthread_mutex_lock(&s->mu);
-		s->state = (struct core_state){.seqno = head.seqno, .tombstone = true};
-		s->loaded = true;
-		pthread_mutex_unlock(&s->mu);
-		return KV_OK;
-	}
-	if (rc == KV_OK)
+	if (rc == KV_OK && s->state.first_seqno != 0) { /* else a bare tombstone */
 		rc = core_catch_up(s, err);
-	if (rc == KV_OK)
-		rc = core_state_check(&s->state, err);
+		if (rc == KV_OK)
+			rc = core_state_check(&s->state, err);
+	}
 	if (rc != KV_OK) {
 		pthread_mutex_lock(&s->mu);
 		core_state_fini(&s->state);

@@ -213,6 +213,7 @@ static enum kv_rc commit_diff(struct core_shard *s, struct core_change *c, struc
 	struct core_buf fold_blob = {0};
 	char fold_key[CORE_BLOB_KEY_LEN], loose_key[CORE_BLOB_KEY_LEN];
 	struct core_part *loose = loose_part(c, d);
+	uint64_t attempts;
 	enum kv_rc rc = KV_OK;
 
 	assert(c->blob_count <= 2);
@@ -221,9 +222,9 @@ static enum kv_rc commit_diff(struct core_shard *s, struct core_change *c, struc
 	d->walltime_ms = core_now_us(s->engine) / 1000;
 	if (d->walltime_ms < s->state.walltime_ms)
 		d->walltime_ms = s->state.walltime_ms; /* a clock that went back */
-	s->attempts++;
+	attempts = atomic_fetch_add(&s->engine->attempts, 1);
 	memcpy(d->attempt.b, s->engine->instance.u.b, 8);
-	memcpy(d->attempt.b + 8, &s->attempts, 8);
+	memcpy(d->attempt.b + 8, &attempts, 8);
 	d->newest_rollup = d->has_rollup ? d->rollup : s->rollup;
 	if (c->appends_rows) {
 		rc = core_fold(s, d, &fold_blob, fold_key, err);
@@ -239,6 +240,11 @@ static enum kv_rc commit_diff(struct core_shard *s, struct core_change *c, struc
 		};
 	if (rc == KV_OK)
 		rc = core_diff_encode(s->home.shard, d, &a.version, err);
+	if (rc == KV_OK) { /* what is stored must be seen: no failing for want of memory after it */
+		pthread_mutex_lock(&s->mu);
+		rc = core_state_reserve(&s->state, d, err);
+		pthread_mutex_unlock(&s->mu);
+	}
 	if (rc != KV_OK)
 		goto out;
 #ifdef CORE_SLOW_CHECKS
@@ -260,17 +266,10 @@ static enum kv_rc commit_diff(struct core_shard *s, struct core_change *c, struc
 	}
 	if (rc == KV_OK) {
 		rc = core_apply_version(s, d, a.version.len, err);
-		assert(rc == KV_OK || rc == KV_NOMEM);
-		if (rc == KV_NOMEM) { /* it is stored; load it again when there is memory */
-			pthread_mutex_lock(&s->mu);
-			core_state_fini(&s->state);
-			s->loaded = false;
-			pthread_mutex_unlock(&s->mu);
-			rc = KV_OK;
-		}
+		assert(rc == KV_OK); /* it follows the state, and there is room */
 	}
 #ifdef CORE_SLOW_CHECKS
-	if (rc == KV_OK && s->loaded)
+	if (rc == KV_OK)
 		shadow_end(s, &shadow);
 	else
 		core_state_fini(&shadow.state);

@@ -76,7 +76,8 @@ struct core_shard_id core_shard_id(const struct core_shard *s);
  */
 enum kv_rc core_shard_remove(struct core_shard *s, struct kv_err *err) KV_MUST_CHECK;
 
-/* Up to limit ids of shards, as text, greater than `after` (""), ascending. */
+/* Up to limit ids of shards, as text, greater than `after` (""), ascending. Fewer do not mean that there are
+ * no more; none do. */
 enum kv_rc core_shard_list(struct core_engine *e, const char *after, size_t limit, struct kv_keys *out,
 			   struct kv_err *err) KV_MUST_CHECK;
 

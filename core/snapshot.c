@@ -62,7 +62,7 @@ enum kv_rc core_snapshot_open(struct core_shard *s, struct core_as_of as_of, str
 {
 	struct core_snapshot *n;
 	bool nothing = false;
-	enum kv_rc rc = core_machine_load(s, as_of.latest, err);
+	enum kv_rc rc = core_machine_load(s, true, err);
 
 	*out = NULL;
 	if (rc != KV_OK)

@@ -206,23 +206,17 @@ struct range {
 	size_t end;
 };
 
-/* Where each splice goes, in the state before all of them, and room for it. */
-static enum kv_rc splice_plan(struct core_state *s, const struct core_diff *d,
+/* Where each splice goes, in the state before all of them. */
+static enum kv_rc splice_plan(const struct core_state *s, const struct core_diff *d,
 			      struct range plan[CORE_DIFF_SPLICES], struct kv_err *err)
 {
-	size_t more = 0;
-
 	for (size_t i = 0; i < d->splice_count; i++) {
 		/* Later splices of a diff lie behind earlier ones, in batches those do not touch. */
 		if (!splice_range(s, &d->splices[i], &plan[i].first, &plan[i].end) ||
 		    (i > 0 && plan[i].first < plan[i - 1].end))
 			return kv_fail(err, KV_CORRUPT, "version %" PRIu64 " replaces batches that are not there",
 				       d->seqno);
-		more += d->splices[i].count;
 	}
-	if (!reserve((void **)&s->batches, &s->batch_cap, s->batch_count + more,
-		     sizeof(struct core_batch *)))
-		return kv_fail_rc(err, KV_NOMEM);
 	return KV_OK;
 }
 
@@ -243,9 +237,14 @@ static void splice_apply(struct core_state *s, const struct core_splice *splice,
 	s->batch_count = s->batch_count - (end - first) + splice->count;
 }
 
-static enum kv_rc reserve_small(struct core_state *s, const struct core_diff *d, struct kv_err *err)
+enum kv_rc core_state_reserve(struct core_state *s, const struct core_diff *d, struct kv_err *err)
 {
-	size_t cap = s->hold_count;
+	size_t cap = s->hold_count, batches = s->batch_count;
+
+	for (size_t i = 0; i < d->splice_count; i++)
+		batches += d->splices[i].count;
+	if (!reserve((void **)&s->batches, &s->batch_cap, batches, sizeof(struct core_batch *)))
+		return kv_fail_rc(err, KV_NOMEM);
 
 	/* Holds and rollups are few and change seldom: exact arrays. */
 	if (d->hold_count != 0 &&
@@ -297,7 +296,7 @@ enum kv_rc core_state_apply(struct core_state *s, const struct core_diff *d, str
 			       s->seqno);
 	rc = splice_plan(s, d, plan, err);
 	if (rc == KV_OK)
-		rc = reserve_small(s, d, err);
+		rc = core_state_reserve(s, d, err);
 	if (rc != KV_OK)
 		return rc;
 

@@ -136,6 +136,10 @@ enum kv_rc core_diff_splice(struct core_diff *d, struct core_frontier lower, str
 enum kv_rc core_diff_hold(struct core_diff *d, const struct core_hold *hold, struct kv_err *err)
 	KV_MUST_CHECK;
 
+/* Make room for d, so that applying it cannot fail for want of memory. s looks as before. KV_NOMEM. */
+enum kv_rc core_state_reserve(struct core_state *s, const struct core_diff *d, struct kv_err *err)
+	KV_MUST_CHECK;
+
 /*
  * Make s the next version.
  * KV_CORRUPT  the diff does not fit (wrong seqno, a splice that meets no batch bounds); s is unchanged

@@ -105,7 +105,7 @@ static enum kv_rc next_page(struct fs *fs, struct dir *d, struct kv_err *err)
 	drop_names(d);
 	d->names = keys.keys;
 	d->count = keys.count;
-	d->more = keys.count == SHARDS_PAGE;
+	d->more = keys.count != 0;
 	if (keys.count != 0)
 		snprintf(d->last, sizeof d->last, "%s", keys.keys[keys.count - 1]);
 	return KV_OK;

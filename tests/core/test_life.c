@@ -384,12 +384,7 @@ Suite *life_suite(void)
 	tcase_add_test(t, a_shard_can_be_made_once);
 	tcase_add_test(t, shards_are_listed_page_by_page_and_names_are_not);
 	tcase_add_test(t, threads_that_make_read_and_remove_one_shard_agree);
+	tcase_add_test(t, a_removed_shard_is_not_listed_while_it_is_still_read);
 	suite_add_tcase(s, t);
-	/* Not kept yet: KNOWN=1 runs it. */
-	if (getenv("KNOWN") != NULL) {
-		t = tcase_create("life, not kept yet");
-		tcase_add_test(t, a_removed_shard_is_not_listed_while_it_is_still_read);
-		suite_add_tcase(s, t);
-	}
 	return s;
 }

@@ -434,13 +434,8 @@ Suite *machine_suite(void)
 	t = tcase_create("threads");
 	tcase_set_timeout(t, 120);
 	tcase_add_loop_test(t, threads_of_two_engines_lose_and_double_nothing, 0, 2);
+	tcase_add_test(t, what_another_engine_appended_is_seen);
+	tcase_add_loop_test(t, a_shard_removed_by_another_engine_is_gone, 1, 3);
 	suite_add_tcase(s, t);
-	/* Promises that wait for stores of several owners: KNOWN=1 runs them. */
-	if (getenv("KNOWN") != NULL) {
-		t = tcase_create("machine, not kept yet");
-		tcase_add_test(t, what_another_engine_appended_is_seen);
-		tcase_add_loop_test(t, a_shard_removed_by_another_engine_is_gone, 1, 3);
-		suite_add_tcase(s, t);
-	}
 	return s;
 }
