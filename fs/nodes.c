@@ -141,6 +141,7 @@ bool fs_node_get(struct fs_nodes *n, uint64_t nodeid, struct fs_node *out)
 	uint64_t kind = nodeid >> KIND_SHIFT;
 	struct fs_entry *e = NULL;
 	uint32_t slot;
+	bool known;
 
 	*out = (struct fs_node){.nodeid = nodeid, .kind = FS_ROOT};
 	if (nodeid == 1)
@@ -163,12 +164,13 @@ bool fs_node_get(struct fs_nodes *n, uint64_t nodeid, struct fs_node *out)
 		out->batch = e->batch != NULL ? core_batch_ref(e->batch) : NULL;
 		out->batch_size = e->batch_size;
 	}
-	if (slot < n->slot_count) {
+	known = slot < n->slot_count;
+	if (known) {
 		out->shard = n->slots[slot]->id;
 		out->first_seqno = n->slots[slot]->first_seqno;
 	}
 	pthread_mutex_unlock(&n->mu);
-	return slot < n->slot_count;
+	return known;
 }
 
 void fs_node_fini(struct fs_node *node)

@@ -1,0 +1,261 @@
+/* batches.c - committed batches as files. */
+#include "tests/fs/world.h"
+
+#include <dirent.h>
+#include <sys/mman.h>
+#include <sys/sendfile.h>
+
+static struct world w;
+static char *shard;
+
+static void setup(void)
+{
+	world_open(&w);
+	shard = shard_new(&w);
+}
+
+static void teardown(void)
+{
+	free(shard);
+	world_close(&w);
+}
+
+static const char *batch(const char *name)
+{
+	return at(at(shard, "batches"), name);
+}
+
+START_TEST(names_tell_bounds_and_sizes_are_true)
+{
+	struct stat st;
+	char *out, *text;
+
+	want_txn(shard, "begin expected_upper=0 new_upper=3\n0\t1\tk\tv\n2\t-5\ttab\\t\t\\N\ncommit\n");
+	want_txn(shard, "begin expected_upper=3 new_upper=100\n99\t1\tx\\x00\ty\ncommit\n");
+	want_txn(shard, "begin expected_upper=100 new_upper=-\n18446744073709551615\t1\tlast\t\ncommit\n");
+	out = want_sh("cd %s/batches && for f in *; do printf '%%s %%s %%s\\n' \"$f\" \"$(stat -c %%s \"$f\")\" \"$(cat \"$f\" | wc -c)\"; done",
+		      shard);
+	ck_assert_str_eq(out, "0-3 22 22\n100-- 29 29\n3-100 10 10\n");
+	free(out);
+	want_file(shard, "batches/0-3", "0\t1\tk\tv\n2\t-5\ttab\\t\t\\N\n");
+	want_file(shard, "batches/100--", "18446744073709551615\t1\tlast\t\n");
+	size_t len;
+
+	text = slurp_len(batch("3-100"), &len);
+	ck_assert_uint_eq(len, 10);
+	ck_assert_int_eq(memcmp(text, "99\t1\tx\0\ty\n", 10), 0);
+	free(text);
+	ck_works(stat(batch("0-3"), &st));
+	ck_assert_uint_gt(st.st_blocks, 0);
+	ck_assert(S_ISREG(st.st_mode) && (st.st_mode & 0222) == 0);
+	ck_fails(open(batch("0-4"), O_RDONLY), ENOENT);
+	ck_fails(open(batch("0-100"), O_RDONLY), ENOENT);
+	ck_fails(open(batch("00-3"), O_RDONLY), ENOENT);
+}
+END_TEST
+
+START_TEST(empty_neighbours_are_fused)
+{
+	char *out;
+
+	want_txn(shard, "begin expected_upper=0 new_upper=3\ncommit\n");
+	want_txn(shard, "begin expected_upper=3 new_upper=5\ncommit\n");
+	want_txn(shard, "begin expected_upper=5 new_upper=6\n5\t1\ta\t\ncommit\n");
+	want_txn(shard, "begin expected_upper=6 new_upper=7\ncommit\n");
+	want_txn(shard, "begin expected_upper=7 new_upper=-\ncommit\n");
+	out = want_sh("cd %s/batches && stat -c '%%n %%s' *", shard);
+	ck_assert_str_eq(out, "0-5 0\n5-6 7\n6-- 0\n");
+	free(out);
+	want_file(shard, "batches/0-5", "");
+}
+END_TEST
+
+/* Several parts: 20 MiB. The rows that were written, in the order of the batch. */
+static char *make_large(size_t *len)
+{
+	size_t cap = 22 << 20;
+	char *text = malloc(cap + 4096), *p = stpcpy(text, "begin expected_upper=0 new_upper=1\n"), *rows = p;
+	struct rng r = rng_new(300);
+	int fd = append_open(shard);
+
+	for (unsigned i = 0; p < text + (20 << 20); i++) {
+		p += sprintf(p, "0\t1\tkey%08u\t", i);
+		for (int j = 0; j < 1000; j++)
+			*p++ = (char)('a' + rng_below(&r, 26));
+		*p++ = '\n';
+	}
+	*len = (size_t)(p - rows);
+	p = stpcpy(p, "commit\n");
+	ck_errno(put_all(fd, text, (size_t)(p - text)), 0);
+	close(fd);
+	memmove(text, rows, *len);
+	text[*len] = '\0';
+	return text;
+}
+
+static void want_same(const char *path, const char *want, size_t len)
+{
+	size_t got_len;
+	char *got = slurp_len(path, &got_len);
+
+	ck_assert_ptr_nonnull(got);
+	ck_assert_uint_eq(got_len, len);
+	ck_assert(memcmp(got, want, len) == 0);
+	free(got);
+}
+
+START_TEST(every_way_of_reading_gives_the_same_bytes)
+{
+	size_t len, done = 0;
+	char *want = make_large(&len), *copy = check_path(w.dir, "copy");
+	int in = open(batch("0-1"), O_RDONLY), out = open(copy, O_RDWR | O_CREAT | O_TRUNC, 0600);
+	struct stat st;
+	void *map;
+
+	ck_works(fstat(in, &st));
+	ck_assert_int_eq(st.st_size, len);
+	want_same(batch("0-1"), want, len);
+
+	for (ssize_t n = 1; n > 0; done += (size_t)n) {
+		n = sendfile(out, in, NULL, 1 << 20);
+		ck_assert_int_ge(n, 0);
+	}
+	ck_assert_uint_eq(done, len);
+	want_same(copy, want, len);
+
+	ck_works(ftruncate(out, 0));
+	loff_t from = 0, to = 0;
+
+	while ((size_t)to < len) {
+		ssize_t n = copy_file_range(in, &from, out, &to, len, 0);
+
+		if (n < 0 && errno == EXDEV) /* this kernel does not do it between file systems */
+			break;
+		ck_assert_int_gt(n, 0);
+	}
+	if (to != 0)
+		want_same(copy, want, len);
+
+	map = mmap(NULL, len, PROT_READ, MAP_PRIVATE, in, 0);
+	ck_assert(map != MAP_FAILED);
+	ck_assert(memcmp(map, want, len) == 0);
+	munmap(map, len);
+	map = mmap(NULL, len, PROT_READ, MAP_SHARED, in, 0);
+	ck_assert(map != MAP_FAILED);
+	ck_assert(memcmp(map, want, len) == 0);
+	munmap(map, len);
+	close(in);
+	close(out);
+	free(want_sh("cd %s && cp %s/batches/0-1 cp && cmp cp %s/batches/0-1 && tar cf t.tar -C %s batches && "
+		     "tar xf t.tar && cmp batches/0-1 cp && dd if=%s/batches/0-1 bs=12345 skip=3 status=none | cmp -i 37035:0 cp -",
+		     w.dir, shard, shard, shard, shard));
+	free(copy);
+	free(want);
+}
+END_TEST
+
+START_TEST(a_batch_is_read_at_any_place)
+{
+	struct rng r = rng_new(301);
+	size_t len;
+	char *want = make_large(&len), *buf = malloc(1 << 20);
+	int fd = open(batch("0-1"), O_RDONLY);
+
+	for (int i = 0; i < 200; i++) {
+		size_t from = rng_below(&r, len + 5000), ask = 1 + rng_below(&r, i % 5 == 0 ? 1 << 20 : 3000);
+		size_t expect = from >= len ? 0 : len - from < ask ? len - from : ask;
+
+		ck_assert_int_eq(pread(fd, buf, ask, (off_t)from), expect);
+		ck_assert(expect == 0 || memcmp(buf, want + from, expect) == 0);
+	}
+	close(fd);
+	free(buf);
+	free(want);
+}
+END_TEST
+
+START_TEST(an_open_batch_outlives_its_name)
+{
+	char text[128], buf[64], *out;
+	struct stat st;
+	int fd, late, n = 0;
+
+	want_txn(shard, "begin expected_upper=0 new_upper=1\n0\t1\tfirst\tx\ncommit\n");
+	fd = open(batch("0-1"), O_RDONLY);
+	late = open(batch("0-1"), O_RDONLY);
+	ck_assert_int_eq(read(fd, buf, 4), 4);
+	while (access(batch("0-1"), F_OK) == 0 && n++ < 5000)
+		want_txn(shard, "begin expected_upper=* new_upper=+1\n*\t1\tmore\tx\ncommit\n");
+	ck_fails(open(batch("0-1"), O_RDONLY), ENOENT);
+	ck_assert_int_eq(read(fd, buf + 4, 60), 8);
+	ck_assert_int_eq(memcmp(buf, "0\t1\tfirst\tx\n", 12), 0);
+	ck_assert_int_eq(read(late, buf, 64), 12);
+	ck_assert_int_eq(memcmp(buf, "0\t1\tfirst\tx\n", 12), 0);
+	ck_works(fstat(fd, &st));
+	ck_assert_int_eq(st.st_size, 12);
+	close(fd);
+	close(late);
+	/* the rows are there once, in whatever batch */
+	out = want_sh("cat %s/batches/* | awk -F'\t' '$3 == \"more\" { s += $2 } $3 == \"first\" { f += $2 } END { print s, f }'", shard);
+	snprintf(text, sizeof text, "%d 1\n", n);
+	ck_assert_str_eq(out, text);
+	free(out);
+}
+END_TEST
+
+static int ascending(const void *a, const void *b)
+{
+	const unsigned long long *x = a, *y = b;
+
+	return (*x > *y) - (*x < *y);
+}
+
+START_TEST(batches_tile_the_time_below_upper)
+{
+	struct rng r = rng_new(302);
+	unsigned long long bounds[1024][2], upper = 0;
+	char text[128];
+	struct dirent *e;
+
+	for (int i = 0; i < 400; i++) {
+		unsigned step = 1 + (unsigned)rng_below(&r, 9);
+
+		snprintf(text, sizeof text, "begin expected_upper=* new_upper=+%u\n%scommit\n", step,
+			 rng_below(&r, 3) == 0 ? "" : "*\t1\ta\tb\n");
+		want_txn(shard, text);
+		upper += step;
+		if (i % 20 != 19)
+			continue;
+		DIR *dir = opendir(at(shard, "batches"));
+		size_t n = 0;
+
+		while ((e = readdir(dir)) != NULL) {
+			if (e->d_name[0] == '.')
+				continue;
+			ck_assert_int_eq(sscanf(e->d_name, "%llu-%llu", &bounds[n][0], &bounds[n][1]), 2);
+			n++;
+		}
+		closedir(dir);
+		qsort(bounds, n, sizeof *bounds, ascending);
+		ck_assert_uint_eq(bounds[0][0], 0);
+		for (size_t j = 1; j < n; j++)
+			ck_assert_uint_eq(bounds[j][0], bounds[j - 1][1]);
+		ck_assert_uint_eq(bounds[n - 1][1], upper);
+	}
+}
+END_TEST
+
+Suite *batches_suite(void)
+{
+	Suite *s = suite_create("batches");
+	TCase *tc = world_case(s, "batches", 120);
+
+	tcase_add_checked_fixture(tc, setup, teardown);
+	tcase_add_test(tc, names_tell_bounds_and_sizes_are_true);
+	tcase_add_test(tc, empty_neighbours_are_fused);
+	tcase_add_test(tc, every_way_of_reading_gives_the_same_bytes);
+	tcase_add_test(tc, a_batch_is_read_at_any_place);
+	tcase_add_test(tc, an_open_batch_outlives_its_name);
+	tcase_add_test(tc, batches_tile_the_time_below_upper);
+	return s;
+}
