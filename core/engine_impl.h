@@ -59,6 +59,7 @@ struct core_shard {
 	bool doubtful; /* a commit may have landed that the state does not have: consensus must be asked */
 	bool gone; /* removed; never loaded again */
 	struct core_waiter *waiters; /* ascending by time */
+	struct core_need *needs;
 
 	unsigned refs; /* these under core_engine.mu */
 	UT_hash_handle hh;

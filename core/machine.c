@@ -99,6 +99,41 @@ void core_machine_end(struct core_shard *s)
 	core_machine_wake(s);
 }
 
+/* --- those who read here --------------------------------------------------------------------------- */
+
+void core_shard_need(struct core_shard *s, struct core_need *need, uint64_t time)
+{
+	pthread_mutex_lock(&s->mu);
+	need->time = time;
+	need->next = s->needs;
+	need->at = &s->needs;
+	if (need->next != NULL)
+		need->next->at = &need->next;
+	s->needs = need;
+	pthread_mutex_unlock(&s->mu);
+}
+
+void core_shard_release(struct core_shard *s, struct core_need *need)
+{
+	pthread_mutex_lock(&s->mu);
+	*need->at = need->next;
+	if (need->next != NULL)
+		need->next->at = need->at;
+	pthread_mutex_unlock(&s->mu);
+}
+
+/* Let since stay at what is needed here; the commit after the last one is released lets it go on. */
+static void clamp_since(struct core_shard *s, struct core_diff *d)
+{
+	if (!d->has_since)
+		return;
+	pthread_mutex_lock(&s->mu);
+	for (const struct core_need *need = s->needs; need != NULL; need = need->next)
+		d->since = core_frontier_min(d->since, core_frontier_at(need->time));
+	pthread_mutex_unlock(&s->mu);
+	d->has_since = core_frontier_lt(s->state.since, d->since);
+}
+
 /* --- committing ------------------------------------------------------------------------------------ */
 
 #ifdef CORE_SLOW_CHECKS
@@ -296,6 +331,7 @@ enum kv_rc core_machine_commit(struct core_shard *s, struct core_change *c, stru
 
 		core_diff_init(&d);
 		ran = c->run(c, &s->state, &d, &skip, err);
+		clamp_since(s, &d);
 		if (ran == KV_OK && !skip)
 			rc = commit_diff(s, c, &d, err);
 		if (ran == KV_OK && !skip && rc == KV_OK)

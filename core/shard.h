@@ -138,6 +138,19 @@ bool core_shard_wait(struct core_shard *s, struct core_waiter *w);
 /* True: w does not wait any more and will not be woken. False: it was or is being woken. */
 bool core_shard_unwait(struct core_shard *s, struct core_waiter *w);
 
+/*
+ * A time that somebody here still needs: since does not pass it. It holds from core_shard_need on; the one who
+ * reads checks since after that. Not durable: it ends with the process.
+ */
+struct core_need {
+	struct core_need *next; /* the engine's, while it holds */
+	struct core_need **at;
+	uint64_t time;
+};
+
+void core_shard_need(struct core_shard *s, struct core_need *need, uint64_t time);
+void core_shard_release(struct core_shard *s, struct core_need *need);
+
 /* --- writing --------------------------------------------------------------------------------------- */
 
 /*

@@ -23,6 +23,8 @@
 enum { SHARDS_PAGE = 512 };
 
 struct dir {
+	struct fs_open open; /* first: dir_end() is handed it */
+	struct fs *fs;
 	pthread_mutex_t mu; /* all below */
 	struct fs_node node;
 	char **names; /* owned; of /shard, the page in hand */
@@ -45,6 +47,16 @@ static void drop_names(struct dir *d)
 	free(d->names);
 	d->names = NULL;
 	d->count = 0;
+}
+
+static void dir_end(struct fs_open *o)
+{
+	struct dir *d = (struct dir *)o;
+
+	fs_open_remove(d->fs, o);
+	drop_names(d);
+	pthread_mutex_destroy(&d->mu);
+	free(d);
 }
 
 static enum kv_rc list_batches(struct fs *fs, struct dir *d, struct kv_err *err)
@@ -140,6 +152,8 @@ static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 		return;
 	}
 	pthread_mutex_init(&d->mu, NULL);
+	d->fs = fs;
+	fs_open_add(fs, &d->open, dir_end);
 	if (fs_node_get(&fs->nodes, ino, &d->node))
 		rc = start(fs, d, &err);
 	fi->fh = (uintptr_t)d;
@@ -147,18 +161,13 @@ static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 		return;
 	if (rc != KV_OK)
 		fs_reply_rc(req, rc);
-	drop_names(d);
-	free(d);
+	dir_end(&d->open);
 }
 
 static void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct dir *d = dir_of(fi);
-
 	(void)ino;
-	drop_names(d);
-	pthread_mutex_destroy(&d->mu);
-	free(d);
+	dir_end(&dir_of(fi)->open);
 	fuse_reply_err(req, 0);
 }
 

@@ -28,6 +28,8 @@
 #include "fs/text.h"
 
 struct fs_handle {
+	struct fs_open open; /* first: handle_end() is handed it */
+	struct fs *fs;
 	/* The descriptor's, and one for a read that is being answered: its answer borrows from the handle, and
 	 * the client may have closed the file before the answering call is back. */
 	_Atomic(unsigned) refs;
@@ -43,6 +45,8 @@ struct fs_handle {
 	struct core_frontier at; /* upper: what the text says */
 	struct fs_append *append;
 	struct fs_stream *stream; /* NULL: an as_of that still has to wait */
+	struct core_need need;    /* its time, while it waits */
+	bool needing;
 	struct core_batch *batch; /* a reference */
 	struct core_scan *scan;
 	struct fs_poll poll;
@@ -53,6 +57,13 @@ static struct fs_handle *handle_of(const struct fuse_file_info *fi)
 	return (struct fs_handle *)(uintptr_t)fi->fh;
 }
 
+static void stop_needing(struct fs_handle *h)
+{
+	if (h->needing)
+		core_shard_release(h->shard, &h->need);
+	h->needing = false;
+}
+
 static void handle_put(struct fs_handle *h)
 {
 	if (atomic_fetch_sub(&h->refs, 1) != 1)
@@ -61,6 +72,7 @@ static void handle_put(struct fs_handle *h)
 		fs_append_close(h->append);
 	if (h->shard != NULL)
 		fs_poll_fini(&h->poll, h->shard);
+	stop_needing(h);
 	fs_stream_close(h->stream);
 	core_scan_close(h->scan);
 	core_batch_unref(h->batch);
@@ -68,6 +80,15 @@ static void handle_put(struct fs_handle *h)
 	free(h->text);
 	pthread_mutex_destroy(&h->mu);
 	free(h);
+}
+
+/* The descriptor is closed. */
+static void handle_end(struct fs_open *o)
+{
+	struct fs_handle *h = (struct fs_handle *)o;
+
+	fs_open_remove(h->fs, o);
+	handle_put(h);
 }
 
 /* --- what an open shows ---------------------------------------------------------------------------- */
@@ -106,12 +127,20 @@ static enum kv_rc show_state(struct fs_handle *h, struct kv_err *err)
 	return rc;
 }
 
-/* KV_WOULD_BLOCK: the time is not complete; h->stream stays NULL. */
+/* KV_WOULD_BLOCK: the time is not complete; h->stream stays NULL, and since stays below the time until it is. */
 static enum kv_rc show_snapshot(struct fs_handle *h, struct kv_err *err)
 {
 	struct core_snapshot *snapshot;
-	enum kv_rc rc = core_snapshot_open(h->shard, h->as_of, &snapshot, err);
+	enum kv_rc rc;
 
+	if (!h->as_of.latest && !h->needing) {
+		core_shard_need(h->shard, &h->need, h->as_of.time);
+		h->needing = true;
+	}
+	rc = core_snapshot_open(h->shard, h->as_of, &snapshot, err);
+	if (rc == KV_WOULD_BLOCK)
+		return rc;
+	stop_needing(h);
 	if (rc != KV_OK)
 		return rc;
 	h->stream = fs_stream_open(snapshot);
@@ -209,19 +238,21 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		fs_reply_rc(req, rc);
 		return;
 	}
+	h->fs = fs;
+	fs_open_add(fs, &h->open, handle_end);
 	fi->fh = (uintptr_t)h;
 	/* What never changes the kernel may keep; the rest comes from us each time. */
 	fi->direct_io = h->kind != FS_BATCH;
 	fi->keep_cache = h->kind == FS_BATCH;
 	fi->noflush = 1;
 	if (fuse_reply_open(req, fi) != 0)
-		handle_put(h);
+		handle_end(&h->open);
 }
 
 static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	(void)ino;
-	handle_put(handle_of(fi));
+	handle_end(&handle_of(fi)->open);
 	fuse_reply_err(req, 0);
 }
 

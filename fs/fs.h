@@ -8,6 +8,7 @@
  *   fs_handle.mu   one per open file; held across engine calls: one descriptor, one producer
  *   fs_nodes.mu    nodes.c
  *   fs.stop_mu     commits in flight
+ *   fs.open_mu     what is open
  *   fs_waits.mu    wait.c; held while a waiter is taken out of its shard
  *   fs_errors.mu   errors.c
  */
@@ -34,6 +35,13 @@ struct fs_options {
 	bool read_only;
 };
 
+/* What is behind an open descriptor, on the mount's list, so that a stop with files open frees it. */
+struct fs_open {
+	struct fs_open *next;
+	struct fs_open **at;
+	void (*end)(struct fs_open *o); /* as if it were closed */
+};
+
 struct fs {
 	struct fs_options options;
 	struct core_engine *engine;
@@ -47,7 +55,13 @@ struct fs {
 	bool stopping;
 	unsigned commits;
 	pthread_cond_t idle; /* no commit is in flight */
+
+	pthread_mutex_t open_mu; /* the list */
+	struct fs_open *open;
 };
+
+void fs_open_add(struct fs *fs, struct fs_open *o, void (*end)(struct fs_open *o));
+void fs_open_remove(struct fs *fs, struct fs_open *o);
 
 /* Around each change to the store: false once the mount is stopping, then nothing may be begun. */
 bool fs_commit_begin(struct fs *fs);

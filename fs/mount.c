@@ -79,6 +79,36 @@ void fs_stop_commits(struct fs *fs)
 	pthread_mutex_unlock(&fs->stop_mu);
 }
 
+/* --- what is open ---------------------------------------------------------------------------------- */
+
+void fs_open_add(struct fs *fs, struct fs_open *o, void (*end)(struct fs_open *o))
+{
+	pthread_mutex_lock(&fs->open_mu);
+	o->end = end;
+	o->next = fs->open;
+	o->at = &fs->open;
+	if (o->next != NULL)
+		o->next->at = &o->next;
+	fs->open = o;
+	pthread_mutex_unlock(&fs->open_mu);
+}
+
+void fs_open_remove(struct fs *fs, struct fs_open *o)
+{
+	pthread_mutex_lock(&fs->open_mu);
+	*o->at = o->next;
+	if (o->next != NULL)
+		o->next->at = o->at;
+	pthread_mutex_unlock(&fs->open_mu);
+}
+
+/* After the last request: what the kernel did not close any more. */
+static void end_open(struct fs *fs)
+{
+	while (fs->open != NULL)
+		fs->open->end(fs->open);
+}
+
 void fs_reply_write_rc(fuse_req_t req, enum kv_rc rc)
 {
 	fuse_reply_err(req, kv_rc_errno(rc));
@@ -290,11 +320,15 @@ static bool open_engine(struct life *life, char why[1024])
 	return rc == KV_OK;
 }
 
-/* The kernel would mount on a file too, and then nothing is found below it. */
+/* Before the store is touched, so that a mistyped mount point does not make one. The kernel would mount on a
+ * file too, and then nothing is found below it. */
 static bool check_mountpoint(const char *dir, char why[1024])
 {
 	struct stat st;
 	bool there = stat(dir, &st) == 0;
+
+	if (!there && errno == ENOTCONN)
+		return true; /* a dead mount, which will be cleared */
 
 	if (there && S_ISDIR(st.st_mode))
 		return true;
@@ -316,8 +350,7 @@ static bool mount_session(struct life *life, char why[1024])
 	life->fs.session = fuse_session_new(&life->command->session_args, &ops, sizeof ops, life);
 	ok = life->fs.session != NULL;
 	if (ok)
-		ok = clear_mountpoint(life->fs.options.mountpoint, why) &&
-		     check_mountpoint(life->fs.options.mountpoint, why);
+		ok = clear_mountpoint(life->fs.options.mountpoint, why);
 	else
 		snprintf(why, 1024, "the options were refused: %s", line);
 	if (ok && fuse_session_mount(life->fs.session, life->fs.options.mountpoint) != 0) {
@@ -344,11 +377,13 @@ int fs_mount_run(struct fs_command *command, void (*ready)(void *arg), void *arg
 	life.fs.mounted_ms = (uint64_t)now.tv_sec * 1000;
 	pthread_mutex_init(&life.fs.stop_mu, NULL);
 	pthread_cond_init(&life.fs.idle, NULL);
+	pthread_mutex_init(&life.fs.open_mu, NULL);
 	fs_nodes_init(&life.fs.nodes);
 	fs_errors_init(&life.fs.errors);
 	/* Before any thread is made, so that all of them leave these to the stopping one. */
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
-	if (fs_waits_init(&life.fs.waits) && open_engine(&life, why) && mount_session(&life, why)) {
+	if (fs_waits_init(&life.fs.waits) && check_mountpoint(command->options.mountpoint, why) &&
+	    open_engine(&life, why) && mount_session(&life, why)) {
 		status = serve(&life, why) == 0 ? 0 : 1;
 		fuse_session_unmount(life.fs.session);
 	}
@@ -356,10 +391,12 @@ int fs_mount_run(struct fs_command *command, void (*ready)(void *arg), void *arg
 	if (life.fs.session != NULL)
 		fuse_session_destroy(life.fs.session);
 	fs_waits_fini(&life.fs.waits);
+	end_open(&life.fs);
 	fs_nodes_fini(&life.fs.nodes);
 	fs_errors_fini(&life.fs.errors);
 	core_engine_close(life.fs.engine);
 	pthread_cond_destroy(&life.fs.idle);
 	pthread_mutex_destroy(&life.fs.stop_mu);
+	pthread_mutex_destroy(&life.fs.open_mu);
 	return status;
 }

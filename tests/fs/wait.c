@@ -326,8 +326,7 @@ Suite *wait_suite(void)
 	tcase_add_test(tc, epoll_wakes_edge_and_level);
 	tcase_add_test(tc, other_files_are_always_ready);
 	tcase_add_test(tc, hundreds_wait_and_delay_no_writer);
-	if (getenv("PENDING") != NULL) /* since moves past it: there is no local hold yet */
-		tcase_add_test(tc, a_waiting_as_of_holds_its_time);
+	tcase_add_test(tc, a_waiting_as_of_holds_its_time);
 	tcase_add_test(tc, an_open_snapshot_outlives_its_time_and_its_shard);
 	return s;
 }
