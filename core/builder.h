@@ -50,7 +50,7 @@ uint64_t core_builder_added(const struct core_builder *b);
 /*
  * End: the batch [lower, upper) with all that was added, durable but for inline and loose parts (given; drop with
  * core_batch_unref). The builder is left empty, and must still be freed. That the times lie within the
- * bounds is for the caller to check (core_check_times).
+ * bounds is for the caller to check (core_append_check_time).
  * Only what is left at the end can be inline. Fails as core_builder_add does.
  */
 enum kv_rc core_builder_finish(struct core_builder *b, struct core_frontier lower,

@@ -60,6 +60,14 @@ enum kv_rc core_engine_open(struct kv_store *store, const struct core_engine_con
 		core_engine_close(e);
 		return kv_fail_rc(err, KV_NOMEM);
 	}
+	if (!e->traits.read_only) {
+		enum kv_rc rc = core_dying_resume(e, err);
+
+		if (rc != KV_OK) {
+			core_engine_close(e);
+			return rc;
+		}
+	}
 	*out = e;
 	return KV_OK;
 }
@@ -179,26 +187,57 @@ static bool bury(struct core_shard *s)
 	return last;
 }
 
+/* The table is in order of last use: of those nobody uses, the first has been idle longest. NULL: there is
+ * none among the first few, which is good enough: the next close looks again. */
+static struct core_shard *evict_locked(struct core_engine *e)
+{
+	struct core_shard *s, *next;
+	unsigned looks = 0;
+
+	HASH_ITER(hh, e->shards, s, next) {
+		if (s->refs == 0) {
+			HASH_DEL(e->shards, s);
+			return s;
+		}
+		if (++looks == 64)
+			break;
+	}
+	return NULL;
+}
+
+/* The last handle was closed: keep the shard, as the one used last, and evict another; what cannot be kept is
+ * given back to be freed. */
+static struct core_shard *idle_locked(struct core_shard *s)
+{
+	struct core_engine *e = s->engine;
+
+	if (!s->hashed)
+		return s;
+	HASH_DEL(e->shards, s);
+	if (!s->loaded)
+		return s;
+	HASH_ADD(hh, e->shards, home.shard, sizeof s->home.shard, s);
+	return HASH_COUNT(e->shards) > CORE_CACHED_SHARDS ? evict_locked(e) : NULL;
+}
+
 void core_shard_close(struct core_shard *s)
 {
+	struct core_shard *drop = NULL;
 	struct core_engine *e;
-	bool dead, drop = false;
+	bool dead;
 
 	if (s == NULL)
 		return;
 	e = s->engine;
 	pthread_mutex_lock(&e->mu);
 	dead = s->refs == 1 && !s->hashed && s->gone && s->state.tombstone;
-	if (!dead && --s->refs == 0 && (!s->hashed || !s->loaded || HASH_COUNT(e->shards) > CORE_CACHED_SHARDS)) {
-		if (s->hashed)
-			HASH_DEL(e->shards, s);
-		drop = true;
-	}
+	if (!dead && --s->refs == 0)
+		drop = idle_locked(s);
 	pthread_mutex_unlock(&e->mu);
-	if (dead)
-		drop = bury(s);
-	if (drop)
-		shard_free(s);
+	if (dead && bury(s))
+		drop = s;
+	if (drop != NULL)
+		shard_free(drop);
 }
 
 struct core_shard *core_shard_ref(struct core_shard *s)
@@ -258,6 +297,8 @@ static enum kv_rc open_once(struct core_engine *e, struct core_shard_id id, stru
 			dying = s != NULL && s->state.seqno == head.seqno;
 			pthread_mutex_unlock(&e->mu);
 			free(head.data);
+		} else if (rc != KV_NOTFOUND) {
+			return rc;
 		}
 		if (dying)
 			return kv_fail(err, KV_NO_SHARD, "no shard %s", text);
@@ -334,9 +375,17 @@ static enum kv_rc run_remove(struct core_change *c, const struct core_state *s, 
 
 enum kv_rc core_shard_remove(struct core_shard *s, struct kv_err *err)
 {
-	struct core_change c = {.run = run_remove, .sync = KV_SYNC};
-	enum kv_rc rc = core_machine_commit(s, &c, err);
+	struct core_change c = {.run = run_remove, .sync = KV_RELEASE};
+	struct core_info info;
+	enum kv_rc rc = core_shard_info(s, true, &info, err);
 
+	/* What is not finished is refused below; most of those who try never will be, and leave no mark. */
+	if (rc == KV_OK && info.upper.empty && !s->engine->traits.read_only)
+		rc = core_dying_mark(s->engine, s->home.shard, err);
+	if (rc == KV_OK)
+		rc = core_machine_commit(s, &c, err);
+	if (rc == KV_NOT_FINISHED && info.upper.empty && core_dying_unmark(s->engine, s->home.shard, NULL) != KV_OK)
+		core_notice(s->engine, "a mark of a removal that was refused stays until the next start");
 	if (rc != KV_OK)
 		return rc;
 	core_machine_end(s);

@@ -19,7 +19,7 @@ enum {
 	CORE_CACHED_SHARDS = 4096,     /* states kept without a handle on them */
 	CORE_ROLLUP_VERSIONS = 128,    /* versions after which a rollup is due */
 	CORE_FOLD_BATCHES = 64,        /* small batches at the end that are folded into one */
-	CORE_FOLD_INLINE_MAX = 16 << 10, /* bytes a folded batch may keep inline */
+	CORE_FOLD_MEMORY_MAX = 32 << 10, /* bytes in memory (core/rows.h) up to which a folded batch stays inline */
 	CORE_INLINE_TOTAL = 128 << 10, /* inline bytes of a shard that make folding due */
 	CORE_UNKNOWN_TRIES = 5,
 };
@@ -114,6 +114,16 @@ enum kv_rc core_machine_init(struct core_engine *e, struct core_shard_id id, str
 
 /* Wake those whose time the upper has passed. Without locks. */
 void core_machine_wake(struct core_shard *s);
+
+/*
+ * life.c: a durable mark that a shard is being removed, made before the tombstone and taken away when all of
+ * it is deleted, so that the next start finds what was cut short. KV_OK also if it is there, or not, already.
+ */
+enum kv_rc core_dying_mark(struct core_engine *e, struct core_shard_id id, struct kv_err *err) KV_MUST_CHECK;
+enum kv_rc core_dying_unmark(struct core_engine *e, struct core_shard_id id, struct kv_err *err)
+	KV_MUST_CHECK;
+/* Go on with the removals that were cut short. */
+enum kv_rc core_dying_resume(struct core_engine *e, struct kv_err *err) KV_MUST_CHECK;
 
 /* Mark the shard gone and wake all who wait for it. */
 void core_machine_end(struct core_shard *s);

@@ -22,58 +22,10 @@
 
 #include "core/engine_impl.h"
 #include "core/merge.h"
-
-/* Rows copied out of a merge. */
-struct rows {
-	struct core_update *u;
-	size_t count;
-	size_t cap;
-	uint8_t **blocks; /* their bytes, one allocation per row with any */
-	size_t bytes;
-};
-
-static void rows_fini(struct rows *r)
-{
-	for (size_t i = 0; i < r->count; i++)
-		free(r->blocks[i]);
-	free(r->blocks);
-	free(r->u);
-}
-
-static bool rows_push(struct rows *r, const struct core_update *u)
-{
-	size_t bytes = core_update_bytes(u);
-	size_t key_len = u->key.len != CORE_ABSENT ? u->key.len : 0;
-	uint8_t *copy;
-
-	if (r->count == r->cap) {
-		size_t cap = r->cap != 0 ? 2 * r->cap : 128;
-		struct core_update *grown = reallocarray(r->u, cap, sizeof *grown);
-		uint8_t **blocks = reallocarray(r->blocks, cap, sizeof(uint8_t *));
-
-		r->u = grown != NULL ? grown : r->u;
-		r->blocks = blocks != NULL ? blocks : r->blocks;
-		if (grown == NULL || blocks == NULL)
-			return false;
-		r->cap = cap;
-	}
-	copy = malloc(bytes + 1);
-	if (copy == NULL)
-		return false;
-	if (key_len != 0)
-		memcpy(copy, u->key.data, key_len);
-	if (bytes != key_len)
-		memcpy(copy + key_len, u->val.data, bytes - key_len);
-	r->u[r->count] = *u;
-	r->u[r->count].key.data = copy;
-	r->u[r->count].val.data = copy + key_len;
-	r->blocks[r->count++] = copy;
-	r->bytes += bytes;
-	return true;
-}
+#include "core/rows.h"
 
 static enum kv_rc read_rows(const struct core_home *home, struct core_batch *const *batches, size_t count,
-			    uint64_t advance_to, struct rows *rows, struct kv_err *err)
+			    uint64_t advance_to, struct core_rows *rows, struct kv_err *err)
 {
 	struct core_merge *merge;
 	struct core_update u;
@@ -85,7 +37,7 @@ static enum kv_rc read_rows(const struct core_home *home, struct core_batch *con
 		return rc;
 	while (rc == KV_OK && !end) {
 		rc = core_merge_next(merge, &u, &end, err);
-		if (rc == KV_OK && !end && !rows_push(rows, &u))
+		if (rc == KV_OK && !end && !core_rows_add(rows, &u, false))
 			rc = kv_fail_rc(err, KV_NOMEM);
 	}
 	core_merge_close(merge);
@@ -93,7 +45,7 @@ static enum kv_rc read_rows(const struct core_home *home, struct core_batch *con
 }
 
 /* The rows as the one part of b; hollow if they are many or have to be. */
-static enum kv_rc add_part(const struct core_home *home, const struct rows *rows, bool hollow,
+static enum kv_rc add_part(const struct core_home *home, const struct core_rows *rows, bool hollow,
 			   struct core_batch *b, struct core_buf *blob, char key[CORE_BLOB_KEY_LEN],
 			   struct kv_err *err)
 {
@@ -102,7 +54,7 @@ static enum kv_rc add_part(const struct core_home *home, const struct rows *rows
 	size_t len;
 	enum kv_rc rc;
 
-	hollow = hollow || rows->bytes + 24 * rows->count > CORE_FOLD_INLINE_MAX;
+	hollow = hollow || rows->bytes > CORE_FOLD_MEMORY_MAX;
 	rc = core_part_encode(home, rows->u, NULL, rows->count, hollow, &part, &data, &len, err);
 	if (rc != KV_OK)
 		return rc;
@@ -131,7 +83,7 @@ static enum kv_rc merge_tail(struct core_shard *s, bool hollow, struct core_batc
 	struct core_batch *const *batches = &st->batches[st->batch_count - s->tail];
 	struct core_frontier upper = batches[s->tail - 1]->upper;
 	uint64_t advance_to = st->since.empty ? 0 : st->since.t;
-	struct rows rows = {0};
+	struct core_rows rows = {0};
 	struct core_batch *b = core_batch_new(batches[0]->lower, upper);
 	enum kv_rc rc;
 
@@ -143,7 +95,7 @@ static enum kv_rc merge_tail(struct core_shard *s, bool hollow, struct core_batc
 	rc = read_rows(&s->home, batches, s->tail, advance_to, &rows, err);
 	if (rc == KV_OK && rows.count != 0)
 		rc = add_part(&s->home, &rows, hollow, b, blob, key, err);
-	rows_fini(&rows);
+	core_rows_fini(&rows);
 	if (rc != KV_OK)
 		core_batch_unref(b);
 	else

@@ -9,7 +9,9 @@
  * A shard begins with a rollup of its empty state and the version that names it,
  * in one step. It ends with a tombstone; when its last reader has closed it,
  * everything of it is deleted, its versions last, so that a crash anywhere leaves
- * a tombstone from which the deleting goes on.
+ * a tombstone from which the deleting goes on. For the next start to find it, a key
+ *     dying-<shard>      version 1, no bytes
+ * stands in consensus from before the tombstone until after the deleting.
  */
 #include <assert.h>
 #include <inttypes.h>
@@ -50,17 +52,18 @@ static enum kv_rc write_rollup(struct core_shard *s, struct kv_err *err)
 	struct rollup_change r = {.change = {.run = run_rollup, .sync = KV_RIDE}};
 	struct kv_blob_put put;
 	struct core_buf bytes = {0};
-	enum kv_rc rc;
+	struct core_state state;
+	enum kv_rc rc = core_shard_state(s, &state, err);
 
-	/* Writers wait while the state is turned into bytes, not while they are stored. */
-	pthread_mutex_lock(&s->commit_mu);
-	rc = core_refresh_locked(s, false, err);
-	if (rc == KV_OK)
-		rc = core_state_encode(s->home.shard, &s->state, &bytes, err);
-	r.rollup.seqno = rc == KV_OK ? s->state.seqno : 0;
-	pthread_mutex_unlock(&s->commit_mu);
 	if (rc != KV_OK)
 		return rc;
+	rc = core_state_encode(s->home.shard, &state, &bytes, err);
+	r.rollup.seqno = state.seqno;
+	core_state_fini(&state);
+	if (rc == KV_OK && bytes.len > KV_VALUE_MAX)
+		rc = kv_fail(err, KV_QUOTA, "the state of %zu bytes is larger than a blob may be", bytes.len);
+	if (rc != KV_OK)
+		goto out;
 
 	rollup_key(s->engine, s->home.shard, &r.rollup);
 	put = (struct kv_blob_put){.key = r.rollup.key, .data = bytes.data, .len = bytes.len};
@@ -72,9 +75,13 @@ static enum kv_rc write_rollup(struct core_shard *s, struct kv_err *err)
 	}
 	if (rc == KV_OK)
 		rc = core_machine_commit(s, &r.change, err);
+out:
+	/* After a failure too: the next try is due when as many bytes of versions have come again. */
 	pthread_mutex_lock(&s->commit_mu);
-	if (rc == KV_OK)
+	if (bytes.len > s->rollup_bytes || rc == KV_OK)
 		s->rollup_bytes = bytes.len;
+	if (rc != KV_OK)
+		s->rollup_weight = 0;
 	pthread_mutex_unlock(&s->commit_mu);
 	core_buf_fini(&bytes);
 	return rc;
@@ -188,6 +195,84 @@ out:
 	return rc;
 }
 
+#define DYING "dying-"
+enum { DYING_KEY_LEN = sizeof DYING + CORE_ID_LEN };
+
+static char *dying_key(struct core_shard_id id, char key[DYING_KEY_LEN])
+{
+	char text[CORE_ID_LEN];
+
+	snprintf(key, DYING_KEY_LEN, DYING "%s", core_uuid_format('s', id.u, text));
+	return key;
+}
+
+enum kv_rc core_dying_mark(struct core_engine *e, struct core_shard_id id, struct kv_err *err)
+{
+	char key[DYING_KEY_LEN];
+	enum kv_rc rc = kv_consensus_compare_and_set(kv_store_consensus(e->store), dying_key(id, key), KV_NO_VERSION, 1,
+						     "", 0, KV_RELEASE, err);
+
+	if (rc == KV_MISMATCH)
+		return KV_OK;
+	return rc == KV_UNKNOWN ? kv_fail(err, KV_UNREACHABLE, "the store failed; the shard was not removed") : rc;
+}
+
+enum kv_rc core_dying_unmark(struct core_engine *e, struct core_shard_id id, struct kv_err *err)
+{
+	char key[DYING_KEY_LEN];
+	enum kv_rc rc = kv_consensus_remove(kv_store_consensus(e->store), dying_key(id, key), 1, err);
+
+	return rc == KV_NOTFOUND ? KV_OK : rc;
+}
+
+/* Looking at a tombstone deletes it. A mark without one was made for a removal that never came to it. */
+static enum kv_rc resume_one(struct core_engine *e, struct core_shard_id id, struct kv_err *err)
+{
+	struct core_shard *s;
+	struct kv_version head;
+	char key[CORE_ID_LEN];
+	enum kv_rc rc = core_shard_open(e, id, &s, err);
+
+	core_shard_close(s);
+	if (rc == KV_NO_SHARD) {
+		rc = kv_consensus_head(kv_store_consensus(e->store), core_uuid_format('s', id.u, key), &head, err);
+		if (rc == KV_OK) {
+			free(head.data);
+			return kv_fail(err, KV_IO, "the deleting of shard %s failed again", key);
+		}
+	}
+	return rc == KV_OK || rc == KV_NOTFOUND ? core_dying_unmark(e, id, err) : rc;
+}
+
+enum kv_rc core_dying_resume(struct core_engine *e, struct kv_err *err)
+{
+	char after[DYING_KEY_LEN] = DYING;
+	struct kv_err why = {0};
+	bool more = true;
+	enum kv_rc rc = KV_OK;
+
+	while (rc == KV_OK && more) {
+		struct kv_keys keys;
+
+		rc = kv_consensus_list_keys(kv_store_consensus(e->store), after, DELETE_PAGE, &keys, err);
+		more = keys.count == DELETE_PAGE;
+		for (size_t i = 0; i < keys.count && rc == KV_OK; i++) {
+			const char *text = keys.keys[i] + strlen(DYING);
+			struct core_shard_id id;
+
+			more = more && strncmp(keys.keys[i], DYING, strlen(DYING)) == 0;
+			if (strncmp(keys.keys[i], DYING, strlen(DYING)) != 0)
+				break;
+			snprintf(after, sizeof after, "%s", keys.keys[i]);
+			/* One that cannot be finished now must not keep the others from being used. */
+			if (core_uuid_parse('s', text, strlen(text), &id.u) && resume_one(e, id, &why) != KV_OK)
+				core_notice(e, "a removed shard was not deleted yet: %s", why.msg);
+		}
+		kv_keys_free(&keys);
+	}
+	return rc;
+}
+
 static enum kv_rc delete_named(struct core_shard *s, struct kv_err *err)
 {
 	struct kv_blobs *blobs = kv_store_blobs(s->engine->store);
@@ -263,5 +348,7 @@ enum kv_rc core_machine_bury(struct core_shard *s, enum core_burial burial, stru
 	rc = delete_all(s, err);
 	if (rc == KV_OK)
 		rc = kv_consensus_remove(kv_store_consensus(s->engine->store), core_shard_key(s, key), seqno, err);
-	return rc == KV_NOTFOUND || rc == KV_MISMATCH ? KV_OK : rc;
+	if (rc == KV_OK || rc == KV_NOTFOUND || rc == KV_MISMATCH)
+		rc = core_dying_unmark(s->engine, s->home.shard, err);
+	return rc;
 }

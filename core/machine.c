@@ -224,9 +224,15 @@ static enum kv_rc settle_unknown(struct core_shard *s, const struct attempt *a, 
 		if (rc == KV_OK && there)
 			return ours ? KV_OK : KV_MISMATCH;
 		if (rc == KV_OK)
-			rc = store_version(s, a, NULL);
+			rc = store_version(s, a, err);
+		else
+			rc = KV_UNKNOWN;
 		if (rc == KV_OK)
 			return KV_OK;
+		/* It was not there, and now surely was not done: where nobody else can bring the first attempt late,
+		 * that is the answer. */
+		if (rc != KV_UNKNOWN && rc != KV_MISMATCH && s->engine->traits.sole_owner)
+			return rc;
 	}
 	return kv_fail(err, KV_UNKNOWN,
 		       "the store failed and does not tell whether the change was made; try again with the same token");

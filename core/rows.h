@@ -1,5 +1,5 @@
 /*
- * rows.h - private to builder.c: a heap of updates, copied, and their sorting.
+ * rows.h - a heap of updates, copied, and their sorting: for the builder and the fold.
  *
  * Cheap for one row, bounded by what was added for many.
  *

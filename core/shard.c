@@ -133,7 +133,7 @@ enum kv_rc core_shard_move_hold(struct core_shard *s, const char *name, struct c
 				uint64_t follow, struct kv_err *err)
 {
 	struct hold_change c = {
-		.change = {.run = run_hold, .sync = KV_SYNC}, .name = name, .since = since, .follow = follow};
+		.change = {.run = run_hold, .sync = KV_RELEASE}, .name = name, .since = since, .follow = follow};
 
 	return core_machine_commit(s, &c.change, err);
 }

@@ -14,7 +14,7 @@
  *     core_shard_open(engine, id, &shard, &err);
  *     core_txn_begin(shard, &options, &txn, &err);    compare-and-append
  *     core_txn_add(txn, &row, &err);
- *     core_txn_commit(txn, NULL, &appended, &err);
+ *     core_txn_commit(txn, &appended, &err);
  *
  * Threads: an engine and its shards may be used by any number of threads; a
  * transaction or a snapshot by one at a time. Handles are closed before the
@@ -169,7 +169,14 @@ enum kv_rc core_txn_begin(struct core_shard *s, const struct core_append *ask, s
 enum kv_rc core_txn_add(struct core_txn *t, const struct core_row *row, struct kv_err *err) KV_MUST_CHECK;
 
 /*
- * Commit atomically, with the staged batch of that name, if not NULL. KV_OK: durable, and visible to everyone who looks from now on. The transaction can only
+ * Add a staged batch of the shard, by name (at most 128 bytes), to what is committed.
+ * KV_BAD_SYNTAX  it was added before, or CORE_TXN_BATCHES were
+ */
+enum { CORE_TXN_BATCHES = 1024, CORE_BATCH_NAME_LEN = 129 };
+enum kv_rc core_txn_add_staged(struct core_txn *t, const char *name, struct kv_err *err) KV_MUST_CHECK;
+
+/*
+ * Commit atomically. KV_OK: durable, and visible to everyone who looks from now on. The transaction can only
  * be freed after it, whatever it returns.
  * KV_UPPER_MISMATCH   nothing was done; detail: expected_upper, current_upper
  * KV_TOKEN_REUSED, KV_BAD_BOUNDS, KV_BAD_REWRITE, KV_NOT_BEYOND_LOWER, KV_BEYOND_UPPER
@@ -177,8 +184,7 @@ enum kv_rc core_txn_add(struct core_txn *t, const struct core_row *row, struct k
  * KV_NO_SHARD, KV_SHARD_REPLACED   the shard is gone, or another one is under its id now
  * KV_UNKNOWN          done or not; the same append with the same token tells
  */
-enum kv_rc core_txn_commit(struct core_txn *t, const char *staged, struct core_appended *r,
-			   struct kv_err *err) KV_MUST_CHECK;
+enum kv_rc core_txn_commit(struct core_txn *t, struct core_appended *r, struct kv_err *err) KV_MUST_CHECK;
 void core_txn_free(struct core_txn *t); /* NULL is allowed */
 
 /* --- reading --------------------------------------------------------------------------------------- */

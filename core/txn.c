@@ -9,6 +9,7 @@
 #include <assert.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/builder.h"
 #include "core/engine_impl.h"
@@ -20,6 +21,8 @@ struct core_txn {
 	struct core_shard *shard;
 	struct core_append ask;
 	struct core_builder *builder; /* NULL until the first row */
+	char (*staged)[CORE_BATCH_NAME_LEN];
+	size_t staged_count;
 	bool ended;
 };
 
@@ -61,6 +64,16 @@ static enum kv_rc check_row(const struct core_txn *t, const struct core_row *row
 	return row->star ? KV_OK : core_append_check_time(a, row->update.time, err);
 }
 
+/* A part whose storing has an unknown outcome is named by nobody: of the append, nothing was done. */
+static enum kv_rc surely_not(enum kv_rc rc, struct kv_err *err)
+{
+	if (rc != KV_UNKNOWN)
+		return rc;
+	if (err != NULL)
+		err->rc = KV_UNREACHABLE;
+	return KV_UNREACHABLE;
+}
+
 enum kv_rc core_txn_add(struct core_txn *t, const struct core_row *row, struct kv_err *err)
 {
 	struct core_row lifted = *row;
@@ -80,7 +93,7 @@ enum kv_rc core_txn_add(struct core_txn *t, const struct core_row *row, struct k
 		rc = core_builder_new(&t->shard->home, (struct core_builder_config){.loose_max = LOOSE_MAX},
 				      &t->builder, err);
 	if (rc == KV_OK)
-		rc = core_builder_add(t->builder, &lifted.update, lifted.star, err);
+		rc = surely_not(core_builder_add(t->builder, &lifted.update, lifted.star, err), err);
 	t->ask.rows += rc == KV_OK;
 	return rc;
 }
@@ -101,8 +114,25 @@ static enum kv_rc run_append(struct core_change *c, const struct core_state *s, 
 	return rc;
 }
 
-enum kv_rc core_txn_commit(struct core_txn *t, const char *staged, struct core_appended *r,
-			   struct kv_err *err)
+enum kv_rc core_txn_add_staged(struct core_txn *t, const char *name, struct kv_err *err)
+{
+	char(*grown)[CORE_BATCH_NAME_LEN];
+
+	assert(!t->ended && strlen(name) < CORE_BATCH_NAME_LEN);
+	for (size_t i = 0; i < t->staged_count; i++)
+		if (strcmp(t->staged[i], name) == 0)
+			return kv_fail(err, KV_BAD_SYNTAX, "batch %s is named twice", name);
+	if (t->staged_count == CORE_TXN_BATCHES)
+		return kv_fail(err, KV_BAD_SYNTAX, "more than %d batches in one transaction", CORE_TXN_BATCHES);
+	grown = reallocarray(t->staged, t->staged_count + 1, sizeof *t->staged);
+	if (grown == NULL)
+		return kv_fail_rc(err, KV_NOMEM);
+	t->staged = grown;
+	memcpy(t->staged[t->staged_count++], name, strlen(name) + 1);
+	return KV_OK;
+}
+
+enum kv_rc core_txn_commit(struct core_txn *t, struct core_appended *r, struct kv_err *err)
 {
 	struct append_change c = {
 		.change = {.run = run_append, .sync = KV_SYNC}, .ask = &t->ask, .result = r};
@@ -110,11 +140,13 @@ enum kv_rc core_txn_commit(struct core_txn *t, const char *staged, struct core_a
 
 	assert(!t->ended);
 	t->ended = true;
-	t->ask.staged = staged;
+	t->ask.staged = t->staged_count != 0 ? t->staged[0] : NULL; /* none can be there: one is enough to say so */
 	*r = (struct core_appended){0};
 	if (t->builder != NULL)
 		/* The bounds are set by the transition, which knows them. */
-		rc = core_builder_finish(t->builder, core_frontier_at(0), core_frontier_empty(), &t->ask.batch, err);
+		rc = surely_not(core_builder_finish(t->builder, core_frontier_at(0), core_frontier_empty(),
+						    &t->ask.batch, err),
+				err);
 	if (rc != KV_OK)
 		return rc;
 	c.change.appends_rows = t->ask.batch != NULL && t->ask.batch->part_count != 0;
@@ -133,5 +165,6 @@ void core_txn_free(struct core_txn *t)
 		return;
 	core_builder_free(t->builder);
 	core_batch_unref(t->ask.batch);
+	free(t->staged);
 	free(t);
 }

@@ -26,7 +26,7 @@ static enum kv_rc append(struct core_shard *shard, uint64_t at, const char *key,
 		return rc;
 	rc = core_txn_add(txn, &row, err);
 	if (rc == KV_OK)
-		rc = core_txn_commit(txn, NULL, &done, err);
+		rc = core_txn_commit(txn, &done, err);
 	core_txn_free(txn);
 	return rc;
 }

@@ -16,6 +16,7 @@
  */
 #include "fs/append.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,7 +28,6 @@
 enum {
 	VERDICTS_MAX = 64 << 10,
 	LINE_KEEP = 64 << 10, /* a longer line's room is given back */
-	BATCHES_MAX = 1024,
 };
 
 /* A row's text is at most four times its bytes (\ooo), and a little for its numbers. */
@@ -37,8 +37,6 @@ struct fs_append {
 	struct fs *fs;
 	struct core_shard *shard;
 	struct core_txn *txn;
-	char (*batches)[FS_BATCH_NAME_LEN]; /* named so far by this transaction */
-	size_t batch_count;
 	uint64_t rows;
 	pid_t pid; /* who wrote last */
 	uid_t uid;
@@ -71,9 +69,6 @@ static void drop_txn(struct fs_append *a)
 {
 	core_txn_free(a->txn);
 	a->txn = NULL;
-	free(a->batches);
-	a->batches = NULL;
-	a->batch_count = 0;
 	a->rows = 0;
 }
 
@@ -176,25 +171,12 @@ static enum kv_rc do_row(struct fs_append *a, const char *line, size_t len, stru
 static enum kv_rc do_batch(struct fs_append *a, const char *line, size_t len, struct kv_err *err)
 {
 	char name[FS_BATCH_NAME_LEN];
-	char(*grown)[FS_BATCH_NAME_LEN];
 	enum kv_rc rc;
 
 	if (a->txn == NULL)
 		return kv_fail(err, KV_BAD_SYNTAX, "a batch line outside a transaction: its begin line is missing");
 	rc = fs_parse_batch(line, len, name, err);
-	if (rc != KV_OK)
-		return rc;
-	for (size_t i = 0; i < a->batch_count; i++)
-		if (strcmp(a->batches[i], name) == 0)
-			return kv_fail(err, KV_BAD_SYNTAX, "batch %s is named twice", name);
-	if (a->batch_count == BATCHES_MAX)
-		return kv_fail(err, KV_BAD_SYNTAX, "more than %d batches in one transaction", BATCHES_MAX);
-	grown = reallocarray(a->batches, a->batch_count + 1, sizeof *a->batches);
-	if (grown == NULL)
-		return kv_fail_rc(err, KV_NOMEM);
-	a->batches = grown;
-	memcpy(a->batches[a->batch_count++], name, sizeof name);
-	return KV_OK;
+	return rc == KV_OK ? core_txn_add_staged(a->txn, name, err) : rc;
 }
 
 static enum kv_rc do_commit(struct fs_append *a, struct kv_err *err)
@@ -207,7 +189,7 @@ static enum kv_rc do_commit(struct fs_append *a, struct kv_err *err)
 		return kv_fail(err, KV_BAD_SYNTAX, "commit outside a transaction: its begin line is missing");
 	if (!fs_commit_begin(a->fs))
 		return kv_fail(err, KV_SHUTDOWN, "the mount is shutting down; nothing was applied");
-	rc = core_txn_commit(a->txn, a->batch_count != 0 ? a->batches[0] : NULL, &appended, err);
+	rc = core_txn_commit(a->txn, &appended, err);
 	fs_commit_end(a->fs);
 	drop_txn(a);
 	if (rc == KV_OK)
@@ -260,11 +242,14 @@ static enum kv_rc keep(struct fs_append *a, const char *p, size_t len, struct kv
 }
 
 /* The failure of a transaction: remembered, told, noted. */
-static void spend(struct fs_append *a, const struct kv_err *err)
+static void spend(struct fs_append *a, enum kv_rc rc, struct kv_err *err)
 {
 	char verdict[FS_VERDICT_LEN];
 
-	a->spent = err->rc;
+	assert(rc != KV_OK);
+	if (err->rc != rc) /* whatever failed to say why */
+		kv_fail_rc(err, rc);
+	a->spent = rc;
 	drop_txn(a);
 	drop_line(a);
 	fs_verdict_error(err, verdict);
@@ -276,7 +261,7 @@ enum kv_rc fs_append_write(struct fs_append *a, pid_t pid, uid_t uid, const char
 			   size_t *done)
 {
 	const char *p = buf, *end = buf + len;
-	struct kv_err err;
+	struct kv_err err = {0};
 	enum kv_rc rc = KV_OK;
 
 	*done = 0;
@@ -304,7 +289,7 @@ enum kv_rc fs_append_write(struct fs_append *a, pid_t pid, uid_t uid, const char
 		*done = len;
 		return KV_OK;
 	}
-	spend(a, &err);
+	spend(a, rc, &err);
 	return *done != 0 ? KV_OK : rc;
 }
 
@@ -322,9 +307,10 @@ void fs_append_close(struct fs_append *a)
 	char what[160];
 
 	if (a->txn != NULL || a->line_len != 0) {
-		snprintf(what, sizeof what,
-			 "Abandoned updates=%" PRIu64 " message=\"closed before the commit line; nothing was applied\"",
-			 a->rows);
+		bool no_newline = a->line_len == 6 && memcmp(a->line, "commit", 6) == 0;
+
+		snprintf(what, sizeof what, "Abandoned updates=%" PRIu64 " message=\"%s; nothing was applied\"", a->rows,
+			 no_newline ? "closed before the newline of the commit line" : "closed before the commit line");
 		fs_errors_add(&a->fs->errors, core_shard_id(a->shard), a->pid, a->uid, what);
 	}
 	drop_txn(a);

@@ -172,11 +172,17 @@ enum kv_rc fs_attr(struct fs *fs, const struct fs_node *node, struct stat *st, d
 	if (rc == KV_OK) {
 		shard_attr(node, &info, st);
 		core_shard_close(shard);
-	} else if (rc == KV_NO_SHARD && node->kind == FS_BATCH) {
-		/* An open batch of a shard that was removed. */
-		*st = (struct stat){.st_ino = node->nodeid, .st_mode = S_IFREG | 0400};
-		set_size(st, node->batch_size);
-		rc = KV_OK;
 	}
 	return rc;
+}
+
+void fs_attr_removed(const struct fs_node *node, struct stat *st)
+{
+	*st = (struct stat){
+		.st_ino = fs_node_ino(node->nodeid),
+		.st_mode = kind_mode(node->kind) & (S_IFMT | 0444),
+		.st_blksize = TEXT_BLKSIZE,
+	};
+	if (node->kind == FS_BATCH)
+		set_size(st, node->batch_size);
 }

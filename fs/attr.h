@@ -31,4 +31,7 @@ enum kv_rc fs_node_shard(struct fs *fs, const struct fs_node *node, struct core_
 enum kv_rc fs_attr(struct fs *fs, const struct fs_node *node, struct stat *st, double *timeout,
 		   struct kv_err *err) KV_MUST_CHECK;
 
+/* The same for a file of a shard that was removed, which only those see who have it open. */
+void fs_attr_removed(const struct fs_node *node, struct stat *st);
+
 #endif

@@ -29,7 +29,7 @@ enum fs_line fs_line_kind(const char *line, size_t len)
 		return FS_LINE_ROW;
 	if (len == 6 && starts(line, len, "commit"))
 		return FS_LINE_COMMIT;
-	if (starts(line, len, "begin "))
+	if (starts(line, len, "begin ") || (len == 5 && starts(line, len, "begin")))
 		return FS_LINE_BEGIN;
 	if (starts(line, len, "batch "))
 		return FS_LINE_BATCH;

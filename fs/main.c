@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -179,6 +180,7 @@ int main(int argc, char **argv)
 		goto out;
 	}
 	openlog("shardfs", LOG_PID, LOG_DAEMON);
+	signal(SIGPIPE, SIG_IGN); /* a parent or a terminal that has gone is no reason to end a mount */
 	umask(0);
 	status = command.foreground ? run(&command, &here) : start_in_background(&command);
 out:

@@ -1,9 +1,9 @@
 /*
  * mount.c - see mount.h.
  *
- * Start: the store is opened first, so that one that is in use is refused before
- * anything is touched; then what an earlier process left mounted and dead on the
- * mount point is cleared; then we mount. The kernel's first request, INIT, says
+ * Start: options and mount point are checked before anything is touched; then the
+ * store is opened, so that one that is in use is refused; then what an earlier
+ * process left mounted and dead on the mount point is cleared; then we mount. The kernel's first request, INIT, says
  * that the mount answers.
  *
  * Stop (TERM, INT, HUP), in a thread of its own: refuse new commits, answer those
@@ -77,6 +77,7 @@ void fs_stop_commits(struct fs *fs)
 	while (fs->commits != 0)
 		pthread_cond_wait(&fs->idle, &fs->stop_mu);
 	pthread_mutex_unlock(&fs->stop_mu);
+	fs_waits_stop(&fs->waits);
 }
 
 /* --- what is open ---------------------------------------------------------------------------------- */
@@ -142,14 +143,16 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	life->ready(life->ready_arg);
 }
 
-/* libfuse explains failures in its log; the last line of it is kept for our sentence. */
+/* libfuse explains failures in its log, in pieces; they are kept for our sentence. */
 static _Thread_local char *log_line;
 
 KV_PRINTF(2, 0)
 static void keep_log(enum fuse_log_level level, const char *fmt, va_list ap)
 {
+	size_t used = log_line != NULL ? strlen(log_line) : 0;
+
 	if (log_line != NULL)
-		vsnprintf(log_line, 256, fmt, ap);
+		vsnprintf(log_line + used, 256 - used, fmt, ap);
 	else
 		vsyslog((int)level, fmt, ap);
 }
@@ -336,11 +339,11 @@ static bool check_mountpoint(const char *dir, char why[1024])
 	return false;
 }
 
-static bool mount_session(struct life *life, char why[1024])
+/* Whether libfuse and the kernel's options accept what was asked for; nothing is touched yet. */
+static bool make_session(struct life *life, char why[1024])
 {
 	struct fuse_lowlevel_ops ops = {.init = op_init};
 	char line[256] = "";
-	bool ok;
 
 	fs_fill_tree_ops(&ops);
 	fs_fill_file_ops(&ops);
@@ -348,20 +351,45 @@ static bool mount_session(struct life *life, char why[1024])
 	fuse_set_log_func(keep_log);
 	log_line = line;
 	life->fs.session = fuse_session_new(&life->command->session_args, &ops, sizeof ops, life);
-	ok = life->fs.session != NULL;
-	if (ok)
-		ok = clear_mountpoint(life->fs.options.mountpoint, why);
-	else
+	log_line = NULL;
+	line[strcspn(line, "\n")] = '\0';
+	if (life->fs.session == NULL)
 		snprintf(why, 1024, "the options were refused: %s", line);
-	if (ok && fuse_session_mount(life->fs.session, life->fs.options.mountpoint) != 0) {
-		ok = false;
+	return life->fs.session != NULL;
+}
+
+static bool mount_session(struct life *life, char why[1024])
+{
+	char line[256] = "";
+	bool ok;
+
+	log_line = line;
+	ok = fuse_session_mount(life->fs.session, life->fs.options.mountpoint) == 0;
+	log_line = NULL;
+	line[strcspn(line, "\n")] = '\0';
+	if (!ok)
 		snprintf(why, 1024, "%s could not be mounted on: %s", life->fs.options.mountpoint,
 			 line[0] != '\0' ? line : strerror(errno));
-	}
-	log_line = NULL;
-	if (why[0] != '\0' && why[strlen(why) - 1] == '\n')
-		why[strlen(why) - 1] = '\0';
 	return ok;
+}
+
+/* Everything up to the loop: what can be refused first, then the store, then the mount. */
+static bool start(struct life *life, char why[1024])
+{
+	const char *dir = life->fs.options.mountpoint;
+	bool dead;
+
+	if (!fs_waits_init(&life->fs.waits)) {
+		snprintf(why, 1024, "no thread could be made");
+		return false;
+	}
+	if (!make_session(life, why) || !check_mountpoint(dir, why))
+		return false;
+	if (is_mounted(dir, &dead) && !dead) {
+		snprintf(why, 1024, "%s is a shardfs mount already", dir);
+		return false;
+	}
+	return open_engine(life, why) && clear_mountpoint(dir, why) && mount_session(life, why);
 }
 
 int fs_mount_run(struct fs_command *command, void (*ready)(void *arg), void *arg, char why[1024])
@@ -382,8 +410,7 @@ int fs_mount_run(struct fs_command *command, void (*ready)(void *arg), void *arg
 	fs_errors_init(&life.fs.errors);
 	/* Before any thread is made, so that all of them leave these to the stopping one. */
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
-	if (fs_waits_init(&life.fs.waits) && check_mountpoint(command->options.mountpoint, why) &&
-	    open_engine(&life, why) && mount_session(&life, why)) {
+	if (start(&life, why)) {
 		status = serve(&life, why) == 0 ? 0 : 1;
 		fuse_session_unmount(life.fs.session);
 	}

@@ -136,6 +136,19 @@ uint64_t fs_nodeid_batch(struct fs_nodes *n, struct core_shard_id id, uint64_t f
 	return e != NULL ? nodeid : 0;
 }
 
+bool fs_node_batch_size(struct fs_nodes *n, const struct core_batch *batch, uint64_t *size)
+{
+	uint64_t nodeid = make(FS_BATCH, batch->serial);
+	struct fs_entry *e;
+
+	pthread_mutex_lock(&n->mu);
+	HASH_FIND(hh, n->entries, &nodeid, sizeof nodeid, e);
+	if (e != NULL)
+		*size = e->batch_size;
+	pthread_mutex_unlock(&n->mu);
+	return e != NULL;
+}
+
 bool fs_node_get(struct fs_nodes *n, uint64_t nodeid, struct fs_node *out)
 {
 	uint64_t kind = nodeid >> KIND_SHIFT;

@@ -112,6 +112,9 @@ uint64_t fs_nodeid_as_of(struct fs_nodes *n, struct core_shard_id id, uint64_t f
 uint64_t fs_nodeid_batch(struct fs_nodes *n, struct core_shard_id id, uint64_t first_seqno,
 			 struct core_batch *batch, uint64_t size);
 
+/* The size of a batch's text if the kernel knows the batch; false: it does not. */
+bool fs_node_batch_size(struct fs_nodes *n, const struct core_batch *batch, uint64_t *size);
+
 /* What nodeid stands for; false: nothing (any more). */
 bool fs_node_get(struct fs_nodes *n, uint64_t nodeid, struct fs_node *out);
 void fs_node_fini(struct fs_node *node);

@@ -60,7 +60,8 @@ static enum kv_rc look_batch(struct fs *fs, const struct fs_node *dir, const cha
 	if (rc != KV_OK)
 		return rc;
 	rc = core_shard_batch(shard, lower, upper, &batch, err);
-	if (rc == KV_OK)
+	/* What the description does not tell takes reading the batch; once is enough. */
+	if (rc == KV_OK && !fs_node_batch_size(&fs->nodes, batch, &size))
 		rc = core_scan_size(core_shard_home(shard), batch, &size, err);
 	if (rc == KV_OK)
 		*nodeid = fs_nodeid_batch(&fs->nodes, dir->shard, dir->first_seqno, batch, size);
@@ -210,13 +211,28 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 {
 	struct fs *fs = fs_of(req);
 	struct fs_node node;
+	struct stat st;
+	struct kv_err err;
+	double timeout;
+	enum kv_rc rc;
 
 	(void)fi;
 	if (!fs_node_get(&fs->nodes, ino, &node)) {
 		fuse_reply_err(req, ENOENT);
 		return;
 	}
-	reply_attr(fs, req, &node);
+	rc = fs_attr(fs, &node, &st, &timeout, &err);
+	/* Open readers read to their end; most of them ask for the size first. By path nobody comes here: the
+	 * lookup before has failed. */
+	if (rc == KV_NO_SHARD && node.kind > FS_SHARD) {
+		fs_attr_removed(&node, &st);
+		timeout = 0;
+		rc = KV_OK;
+	}
+	if (rc != KV_OK)
+		fs_reply_rc(req, rc);
+	else
+		fuse_reply_attr(req, &st, timeout);
 	fs_node_fini(&node);
 }
 

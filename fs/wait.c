@@ -34,10 +34,32 @@ bool fs_waits_init(struct fs_waits *w)
 	return w->worker != NULL;
 }
 
+void fs_waits_stop(struct fs_waits *w)
+{
+	pthread_mutex_lock(&w->mu);
+	w->stopped = true;
+	pthread_mutex_unlock(&w->mu);
+	core_worker_stop(w->worker);
+	w->worker = NULL;
+}
+
 void fs_waits_fini(struct fs_waits *w)
 {
-	core_worker_stop(w->worker);
 	pthread_mutex_destroy(&w->mu);
+}
+
+/* Have the worker answer p, or do it here if there is none any more. */
+static void hand_on(struct fs_waits *w, struct core_job *job)
+{
+	bool stopped;
+
+	pthread_mutex_lock(&w->mu);
+	stopped = w->stopped;
+	if (!stopped)
+		core_worker_queue(w->worker, job);
+	pthread_mutex_unlock(&w->mu);
+	if (stopped)
+		job->run(job, true);
 }
 
 /* Take p off the list; false: it is not there (any more). p is only compared, so it may be gone. */
@@ -87,7 +109,7 @@ static void woken(struct core_waiter *waiter)
 	pthread_mutex_lock(&p->waits->mu);
 	take_off_locked(p->waits, p);
 	pthread_mutex_unlock(&p->waits->mu);
-	core_worker_queue(p->waits->worker, &p->job);
+	hand_on(p->waits, &p->job);
 }
 
 static void interrupted(fuse_req_t req, void *data)
@@ -97,7 +119,7 @@ static void interrupted(fuse_req_t req, void *data)
 	bool mine = false;
 
 	pthread_mutex_lock(&w->mu);
-	if (on_list_locked(w, p)) {
+	if (on_list_locked(w, p) && p->req == req) { /* not another one in the place of one that was answered */
 		mine = p->armed && core_shard_unwait(p->shard, &p->waiter);
 		if (mine)
 			take_off_locked(w, p);
@@ -145,7 +167,7 @@ void fs_wait_read(struct fs_waits *w, fuse_req_t req, struct core_shard *shard, 
 	if (errnum != 0)
 		answer(p, errnum);
 	else /* it has passed meanwhile */
-		core_worker_queue(w->worker, &p->job);
+		hand_on(w, &p->job);
 }
 
 void fs_waits_close(struct fs_waits *w)

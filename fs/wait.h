@@ -25,6 +25,7 @@ struct fs_waits {
 	pthread_mutex_t mu; /* parked, closed */
 	struct fs_parked *parked;
 	bool closed;
+	bool stopped; /* the worker has ended; who is woken now is answered where that happens */
 	struct core_worker *worker;
 };
 
@@ -45,6 +46,9 @@ void fs_wait_read(struct fs_waits *w, fuse_req_t req, struct core_shard *shard, 
 
 /* Answer all that wait, and those who come: ESHUTDOWN. */
 void fs_waits_close(struct fs_waits *w);
+
+/* Then, when no commit is in flight that could wake anybody: answer those who were woken too, ESHUTDOWN. */
+void fs_waits_stop(struct fs_waits *w);
 void fs_waits_fini(struct fs_waits *w);
 
 /* The one poll that an open file may have going. {0} to begin with. */

@@ -149,7 +149,7 @@ enum kv_rc kv_consensus_compare_and_set(struct kv_consensus *c, const char *key,
 {
 	assert(c && kv_key_valid(key) && seqno > expected);
 	assert((data || !len) && len <= KV_VALUE_MAX);
-	assert(sync == KV_SYNC || sync == KV_RIDE);
+	assert(sync == KV_SYNC || sync == KV_RIDE || sync == KV_RELEASE);
 	return checked(COMPARE_AND_SET,
 		       c->ops->compare_and_set(c, key, expected, seqno, data, len, sync, err), err);
 }

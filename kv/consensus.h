@@ -57,6 +57,7 @@ struct kv_keys {
 enum kv_sync {
 	KV_SYNC, /* on stable storage when the call returns */
 	KV_RIDE, /* ordered before every later commit of this process, durable with the next KV_SYNC one */
+	KV_RELEASE, /* as KV_SYNC, for what lets space be given back: it may use what a store keeps in reserve */
 };
 
 /*

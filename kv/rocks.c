@@ -473,7 +473,7 @@ enum kv_rc rocks_write_and_leave(struct kv_rocks *r, rocksdb_writebatch_t *batch
 	char *text = NULL;
 
 	assert(!r->read_only);
-	rocksdb_write(r->db, sync == KV_SYNC ? r->write_sync : r->write_ride, batch, &text);
+	rocksdb_write(r->db, sync == KV_RIDE ? r->write_ride : r->write_sync, batch, &text);
 	if (text)
 		atomic_store(&r->suspect, true); /* before anyone else can enter: invariant 3 */
 	rocks_leave(r);

@@ -215,7 +215,7 @@ static enum kv_rc commit_locked(struct kv_rocks *r, const char *key, uint64_t ex
 	rc = rocks_read_head(r, r->read, &head, &found, err);
 	if (rc == KV_OK && found != expected)
 		rc = mismatch(err, key, found, expected);
-	if (rc == KV_OK)
+	if (rc == KV_OK && sync != KV_RELEASE)
 		rc = rocks_may_grow(r, len + bytes_of(blobs, count), err);
 	if (rc != KV_OK) {
 		rocks_leave(r);

@@ -49,7 +49,7 @@ enum kv_rc kv_store_commit(struct kv_store *s, const char *key, uint64_t expecte
 	assert(s && kv_key_valid(key) && seqno > expected);
 	assert((data || !len) && len <= KV_VALUE_MAX);
 	assert(blobs || !count);
-	assert(sync == KV_SYNC || sync == KV_RIDE);
+	assert(sync == KV_SYNC || sync == KV_RIDE || sync == KV_RELEASE);
 	for (size_t i = 0; i < count; i++) {
 		assert(kv_blob_key_valid(blobs[i].key));
 		assert((blobs[i].data || !blobs[i].len) && blobs[i].len <= KV_VALUE_MAX);

@@ -119,7 +119,7 @@ static int cat(struct core_engine *e, const char *name, const char *time)
 
 	if (!core_uuid_parse('s', name, strlen(name), &id.u) ||
 	    (time != NULL && !core_u64_parse(time, strlen(time), &as_of.time))) {
-		fputs(usage, stderr);
+		fprintf(stderr, "shardctl: SHARD is s and a lower-case uuid, TIME a number\n");
 		return 2;
 	}
 	if (core_shard_open(e, id, &shard, &err) != KV_OK)
@@ -184,7 +184,7 @@ static int check_one(struct core_shard *shard, const char *name, void *arg)
 			checked->parts++;
 			checked->rows += part->rows;
 			if (check_part(core_shard_home(shard), part, &err) != KV_OK) {
-				fprintf(stderr, "shardctl: shard %s: %s\n", name, err.msg);
+				fprintf(stderr, "shardctl: %s\n", err.msg);
 				status = 1;
 			}
 		}
@@ -198,7 +198,8 @@ static int fsck(struct core_engine *e)
 	struct checked checked = {0};
 	int status = for_each_shard(e, check_one, &checked);
 
-	printf("%s: %" PRIu64 " shards, %" PRIu64 " parts, %" PRIu64 " updates\n", status == 0 ? "clean" : "DAMAGED",
+	printf("%s: %" PRIu64 " shards, %" PRIu64 " parts, %" PRIu64 " updates\n",
+	       status == 0 ? "clean" : "damage was found in what was read",
 	       checked.shards, checked.parts, checked.rows);
 	return status;
 }

@@ -153,6 +153,40 @@ START_TEST(a_second_life_s_removal_leaves_what_readers_of_the_first_need)
 }
 END_TEST
 
+START_TEST(a_removal_cut_short_at_any_call_goes_on_at_the_next_start)
+{
+	bool fired = true;
+
+	for (unsigned nth = 1; fired; nth++) {
+		struct rig rig = rig_new(DISK_SOLE);
+		struct core_shard *s = NULL;
+		struct kv_err err;
+		enum kv_rc rc;
+
+		fill(rig.shard);
+		finish(rig.shard);
+		kv_faults_arm(rig.disk->faults, nth, KV_FAULT_BEFORE, true);
+		rc = core_shard_remove(rig.shard, &err);
+		core_shard_close(rig.shard);
+		rig.shard = NULL;
+		fired = kv_faults_fired(rig.disk->faults);
+		rig_crash(&rig);
+		disk_heal(rig.disk);
+		rig.engine = disk_open(rig.disk);
+		/* Nobody looks at the shard: what is left is all of it, or nothing at all. */
+		if (rc != KV_OK) {
+			ck_ok(core_shard_open(rig.engine, rig.id, &s, &err), err);
+			core_shard_close(s);
+			ck_assert_uint_eq(disk_key_count(rig.disk), 1);
+		} else {
+			ck_assert_uint_eq(disk_blob_count(rig.disk), 0);
+			ck_assert_uint_eq(disk_key_count(rig.disk), 0);
+		}
+		rig_free(&rig);
+	}
+}
+END_TEST
+
 START_TEST(a_removal_cut_short_at_any_call_goes_on_when_it_is_looked_at)
 {
 	for (unsigned kind = 0; kind < KINDS; kind++) {
@@ -186,6 +220,10 @@ START_TEST(a_removal_cut_short_at_any_call_goes_on_when_it_is_looked_at)
 				core_shard_close(s);
 			}
 			ck_assert_uint_eq(disk_blob_count(rig.disk), 0);
+			if (disk_key_count(rig.disk) != 0) { /* the mark: the next start takes it away */
+				rig_crash(&rig);
+				rig.engine = disk_open(rig.disk);
+			}
 			ck_assert_uint_eq(disk_key_count(rig.disk), 0);
 			ck_ok(core_shard_create(rig.engine, rig.id, any_owner, &err), err);
 			rig_free(&rig);
@@ -379,6 +417,7 @@ Suite *life_suite(void)
 	tcase_add_test(t, a_reader_reads_to_its_end_after_the_removal_and_then_all_is_gone);
 	tcase_add_test(t, a_shard_made_anew_while_the_old_one_is_read_is_another_one);
 	tcase_add_test(t, a_second_life_s_removal_leaves_what_readers_of_the_first_need);
+	tcase_add_test(t, a_removal_cut_short_at_any_call_goes_on_at_the_next_start);
 	tcase_add_loop_test(t, a_removal_cut_short_at_any_call_goes_on_when_it_is_looked_at, 0, 2);
 	tcase_add_loop_test(t, a_creation_is_whole_or_absent_whichever_call_fails, 0, 2);
 	tcase_add_test(t, a_shard_can_be_made_once);

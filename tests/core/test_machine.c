@@ -115,7 +115,7 @@ static void rows_of_34_mib(struct core_shard *s, enum kv_rc *rc, struct kv_err *
 		*rc = core_txn_add(t, &row, err);
 	}
 	if (*rc == KV_OK)
-		*rc = core_txn_commit(t, NULL, &r, err);
+		*rc = core_txn_commit(t, &r, err);
 	core_txn_free(t);
 	free(val);
 }

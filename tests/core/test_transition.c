@@ -288,7 +288,9 @@ START_TEST(a_staged_name_nobody_made_is_unknown_after_tokens_and_before_the_uppe
 	struct kv_err err;
 
 	ck_ok(core_txn_begin(rig.shard, &ask, &t, &err), err);
-	ck_assert_int_eq(core_txn_commit(t, "mine", &r, &err), KV_NO_BATCH);
+	ck_ok(core_txn_add_staged(t, "mine", &err), err);
+	ck_assert_int_eq(core_txn_add_staged(t, "mine", &err), KV_BAD_SYNTAX);
+	ck_assert_int_eq(core_txn_commit(t, &r, &err), KV_NO_BATCH);
 	ck_assert_str_eq(err.detail, "batch=mine");
 	core_txn_free(t);
 	rig_free(&rig);

@@ -363,7 +363,7 @@ enum kv_rc append(struct core_shard *s, const char *options, const char *rows, s
 	for (size_t i = 0; i < m.count && rc == KV_OK; i++)
 		rc = core_txn_add(t, &(struct core_row){.update = m.u[i], .star = m.star[i]}, err);
 	if (rc == KV_OK)
-		rc = core_txn_commit(t, NULL, r, err);
+		rc = core_txn_commit(t, r, err);
 	core_txn_free(t);
 	model_free(&m);
 	return rc;
