@@ -55,6 +55,7 @@ enum kv_rc core_engine_open(struct kv_store *store, const struct core_engine_con
 		e->config = *config;
 	pthread_mutex_init(&e->make_mu, NULL);
 	pthread_mutex_init(&e->mu, NULL);
+	pthread_mutex_init(&e->names_mu, NULL);
 	e->worker = core_worker_start();
 	if (e->worker == NULL) {
 		core_engine_close(e);
@@ -91,7 +92,9 @@ void core_engine_close(struct core_engine *e)
 		HASH_DEL(e->shards, s);
 		shard_free(s);
 	}
+	core_names_forget(e);
 	kv_store_close(e->store);
+	pthread_mutex_destroy(&e->names_mu);
 	pthread_mutex_destroy(&e->mu);
 	pthread_mutex_destroy(&e->make_mu);
 	free(e);

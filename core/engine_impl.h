@@ -33,6 +33,10 @@ struct core_engine {
 	struct core_shard *shards; /* by id; only those that may be used */
 	struct core_shard *dying;  /* removed ones that somebody still reads */
 
+	pthread_mutex_t names_mu; /* the two below, and refs of each document */
+	struct core_names_doc *names; /* as decoded last, or NULL */
+	uint64_t names_changes;
+
 	struct kv_store *store;
 	struct kv_store_traits traits;
 	struct core_instance_id instance;
@@ -69,6 +73,9 @@ struct core_shard {
 	struct core_engine *engine;
 	struct core_home home; /* home.shard is its id */
 };
+
+/* names.c: the document was changed. Also to let it go at the end. */
+void core_names_forget(struct core_engine *e);
 
 uint64_t core_now_us(const struct core_engine *e);
 void core_notice(const struct core_engine *e, const char *fmt, ...) KV_PRINTF(2, 3);

@@ -1,9 +1,11 @@
 /*
  * names.c - see names.h.
  *
- * Every call reads the document afresh: names are looked up seldom (the kernel
- * keeps what it found), and so every process on a shared store sees the same.
- * Old versions are forgotten after each change.
+ * Reading takes the document as decoded before, where the store has no other
+ * writer and nothing was changed since; otherwise it reads it afresh, so that
+ * every process on a shared store sees the same. A change makes a new document;
+ * who still reads the old one holds it by reference. Old versions are forgotten
+ * after each change.
  */
 #include "core/names.h"
 
@@ -17,20 +19,23 @@
 enum { NAMES_SEED = 0x6e616d65 };
 
 /* The document in memory. */
-struct doc {
+struct core_names_doc {
+	unsigned refs; /* under core_engine.names_mu once it is shared */
 	uint64_t version; /* KV_NO_VERSION: there is none yet */
 	uint64_t next_id;
 	struct core_name *names; /* ascending */
 	size_t count;
+	const struct core_name **by_id; /* ascending by id; made when it is shared */
 };
 
-static void doc_fini(struct doc *doc)
+static void doc_fini(struct core_names_doc *doc)
 {
 	free(doc->names);
-	*doc = (struct doc){0};
+	free(doc->by_id);
+	*doc = (struct core_names_doc){0};
 }
 
-static bool doc_fill(struct doc *doc, const Pb__Names *pb)
+static bool doc_fill(struct core_names_doc *doc, const Pb__Names *pb)
 {
 	doc->next_id = pb->next_id;
 	doc->names = calloc(pb->n_names + 2, sizeof *doc->names); /* room for one more */
@@ -52,7 +57,7 @@ static bool doc_fill(struct doc *doc, const Pb__Names *pb)
 	return true;
 }
 
-static enum kv_rc doc_read(struct core_engine *e, struct doc *doc, struct kv_err *err)
+static enum kv_rc doc_read(struct core_engine *e, struct core_names_doc *doc, struct kv_err *err)
 {
 	struct kv_version head;
 	const uint8_t *payload;
@@ -60,7 +65,7 @@ static enum kv_rc doc_read(struct core_engine *e, struct doc *doc, struct kv_err
 	enum kv_rc rc = kv_consensus_head(kv_store_consensus(e->store), NAMES_KEY, &head, err);
 	Pb__Names *pb = NULL;
 
-	*doc = (struct doc){.next_id = 1};
+	*doc = (struct core_names_doc){.next_id = 1};
 	if (rc == KV_NOTFOUND) {
 		doc->names = calloc(2, sizeof *doc->names);
 		return doc->names != NULL ? KV_OK : kv_fail_rc(err, KV_NOMEM);
@@ -83,7 +88,7 @@ static enum kv_rc doc_read(struct core_engine *e, struct doc *doc, struct kv_err
 	return KV_OK;
 }
 
-static enum kv_rc doc_pack(const struct doc *doc, struct core_buf *out, struct kv_err *err)
+static enum kv_rc doc_pack(const struct core_names_doc *doc, struct core_buf *out, struct kv_err *err)
 {
 	Pb__Names pb = PB__NAMES__INIT;
 	Pb__Name *all = calloc(doc->count + 1, sizeof *all);
@@ -121,7 +126,7 @@ out:
 }
 
 /* Where name is, or where it would go. */
-static size_t place(const struct doc *doc, const char *name, bool *found)
+static size_t place(const struct core_names_doc *doc, const char *name, bool *found)
 {
 	size_t lo = 0, hi = doc->count;
 
@@ -137,7 +142,7 @@ static size_t place(const struct doc *doc, const char *name, bool *found)
 	return lo;
 }
 
-static void insert(struct doc *doc, const struct core_name *name)
+static void insert(struct core_names_doc *doc, const struct core_name *name)
 {
 	bool found;
 	size_t at = place(doc, name->name, &found);
@@ -147,7 +152,7 @@ static void insert(struct doc *doc, const struct core_name *name)
 	doc->count++;
 }
 
-static void take_out(struct doc *doc, size_t at)
+static void take_out(struct core_names_doc *doc, size_t at)
 {
 	doc->count--;
 	memmove(&doc->names[at], &doc->names[at + 1], (doc->count - at) * sizeof *doc->names);
@@ -156,7 +161,7 @@ static void take_out(struct doc *doc, size_t at)
 /* --- changing -------------------------------------------------------------------------------------- */
 
 struct edit {
-	enum kv_rc (*run)(struct edit *edit, struct doc *doc, struct kv_err *err);
+	enum kv_rc (*run)(struct edit *edit, struct core_names_doc *doc, struct kv_err *err);
 	struct core_name *name; /* add */
 	const char *from;       /* remove, rename */
 	const char *to;
@@ -174,7 +179,7 @@ static enum kv_rc change(struct core_engine *e, struct edit *edit, struct kv_err
 		return kv_fail_rc(err, KV_READONLY);
 	while (rc == KV_MISMATCH) {
 		struct core_buf bytes = {0};
-		struct doc doc;
+		struct core_names_doc doc;
 
 		rc = doc_read(e, &doc, err);
 		if (rc == KV_OK)
@@ -184,6 +189,8 @@ static enum kv_rc change(struct core_engine *e, struct edit *edit, struct kv_err
 		if (rc == KV_OK)
 			rc = kv_consensus_compare_and_set(consensus, NAMES_KEY, doc.version, doc.version + 1, bytes.data,
 							  bytes.len, KV_SYNC, err);
+		if (rc != KV_MISMATCH)
+			core_names_forget(e); /* also when nobody knows whether it changed */
 		/* Old versions serve nobody; failing to forget them now is made up for by the next change. */
 		if (rc == KV_OK && kv_consensus_truncate(consensus, NAMES_KEY, doc.version + 1, NULL, NULL) != KV_OK)
 			core_notice(e, "old versions of the names were not forgotten yet");
@@ -193,7 +200,7 @@ static enum kv_rc change(struct core_engine *e, struct edit *edit, struct kv_err
 	return rc;
 }
 
-static enum kv_rc run_add(struct edit *edit, struct doc *doc, struct kv_err *err)
+static enum kv_rc run_add(struct edit *edit, struct core_names_doc *doc, struct kv_err *err)
 {
 	bool found;
 
@@ -215,7 +222,7 @@ enum kv_rc core_name_add(struct core_engine *e, struct core_name *name, struct k
 	return change(e, &edit, err);
 }
 
-static enum kv_rc run_remove(struct edit *edit, struct doc *doc, struct kv_err *err)
+static enum kv_rc run_remove(struct edit *edit, struct core_names_doc *doc, struct kv_err *err)
 {
 	bool found;
 	size_t at = place(doc, edit->from, &found);
@@ -233,7 +240,7 @@ enum kv_rc core_name_remove(struct core_engine *e, const char *name, struct kv_e
 	return change(e, &edit, err);
 }
 
-static enum kv_rc run_rename(struct edit *edit, struct doc *doc, struct kv_err *err)
+static enum kv_rc run_rename(struct edit *edit, struct core_names_doc *doc, struct kv_err *err)
 {
 	bool found, to_found;
 	size_t at = place(doc, edit->from, &found), to_at = place(doc, edit->to, &to_found);
@@ -272,41 +279,124 @@ enum kv_rc core_name_rename(struct core_engine *e, const char *from, const char 
 
 /* --- reading --------------------------------------------------------------------------------------- */
 
+static int cmp_id(const void *a, const void *b)
+{
+	const struct core_name *const *x = a, *const *y = b;
+
+	return (*x)->id < (*y)->id ? -1 : (*x)->id > (*y)->id;
+}
+
+static void doc_put(struct core_engine *e, struct core_names_doc *doc)
+{
+	bool last;
+
+	pthread_mutex_lock(&e->names_mu);
+	last = --doc->refs == 0;
+	pthread_mutex_unlock(&e->names_mu);
+	if (last) {
+		doc_fini(doc);
+		free(doc);
+	}
+}
+
+void core_names_forget(struct core_engine *e)
+{
+	struct core_names_doc *old;
+
+	pthread_mutex_lock(&e->names_mu);
+	e->names_changes++;
+	old = e->names;
+	e->names = NULL;
+	pthread_mutex_unlock(&e->names_mu);
+	if (old != NULL)
+		doc_put(e, old);
+}
+
+/* A decoded document to share: a reference for the caller. */
+static enum kv_rc doc_new(struct core_engine *e, struct core_names_doc **out, struct kv_err *err)
+{
+	struct core_names_doc *doc = calloc(1, sizeof *doc);
+	enum kv_rc rc = doc != NULL ? doc_read(e, doc, err) : kv_fail_rc(err, KV_NOMEM);
+
+	if (rc != KV_OK) {
+		free(doc);
+		return rc;
+	}
+	doc->refs = 1;
+	doc->by_id = calloc(doc->count + 1, sizeof(const struct core_name *));
+	if (doc->by_id == NULL) {
+		doc_fini(doc);
+		free(doc);
+		return kv_fail_rc(err, KV_NOMEM);
+	}
+	for (size_t i = 0; i < doc->count; i++)
+		doc->by_id[i] = &doc->names[i];
+	qsort(doc->by_id, doc->count, sizeof(const struct core_name *), cmp_id);
+	*out = doc;
+	return KV_OK;
+}
+
+/* The document as it is now, a reference (doc_put). */
+static enum kv_rc doc_get(struct core_engine *e, struct core_names_doc **out, struct kv_err *err)
+{
+	uint64_t changes;
+	enum kv_rc rc;
+
+	pthread_mutex_lock(&e->names_mu);
+	changes = e->names_changes;
+	*out = e->traits.sole_owner ? e->names : NULL;
+	if (*out != NULL)
+		(*out)->refs++;
+	pthread_mutex_unlock(&e->names_mu);
+	if (*out != NULL)
+		return KV_OK;
+	rc = doc_new(e, out, err);
+	if (rc != KV_OK)
+		return rc;
+	pthread_mutex_lock(&e->names_mu);
+	/* Keep it, unless it was changed while we read. */
+	if (e->traits.sole_owner && e->names == NULL && e->names_changes == changes) {
+		e->names = *out;
+		e->names->refs++;
+	}
+	pthread_mutex_unlock(&e->names_mu);
+	return KV_OK;
+}
+
 enum kv_rc core_name_get(struct core_engine *e, const char *name, struct core_name *out, struct kv_err *err)
 {
-	struct doc doc;
-	bool found = false;
-	enum kv_rc rc = doc_read(e, &doc, err);
+	struct core_names_doc *doc;
+	bool found;
+	enum kv_rc rc = doc_get(e, &doc, err);
+	size_t at;
 
 	if (rc != KV_OK)
 		return rc;
-	size_t at = place(&doc, name, &found);
+	at = place(doc, name, &found);
 	if (found)
-		*out = doc.names[at];
-	doc_fini(&doc);
+		*out = doc->names[at];
+	doc_put(e, doc);
 	return found ? KV_OK : kv_fail(err, KV_NOTFOUND, "no name %s", name);
 }
 
 enum kv_rc core_name_get_by_id(struct core_engine *e, uint64_t id, struct core_name *out, struct kv_err *err)
 {
-	struct doc doc;
-	enum kv_rc rc = doc_read(e, &doc, err);
-	size_t at = 0;
+	const struct core_name key = {.id = id}, *wanted = &key, **found;
+	struct core_names_doc *doc;
+	enum kv_rc rc = doc_get(e, &doc, err);
 
 	if (rc != KV_OK)
 		return rc;
-	while (at < doc.count && doc.names[at].id != id)
-		at++;
-	if (at < doc.count)
-		*out = doc.names[at];
-	rc = at < doc.count ? KV_OK : kv_fail_rc(err, KV_NOTFOUND);
-	doc_fini(&doc);
-	return rc;
+	found = bsearch(&wanted, doc->by_id, doc->count, sizeof wanted, cmp_id);
+	if (found != NULL)
+		*out = **found;
+	doc_put(e, doc);
+	return found != NULL ? KV_OK : kv_fail_rc(err, KV_NOTFOUND);
 }
 
 enum kv_rc core_name_list(struct core_engine *e, struct core_name **out, size_t *count, struct kv_err *err)
 {
-	struct doc doc;
+	struct core_names_doc doc;
 	enum kv_rc rc = doc_read(e, &doc, err);
 
 	*out = rc == KV_OK ? doc.names : NULL;

@@ -101,6 +101,7 @@ START_TEST(a_mountpoint_that_is_none_is_refused)
 	snprintf(args, sizeof args, "%s %s/file", w.store, w.dir);
 	want_refused("file", args);
 	free(want_sh("grep -q text %s/file", w.dir));
+	ck_assert_int_ne(access(w.store, F_OK), 0); /* a start that is refused makes no store */
 }
 END_TEST
 
@@ -314,6 +315,20 @@ START_TEST(term_and_int_end_it_with_0_whatever_is_open)
 }
 END_TEST
 
+/* The one who waits for a start may go; the start goes on. */
+START_TEST(a_parent_that_is_killed_does_not_take_the_mount_along)
+{
+	world_start(&w, NULL);
+	/* It waits for the store, which we hold; when its child is there its parent is killed, and we let go. */
+	free(want_sh("mkdir %s/two; $SHARDFS %s %s/two & p=$!;"
+		     "until c=$(pgrep -P $p); do :; done; kill -9 $p; umount %s;"
+		     "i=0; until [ -d %s/two/shard ]; do i=$((i + 1)); [ $i -lt 400 ] || exit 1; sleep 0.05; done;"
+		     "umount %s/two",
+		     w.dir, w.store, w.dir, w.mnt, w.dir, w.dir));
+	w.pid = 0;
+}
+END_TEST
+
 START_TEST(umount_ends_the_process_with_0)
 {
 	world_start(&w, NULL);
@@ -478,6 +493,7 @@ Suite *start_suite(void)
 	tcase_add_test(tc, mount_of_util_linux_works);
 	tcase_add_test(tc, mount_with_the_type_fuse_shardfs_works);
 	tcase_add_test(tc, term_and_int_end_it_with_0_whatever_is_open);
+	tcase_add_test(tc, a_parent_that_is_killed_does_not_take_the_mount_along);
 	tcase_add_test(tc, umount_ends_the_process_with_0);
 	tcase_add_test(tc, after_kill_9_it_starts_again_without_a_manual_step);
 	tcase_add_test(tc, after_kill_9_with_open_files_it_starts_again);

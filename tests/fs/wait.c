@@ -296,6 +296,7 @@ END_TEST
 START_TEST(an_open_snapshot_outlives_its_time_and_its_shard)
 {
 	char buf[64];
+	struct stat st;
 	int fd, fd2;
 
 	want_txn(shard, "begin expected_upper=0 new_upper=5\n1\t1\ta\t\ncommit\n");
@@ -306,6 +307,10 @@ START_TEST(an_open_snapshot_outlives_its_time_and_its_shard)
 	ck_assert_int_eq(read(fd, buf, sizeof buf), 7);
 	ck_assert_int_eq(memcmp(buf, "2\t1\ta\t\n", 7), 0);
 	ck_assert_int_eq(pread(fd2, buf, sizeof buf, 0), 7);
+	ck_works(fstat(fd, &st)); /* cat and most others ask first */
+	ck_assert(S_ISREG(st.st_mode));
+	ck_works(fstat(fd2, &st));
+	ck_assert_int_ne(stat(at(shard, "upper"), &st), 0);
 	close(fd);
 	close(fd2);
 }
