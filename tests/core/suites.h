@@ -13,6 +13,7 @@ Suite *builder_suite(void);
 Suite *merge_suite(void);
 Suite *scan_suite(void);
 Suite *state_suite(void);
+Suite *codec_suite(void);
 Suite *transition_suite(void);
 Suite *machine_suite(void);
 Suite *upkeep_suite(void);

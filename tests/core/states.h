@@ -1,0 +1,20 @@
+/*
+ * states.h - random states and diffs for the tests of state.c and its bytes.
+ */
+#ifndef TESTS_CORE_STATES_H
+#define TESTS_CORE_STATES_H
+
+#include "core/state_codec.h"
+#include "tests/core/world.h"
+
+/* The shard they are of. */
+extern const struct core_shard_id states_shard;
+
+struct core_batch *random_batch(struct rng *r, struct core_frontier lower, struct core_frontier upper);
+struct core_state random_state(struct rng *r, size_t batches);
+void random_diff(struct rng *r, size_t batches, struct core_diff *d);
+struct core_buf state_bytes(const struct core_state *s);
+struct core_buf diff_bytes(const struct core_diff *d);
+void same_bytes(struct core_buf a, struct core_buf b);
+
+#endif
