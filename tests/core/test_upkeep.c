@@ -7,6 +7,41 @@
 #include "tests/core/suites.h"
 #include "tests/core/world.h"
 
+/* --- the cache -------------------------------------------------------------------------------------- */
+
+/* Store calls that opening the shard takes. */
+static unsigned calls_to_open(struct rig *rig, struct core_shard_id id)
+{
+	struct core_shard *s;
+	struct kv_err err;
+
+	kv_faults_arm(rig->disk->faults, 1, KV_FAULT_NONE, false); /* counts */
+	ck_ok(core_shard_open(rig->engine, id, &s, &err), err);
+	core_shard_close(s);
+	return kv_faults_calls(rig->disk->faults);
+}
+
+START_TEST(of_more_shards_than_are_kept_those_used_last_are)
+{
+	enum { COUNT = 4200 }; /* CORE_CACHED_SHARDS and some */
+	struct rig rig = rig_new(DISK_SOLE);
+	struct core_shard_id first = {0}, last = {0};
+	struct kv_err err;
+
+	for (unsigned i = 0; i < COUNT; i++) {
+		last.u = core_uuid_new();
+		first = i == 0 ? last : first;
+		ck_ok(core_shard_create(rig.engine, last, (struct core_owner){0}, &err), err);
+		calls_to_open(&rig, last);
+	}
+	ck_assert_uint_eq(calls_to_open(&rig, last), 0);
+	ck_assert_uint_gt(calls_to_open(&rig, first), 0); /* had to go */
+	ck_assert_uint_eq(calls_to_open(&rig, first), 0); /* and is the one used last now */
+	ck_assert_uint_eq(calls_to_open(&rig, last), 0);
+	rig_free(&rig);
+}
+END_TEST
+
 /* --- folding and rollups --------------------------------------------------------------------------- */
 
 START_TEST(folding_keeps_the_content_at_every_readable_time)
@@ -253,6 +288,7 @@ Suite *upkeep_suite(void)
 	TCase *t = tcase_create("upkeep");
 
 	tcase_set_timeout(t, 120);
+	tcase_add_test(t, of_more_shards_than_are_kept_those_used_last_are);
 	tcase_add_loop_test(t, folding_keeps_the_content_at_every_readable_time, 0, 4);
 	tcase_add_loop_test(t, folding_bounds_what_small_appends_leave_in_the_state, 0, 2);
 	tcase_add_test(t, folding_bounds_inline_bytes_between_large_appends);
