@@ -39,6 +39,9 @@ struct last_row {
 	bool part_has_stars;
 };
 
+/* Up to ALONE builders may fill their target; more share what those would have, down to LEAST each. */
+enum { ALONE = 2, LEAST = 256 << 10 };
+
 struct core_builder {
 	pthread_mutex_t lock; /* waiting .. err */
 	pthread_cond_t changed;
@@ -54,6 +57,7 @@ struct core_builder {
 	const struct core_home *home;
 	struct core_builder_config config;
 	struct core_rows rows;
+	bool is_large; /* counted in the home */
 	uint64_t added;
 	struct core_batch *made;
 	struct last_row last;
@@ -299,6 +303,21 @@ enum kv_rc core_builder_new(const struct core_home *home, struct core_builder_co
 	return KV_OK;
 }
 
+/* Bytes of rows after which this builder ships. */
+static size_t share(struct core_builder *b)
+{
+	_Atomic(unsigned) *large = b->home->large_builders;
+	size_t target = b->config.target_bytes, part;
+	unsigned count;
+
+	if (large == NULL || b->rows.bytes < LEAST)
+		return target;
+	count = b->is_large ? atomic_load(large) : atomic_fetch_add(large, 1) + 1;
+	b->is_large = true;
+	part = count > ALONE ? target / count * ALONE : target;
+	return part > LEAST ? part : LEAST;
+}
+
 enum kv_rc core_builder_add(struct core_builder *b, const struct core_update *u, bool star,
 			    struct kv_err *err)
 {
@@ -314,7 +333,7 @@ enum kv_rc core_builder_add(struct core_builder *b, const struct core_update *u,
 
 		return fail_for_good(b, kv_fail_rc(&own, KV_NOMEM), &own, err);
 	}
-	return b->rows.bytes < b->config.target_bytes ? KV_OK : ship(b, err);
+	return b->rows.bytes < share(b) ? KV_OK : ship(b, err);
 }
 
 uint64_t core_builder_added(const struct core_builder *b)
@@ -359,6 +378,8 @@ void core_builder_free(struct core_builder *b)
 		b->rc = KV_INTERRUPTED; /* what still waits is not worth storing */
 	pthread_mutex_unlock(&b->lock);
 	join_helper(b);
+	if (b->is_large)
+		atomic_fetch_sub(b->home->large_builders, 1);
 	core_batch_delete_blobs(b->home, b->made);
 	core_batch_unref(b->made);
 	core_rows_fini(&b->rows);

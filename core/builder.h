@@ -7,6 +7,9 @@
  * other in order make one run. A batch that is small as a whole stays inline, as
  * one part.
  *
+ * Builders of one engine share memory: each that holds much counts itself in its
+ * home, and the more there are, the smaller the parts that each of them ships.
+ *
  * Threads: a builder belongs to one thread at a time; it may ship from helper
  * threads of its own.
  */

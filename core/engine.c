@@ -136,7 +136,11 @@ static struct core_shard *shard_get(struct core_engine *e, struct core_shard_id 
 		pthread_mutex_init(&s->mu, NULL);
 		s->engine = e;
 		s->home = (struct core_home){
-			.blobs = kv_store_blobs(e->store), .shard = id, .instance = e->instance};
+			.blobs = kv_store_blobs(e->store),
+			.shard = id,
+			.instance = e->instance,
+			.large_builders = &e->large_builders,
+		};
 		HASH_ADD(hh, e->shards, home.shard, sizeof id, s);
 		s->hashed = true;
 	}

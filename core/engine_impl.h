@@ -43,6 +43,7 @@ struct core_engine {
 	struct core_engine_config config;
 	struct core_worker *worker;
 	_Atomic(uint64_t) attempts; /* to commit, to tell them apart */
+	_Atomic(unsigned) large_builders;
 };
 
 struct core_shard {

@@ -21,6 +21,7 @@ struct core_home {
 	struct kv_blobs *blobs;
 	struct core_shard_id shard;
 	struct core_instance_id instance;
+	_Atomic(unsigned) *large_builders; /* how many builders hold much (builder.h); NULL: nobody counts */
 };
 
 /*

@@ -266,6 +266,47 @@ START_TEST(a_batch_of_several_parts_has_none_inline)
 }
 END_TEST
 
+START_TEST(many_large_builders_ship_smaller_parts)
+{
+	enum { BUILDERS = 8, ROWS = 40000 };
+	struct world w = world_new();
+	_Atomic(unsigned) large = 0;
+	struct core_builder *b[BUILDERS];
+	struct kv_err err;
+	uint8_t key[64] = {0};
+	size_t parts[2] = {0};
+
+	w.home.large_builders = &large;
+	for (int round = 0; round < 2; round++) { /* alone, and together */
+		unsigned count = round == 0 ? 1 : BUILDERS;
+
+		for (unsigned i = 0; i < count; i++)
+			b[i] = builder_of(&w, (struct core_builder_config){.target_bytes = 2 << 20});
+		for (unsigned row = 0; row < ROWS; row++) {
+			memcpy(key, &row, sizeof row);
+			for (unsigned i = 0; i < count; i++)
+				ck_ok(core_builder_add(b[i],
+						       &(struct core_update){.key = {key, sizeof key}, .diff = 1},
+						       false, &err),
+				      err);
+		}
+		ck_assert_uint_eq(atomic_load(&large), count);
+		for (unsigned i = 0; i < count; i++) {
+			struct core_batch *batch;
+
+			ck_ok(core_builder_finish(b[i], core_frontier_at(0), core_frontier_at(1), &batch, &err), err);
+			ck_assert_uint_eq(batch->rows, ROWS);
+			parts[round] = batch->part_count;
+			core_batch_unref(batch);
+			core_builder_free(b[i]);
+		}
+		ck_assert_uint_eq(atomic_load(&large), 0);
+	}
+	ck_assert_uint_ge(parts[1], 3 * parts[0]);
+	world_free(&w);
+}
+END_TEST
+
 START_TEST(a_builder_that_is_given_up_leaves_no_blob)
 {
 	struct world w = world_new();
@@ -418,6 +459,7 @@ Suite *builder_suite(void)
 	tcase_add_test(t, sums_that_leave_i64_stay_apart);
 	tcase_add_test(t, a_small_batch_stays_inline_and_flushing_stores_the_same_rows);
 	tcase_add_test(t, a_batch_of_several_parts_has_none_inline);
+	tcase_add_test(t, many_large_builders_ship_smaller_parts);
 	tcase_add_test(t, a_builder_that_is_given_up_leaves_no_blob);
 	tcase_add_test(t, a_builder_is_left_empty_by_finishing);
 	tcase_add_test(t, a_failed_store_call_fails_the_builder_and_leaves_nothing);
