@@ -25,7 +25,7 @@
 
 enum {
 	CORE_TOKENS_MAX = 1024,
-	CORE_ASKED_LEN = 40,
+	CORE_ASKED_LEN = 32,
 	CORE_HOLD_NAME_LEN = 129, /* with its NUL */
 };
 

@@ -21,14 +21,11 @@
 struct core_asked core_append_asked(const struct core_append *a)
 {
 	struct core_asked asked = {{0}};
-	uint8_t flags = (uint8_t)(a->idempotent | a->lower_star << 1 | a->upper_plus << 2 | a->rewrite_star << 3 |
-				  a->has_rewrite << 4 | a->lower.empty << 5 | a->upper.empty << 6);
-
-	asked.b[0] = flags;
+	/* Bounds only: by the contract nothing else tells one append under a token from another. */
+	asked.b[0] = (uint8_t)(a->lower_star | a->upper_plus << 1 | a->lower.empty << 2 | a->upper.empty << 3);
 	memcpy(asked.b + 8, &a->lower.t, 8);
 	memcpy(asked.b + 16, &a->upper.t, 8);
 	memcpy(asked.b + 24, &a->plus, 8);
-	memcpy(asked.b + 32, &a->rewrite_ts, 8);
 	return asked;
 }
 
