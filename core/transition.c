@@ -21,8 +21,9 @@
 struct core_asked core_append_asked(const struct core_append *a)
 {
 	struct core_asked asked = {{0}};
-	/* Bounds only: by the contract nothing else tells one append under a token from another. */
-	asked.b[0] = (uint8_t)(a->lower_star | a->upper_plus << 1 | a->lower.empty << 2 | a->upper.empty << 3);
+	/* The bounds, and which of the two kinds they are: nothing else tells one append under a token from another. */
+	asked.b[0] = (uint8_t)(a->lower_star | a->upper_plus << 1 | a->lower.empty << 2 | a->upper.empty << 3 |
+			       a->idempotent << 4);
 	memcpy(asked.b + 8, &a->lower.t, 8);
 	memcpy(asked.b + 16, &a->upper.t, 8);
 	memcpy(asked.b + 24, &a->plus, 8);

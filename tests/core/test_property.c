@@ -224,7 +224,7 @@ static void shadow_append(struct shadow *m, struct op *op)
 
 	if (!text_is_right(m, op) || !rows_are_right(m, op))
 		return;
-	snprintf(asked, sizeof(asked), "%d%d %s %s %" PRIu64, op->star, op->plus,
+	snprintf(asked, sizeof(asked), "%d%d%d %s %s %" PRIu64, op->idempotent, op->star, op->plus,
 		 op->star ? "" : word(op->lower), op->plus ? "" : word(op->upper), op->plus ? op->n : 0);
 	if (op->has_token && token->used) {
 		if (strcmp(asked, token->asked) == 0 && token->count == op->count)

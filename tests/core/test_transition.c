@@ -134,7 +134,7 @@ static const struct script scripts[] = {
 	  {"expected_upper=0 new_upper=3 token=1", "1 1 a x;2 1 b x;", "TokenReused updates=1", NULL},
 	  {"expected_upper=0 new_upper=4 token=1", "1 1 a x;", "TokenReused updates=1", NULL},
 	  {"expected_upper=4 new_upper=5 token=1", "4 1 a x;", "TokenReused updates=1", NULL},
-	  {"lower=0 upper=3 token=1", "1 1 a x;", "same 0 3 updates=1", NULL},
+	  {"lower=0 upper=3 token=1", "1 1 a x;", "TokenReused updates=1", NULL},
 	  {"expected_upper=* new_upper=3 token=1", "1 1 a x;", "TokenReused updates=1", NULL},
 	  {"expected_upper=4 new_upper=3 token=1", "", "InvalidBounds lower=4 upper=3", NULL}}},
 	{"a token is known before finishing, stars and rewrites are looked at",
