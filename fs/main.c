@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <limits.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -180,6 +181,9 @@ int main(int argc, char **argv)
 		goto out;
 	}
 	openlog("shardfs", LOG_PID, LOG_DAEMON);
+	/* Threads of FUSE take turns: with an arena for each, what one has freed no other can use, and a mount that
+	 * reads much keeps twice the memory it needs. */
+	mallopt(M_ARENA_MAX, 2);
 	signal(SIGPIPE, SIG_IGN); /* a parent or a terminal that has gone is no reason to end a mount */
 	umask(0);
 	status = command.foreground ? run(&command, &here) : start_in_background(&command);
