@@ -1,21 +1,6 @@
 /* append.c - what an append is refused for: errno, verdict, line in errors, and that nothing else changed. */
 #include "tests/fs/world.h"
 
-static struct world w;
-static char *shard;
-
-static void setup(void)
-{
-	world_open(&w);
-	shard = shard_new(&w);
-}
-
-static void teardown(void)
-{
-	free(shard);
-	world_close(&w);
-}
-
 struct refusal {
 	const char *text;
 	int errnum;
@@ -365,9 +350,8 @@ END_TEST
 Suite *append_suite(void)
 {
 	Suite *s = suite_create("append");
-	TCase *tc = world_case(s, "refusals", 120);
+	TCase *tc = shard_case(s, "refusals", 120);
 
-	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, each_refusal_has_its_errno_verdict_and_line_and_leaves_no_trace);
 	tcase_add_test(tc, a_finished_shard_refuses_as_a_mismatch);
 	tcase_add_test(tc, the_last_time_needs_the_empty_upper);

@@ -5,21 +5,6 @@
 #include <sys/mman.h>
 #include <sys/sendfile.h>
 
-static struct world w;
-static char *shard;
-
-static void setup(void)
-{
-	world_open(&w);
-	shard = shard_new(&w);
-}
-
-static void teardown(void)
-{
-	free(shard);
-	world_close(&w);
-}
-
 static const char *batch(const char *name)
 {
 	return at(at(shard, "batches"), name);
@@ -248,9 +233,8 @@ END_TEST
 Suite *batches_suite(void)
 {
 	Suite *s = suite_create("batches");
-	TCase *tc = world_case(s, "batches", 120);
+	TCase *tc = shard_case(s, "batches", 120);
 
-	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, names_tell_bounds_and_sizes_are_true);
 	tcase_add_test(tc, empty_neighbours_are_fused);
 	tcase_add_test(tc, every_way_of_reading_gives_the_same_bytes);

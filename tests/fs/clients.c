@@ -4,9 +4,6 @@
  */
 #include "tests/fs/world.h"
 
-static struct world w;
-static char *shard;
-
 static void setup(void)
 {
 	world_open(&w);

@@ -5,21 +5,6 @@
 #include <sys/mman.h>
 #include <sys/sendfile.h>
 
-static struct world w;
-static char *shard;
-
-static void setup(void)
-{
-	world_open(&w);
-	shard = shard_new(&w);
-}
-
-static void teardown(void)
-{
-	free(shard);
-	world_close(&w);
-}
-
 static void want_size(const char *name, off_t size)
 {
 	struct stat st;
@@ -381,9 +366,8 @@ END_TEST
 Suite *files_suite(void)
 {
 	Suite *s = suite_create("files");
-	TCase *tc = world_case(s, "files", 120);
+	TCase *tc = shard_case(s, "files", 120);
 
-	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, upper_and_since_have_true_sizes);
 	tcase_add_test(tc, reading_upper_at_0_again_refreshes_it);
 	tcase_add_test(tc, since_takes_one_line_a_write);

@@ -4,7 +4,6 @@
 #include <dirent.h>
 #include <sys/syscall.h>
 
-static struct world w;
 static char *a, *b;
 
 static void setup(void)

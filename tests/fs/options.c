@@ -1,21 +1,6 @@
 /* options.c - what begin takes: tokens, since=, rewrite_ts, `*`, +n; appends that are cut or nothing to do. */
 #include "tests/fs/world.h"
 
-static struct world w;
-static char *shard;
-
-static void setup(void)
-{
-	world_open(&w);
-	shard = shard_new(&w);
-}
-
-static void teardown(void)
-{
-	free(shard);
-	world_close(&w);
-}
-
 #define TOKEN_A "token=iaaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"
 #define TOKEN_B "token=ibbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb"
 
@@ -247,9 +232,8 @@ END_TEST
 Suite *options_suite(void)
 {
 	Suite *s = suite_create("options");
-	TCase *tc = world_case(s, "options", 120);
+	TCase *tc = shard_case(s, "options", 120);
 
-	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, a_token_is_done_once);
 	tcase_add_test(tc, a_token_makes_blind_appends_safe_to_repeat);
 	tcase_add_test(tc, a_refused_append_records_no_token);

@@ -4,21 +4,6 @@
 #include <signal.h>
 #include <sys/wait.h>
 
-static struct world w;
-static char *shard;
-
-static void setup(void)
-{
-	world_open(&w);
-	shard = shard_new(&w);
-}
-
-static void teardown(void)
-{
-	free(shard);
-	world_close(&w);
-}
-
 static const char good[] = "begin expected_upper=* new_upper=+1\n*\t1\tk\tv\ncommit\n";
 
 static const struct {
@@ -318,9 +303,8 @@ END_TEST
 Suite *spent_suite(void)
 {
 	Suite *s = suite_create("spent and abandoned");
-	TCase *tc = world_case(s, "spent", 120);
+	TCase *tc = shard_case(s, "spent", 120);
 
-	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_loop_test(tc, after_a_failure_every_write_gets_its_errno_until_ftruncate_0, 0, FAILURES);
 	tcase_add_test(tc, it_stays_spent_even_when_it_would_work_now);
 	tcase_add_test(tc, a_failure_hidden_by_a_short_count_spends);

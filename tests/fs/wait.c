@@ -8,21 +8,6 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-static struct world w;
-static char *shard;
-
-static void setup(void)
-{
-	world_open(&w);
-	shard = shard_new(&w);
-}
-
-static void teardown(void)
-{
-	free(shard);
-	world_close(&w);
-}
-
 static const char *as_of(unsigned long long time)
 {
 	char name[40];
@@ -319,9 +304,8 @@ END_TEST
 Suite *wait_suite(void)
 {
 	Suite *s = suite_create("waiting");
-	TCase *tc = world_case(s, "waiting", 120);
+	TCase *tc = shard_case(s, "waiting", 120);
 
-	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, as_of_waits_for_its_time);
 	tcase_add_test(tc, stat_and_open_of_an_as_of_to_come_do_not_wait);
 	tcase_add_test(tc, a_signal_ends_a_waiting_read);
