@@ -1,5 +1,5 @@
 /* append.c - what an append is refused for: errno, verdict, line in errors, and that nothing else changed. */
-#include "tests/fs/world.h"
+#include "tests/fs/fixture.h"
 
 struct refusal {
 	const char *text;

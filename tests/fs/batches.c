@@ -1,5 +1,5 @@
 /* batches.c - committed batches as files. */
-#include "tests/fs/world.h"
+#include "tests/fs/fixture.h"
 
 #include <dirent.h>
 #include <sys/mman.h>

@@ -2,7 +2,7 @@
  * clients.c - the programs people write with: the exit status tells the truth, and what was refused is not applied
  * by a client that writes the same bytes again unasked.
  */
-#include "tests/fs/world.h"
+#include "tests/fs/fixture.h"
 
 static void setup(void)
 {

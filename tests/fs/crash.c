@@ -32,6 +32,7 @@ struct writer {
 	pid_t pid;
 };
 
+static struct world w;
 static struct shared *shared;
 static struct writer writers[WRITERS];
 
@@ -172,17 +173,17 @@ static void count_rows(const char *text, const struct writer *wr, unsigned *rows
 }
 
 /* The writers may go on meanwhile: logs are read first and again after, so a number is judged by what is known. */
-static void check_shard(const char *path, bool at_rest)
+static void check_shard(const char *shard, bool at_rest)
 {
 	char *fates[WRITERS] = {NULL}, *upper, *text;
 	unsigned counts[WRITERS] = {0}, *rows = calloc(NUMBERS_MAX, sizeof *rows);
 	uint64_t present = 0;
 
 	for (int i = 0; i < WRITERS; i++)
-		if (strcmp(writers[i].shard, path) == 0)
+		if (strcmp(writers[i].shard, shard) == 0)
 			fates[i] = read_log(&writers[i], &counts[i]);
-	text = slurp(at(path, "snapshot"));
-	upper = slurp(at(path, "upper"));
+	text = slurp(at(shard, "snapshot"));
+	upper = slurp(at(shard, "upper"));
 	for (int i = 0; i < WRITERS; i++) {
 		const struct writer *wr = &writers[i];
 
@@ -287,7 +288,7 @@ START_TEST(a_start_that_is_killed_half_way_harms_nothing)
 	struct rng r = rng_new(401);
 
 	world_open(&w);
-	shard = shard_new(&w);
+	char *shard = shard_new(&w);
 
 	want_txn(shard, "begin expected_upper=0 new_upper=1\n0\t1\ta\tb\ncommit\n");
 	world_kill(&w);

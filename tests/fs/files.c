@@ -1,5 +1,5 @@
 /* files.c - upper, since, snapshot, state, README: what they say and how they are read. */
-#include "tests/fs/world.h"
+#include "tests/fs/fixture.h"
 
 #include <inttypes.h>
 #include <sys/mman.h>

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <sys/syscall.h>
 
+static struct world w;
 static char *a, *b;
 
 static void setup(void)

@@ -1,5 +1,5 @@
 /* options.c - what begin takes: tokens, since=, rewrite_ts, `*`, +n; appends that are cut or nothing to do. */
-#include "tests/fs/world.h"
+#include "tests/fs/fixture.h"
 
 #define TOKEN_A "token=iaaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"
 #define TOKEN_B "token=ibbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb"

@@ -8,6 +8,9 @@
 
 enum { ALICE = 4001, BOB = 4002, GROUP = 4002 };
 
+static struct world w;
+static char *shard;
+
 static void setup(void)
 {
 	world_new(&w);

@@ -1,5 +1,5 @@
 /* spent.c - descriptors after a failure, abandoned transactions, and how verdicts are read. */
-#include "tests/fs/world.h"
+#include "tests/fs/fixture.h"
 
 #include <signal.h>
 #include <sys/wait.h>

@@ -9,6 +9,8 @@
 #include <sys/uio.h>
 #include <sys/wait.h>
 
+static struct world w;
+
 static void setup(void)
 {
 	world_open(&w);

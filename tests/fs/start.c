@@ -8,6 +8,8 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+static struct world w;
+
 static void setup(void)
 {
 	world_new(&w);

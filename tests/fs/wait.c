@@ -1,5 +1,5 @@
 /* wait.c - reads that wait: as_of of a time to come, signals, O_NONBLOCK, poll and epoll. */
-#include "tests/fs/world.h"
+#include "tests/fs/fixture.h"
 
 #include <poll.h>
 #include <pthread.h>

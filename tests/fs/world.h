@@ -54,12 +54,6 @@ void world_sweep(void);
 /* A case named name, with that fixture and a time limit. */
 TCase *world_case(Suite *s, const char *name, double seconds);
 
-/* What most tests have: a mount, and in it a shard (its path). */
-extern struct world w;
-extern char *shard;
-/* A case with that fixture. */
-TCase *shard_case(Suite *s, const char *name, double seconds);
-
 /* --- programs -------------------------------------------------------------------------------------- */
 
 /* Run a line of sh; its exit status. *out: what it printed to both, given. out may be NULL. */
