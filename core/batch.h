@@ -31,7 +31,8 @@ struct core_part {
 	struct core_instance_id instance; /* who wrote it */
 	uint64_t size;                    /* bytes of the blob, or of inline_data */
 	uint8_t *inline_data;             /* owned; NULL: hollow */
-	bool loose; /* inline_data are the bytes of a blob that is to be stored with the commit; then it is hollow */
+	bool loose; /* inline_data are the bytes of a blob that is to be stored with the commit; then it is
+		       hollow */
 	uint64_t rows;
 	uint64_t stars;       /* rows whose time was `*`; stored at time 0, lifted by rewrite_ts */
 	uint64_t text_base;   /* bytes of all rows' text without the digits of their times */
@@ -51,9 +52,9 @@ struct core_batch {
 	struct core_frontier since; /* how far times were advanced */
 	struct core_part *parts;    /* owned, run after run */
 	size_t part_count;
-	uint32_t *run_starts; /* owned: index of the first part of each run; run_starts[0] == 0 */
-	size_t run_count;     /* 0 iff there are no parts */
-	uint64_t rows;        /* sum over the parts, hidden ones too */
+	uint32_t *run_starts;  /* owned: index of the first part of each run; run_starts[0] == 0 */
+	size_t run_count;      /* 0 iff there are no parts */
+	uint64_t rows;         /* sum over the parts, hidden ones too */
 	uint64_t committed_ms; /* when it was committed, ms since 1970; 0: not yet */
 };
 
@@ -72,8 +73,7 @@ bool core_batch_push(struct core_batch *b, struct core_part *part, bool new_run)
 void core_part_fini(struct core_part *part);
 
 /* Whether [lower, upper) can hide rows of the part. */
-bool core_part_may_hide(const struct core_part *part, struct core_frontier lower,
-			struct core_frontier upper);
+bool core_part_may_hide(const struct core_part *part, struct core_frontier lower, struct core_frontier upper);
 
 /* Whether [lower, upper) hides every row of the part. */
 bool core_part_hidden(const struct core_part *part, struct core_frontier lower, struct core_frontier upper);
@@ -82,8 +82,8 @@ bool core_part_hidden(const struct core_part *part, struct core_frontier lower, 
  * Bytes of the part's visible rows as text. False: only reading it would tell (bounds that hide some rows, or
  * a rewrite that lifts some times but not all of them).
  */
-bool core_part_text_len(const struct core_part *part, struct core_frontier lower,
-			struct core_frontier upper, uint64_t *len);
+bool core_part_text_len(const struct core_part *part, struct core_frontier lower, struct core_frontier upper,
+			uint64_t *len);
 
 /* Bytes of inline data in all parts; what is loose is on its way to be a blob. */
 uint64_t core_batch_inline_bytes(const struct core_batch *b);

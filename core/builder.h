@@ -21,13 +21,13 @@
 struct core_builder;
 
 struct core_builder_config {
-	/* Bytes of memory that rows take (key, val and 48 each) after which a part is shipped, at most 32 MiB.
-	 * Three times as much is in use while parts are shipped. 0: CORE_PART_TARGET */
+	/* Bytes of memory that rows take (key, val and 48 each) after which a part is shipped, at most 32
+	 * MiB. Three times as much is in use while parts are shipped. 0: CORE_PART_TARGET */
 	size_t target_bytes;
-	size_t inline_max;   /* an only part that encodes to fewer bytes stays inline; 0: CORE_INLINE_MAX */
+	size_t inline_max; /* an only part that encodes to fewer bytes stays inline; 0: CORE_INLINE_MAX */
 	bool never_inline;
-	/* An only part that is not inline and encodes to at most this many bytes is left loose, for the one who
-	 * commits to store it in the same step. 0: none is. */
+	/* An only part that is not inline and encodes to at most this many bytes is left loose, for the one
+	 * who commits to store it in the same step. 0: none is. */
 	size_t loose_max;
 };
 
@@ -51,14 +51,13 @@ enum kv_rc core_builder_add(struct core_builder *b, const struct core_update *u,
 uint64_t core_builder_added(const struct core_builder *b);
 
 /*
- * End: the batch [lower, upper) with all that was added, durable but for inline and loose parts (given; drop with
- * core_batch_unref). The builder is left empty, and must still be freed. That the times lie within the
+ * End: the batch [lower, upper) with all that was added, durable but for inline and loose parts (given; drop
+ * with core_batch_unref). The builder is left empty, and must still be freed. That the times lie within the
  * bounds is for the caller to check (core_append_check_time).
  * Only what is left at the end can be inline. Fails as core_builder_add does.
  */
-enum kv_rc core_builder_finish(struct core_builder *b, struct core_frontier lower,
-			       struct core_frontier upper, struct core_batch **out, struct kv_err *err)
-	KV_MUST_CHECK;
+enum kv_rc core_builder_finish(struct core_builder *b, struct core_frontier lower, struct core_frontier upper,
+			       struct core_batch **out, struct kv_err *err) KV_MUST_CHECK;
 
 /* Free it; parts it shipped and did not hand over are deleted, as well as that goes. NULL is allowed. */
 void core_builder_free(struct core_builder *b);

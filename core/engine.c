@@ -88,7 +88,8 @@ void core_engine_close(struct core_engine *e)
 	if (e == NULL)
 		return;
 	core_worker_stop(e->worker);
-	HASH_ITER(hh, e->shards, s, next) {
+	HASH_ITER(hh, e->shards, s, next)
+	{
 		HASH_DEL(e->shards, s);
 		shard_free(s);
 	}
@@ -179,8 +180,10 @@ static bool bury(struct core_shard *s)
 
 	pthread_mutex_lock(&e->make_mu);
 	if (core_machine_bury(s, burial_of(s), &err) != KV_OK)
-		core_notice(e, "a removed shard was not deleted, which will be done when it is next looked at: %s",
-			    err.msg);
+		core_notice(
+			e,
+			"a removed shard was not deleted, which will be done when it is next looked at: %s",
+			err.msg);
 	pthread_mutex_lock(&e->mu);
 	for (struct core_shard **p = &e->dying; *p != NULL; p = &(*p)->next_dying) {
 		if (*p == s) {
@@ -201,7 +204,8 @@ static struct core_shard *evict_locked(struct core_engine *e)
 	struct core_shard *s, *next;
 	unsigned looks = 0;
 
-	HASH_ITER(hh, e->shards, s, next) {
+	HASH_ITER(hh, e->shards, s, next)
+	{
 		if (s->refs == 0) {
 			HASH_DEL(e->shards, s);
 			return s;
@@ -297,7 +301,8 @@ static enum kv_rc open_once(struct core_engine *e, struct core_shard_id id, stru
 		struct kv_version head;
 
 		/* Its readers are not done; a new shard may stand over it all the same. */
-		rc = kv_consensus_head(kv_store_consensus(e->store), core_uuid_format('s', id.u, text), &head, err);
+		rc = kv_consensus_head(kv_store_consensus(e->store), core_uuid_format('s', id.u, text), &head,
+				       err);
 		if (rc == KV_OK) {
 			pthread_mutex_lock(&e->mu);
 			s = dying_locked(e, id);
@@ -372,8 +377,8 @@ enum kv_rc core_shard_create(struct core_engine *e, struct core_shard_id id, str
 	return rc;
 }
 
-static enum kv_rc run_remove(struct core_change *c, const struct core_state *s, struct core_diff *d, bool *skip,
-			     struct kv_err *err)
+static enum kv_rc run_remove(struct core_change *c, const struct core_state *s, struct core_diff *d,
+			     bool *skip, struct kv_err *err)
 {
 	(void)c;
 	*skip = false;
@@ -391,7 +396,8 @@ enum kv_rc core_shard_remove(struct core_shard *s, struct kv_err *err)
 		rc = core_dying_mark(s->engine, s->home.shard, err);
 	if (rc == KV_OK)
 		rc = core_machine_commit(s, &c, err);
-	if (rc == KV_NOT_FINISHED && info.upper.empty && core_dying_unmark(s->engine, s->home.shard, NULL) != KV_OK)
+	if (rc == KV_NOT_FINISHED && info.upper.empty &&
+	    core_dying_unmark(s->engine, s->home.shard, NULL) != KV_OK)
 		core_notice(s->engine, "a mark of a removal that was refused stays until the next start");
 	if (rc != KV_OK)
 		return rc;

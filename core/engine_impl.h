@@ -16,10 +16,11 @@
 #include "core/worker.h"
 
 enum {
-	CORE_CACHED_SHARDS = 4096,     /* states kept without a handle on them */
-	CORE_ROLLUP_VERSIONS = 128,    /* versions after which a rollup is due */
-	CORE_FOLD_BATCHES = 64,        /* small batches at the end that are folded into one */
-	CORE_FOLD_MEMORY_MAX = 32 << 10, /* bytes in memory (core/rows.h) up to which a folded batch stays inline */
+	CORE_CACHED_SHARDS = 4096,  /* states kept without a handle on them */
+	CORE_ROLLUP_VERSIONS = 128, /* versions after which a rollup is due */
+	CORE_FOLD_BATCHES = 64,     /* small batches at the end that are folded into one */
+	CORE_FOLD_MEMORY_MAX =
+		32 << 10, /* bytes in memory (core/rows.h) up to which a folded batch stays inline */
 	CORE_INLINE_TOTAL = 128 << 10, /* inline bytes of a shard that make folding due */
 	CORE_UNKNOWN_TRIES = 5,
 };
@@ -29,11 +30,11 @@ struct core_engine {
 	 * calls, which are rare and wait for nobody. */
 	pthread_mutex_t make_mu;
 
-	pthread_mutex_t mu; /* the two below, and refs of every shard */
+	pthread_mutex_t mu;        /* the two below, and refs of every shard */
 	struct core_shard *shards; /* by id; only those that may be used */
 	struct core_shard *dying;  /* removed ones that somebody still reads */
 
-	pthread_mutex_t names_mu; /* the two below, and refs of each document */
+	pthread_mutex_t names_mu;     /* the two below, and refs of each document */
 	struct core_names_doc *names; /* as decoded last, or NULL */
 	uint64_t names_changes;
 
@@ -50,9 +51,9 @@ struct core_shard {
 	/* Serializes commits and loading. It is held across store calls on purpose: versions of one shard
 	 * follow each other anyway, and readers do not take it. */
 	pthread_mutex_t commit_mu;
-	uint64_t rollup_weight;      /* bytes of versions since the newest rollup */
-	uint64_t rollup_bytes;       /* of the newest rollup */
-	struct core_rollup rollup;   /* where loading begins */
+	uint64_t rollup_weight;    /* bytes of versions since the newest rollup */
+	uint64_t rollup_bytes;     /* of the newest rollup */
+	struct core_rollup rollup; /* where loading begins */
 	bool rollup_queued;
 	/* The tail: the batches at the end that have no blobs. Only they have inline parts (fold.c). */
 	size_t tail;
@@ -62,7 +63,7 @@ struct core_shard {
 	struct core_state state;
 	bool loaded;
 	bool doubtful; /* a commit may have landed that the state does not have: consensus must be asked */
-	bool gone; /* removed; never loaded again */
+	bool gone;     /* removed; never loaded again */
 	struct core_waiter *waiters; /* ascending by time */
 	struct core_need *needs;
 
@@ -87,7 +88,7 @@ struct core_change {
 	enum kv_rc (*run)(struct core_change *c, const struct core_state *s, struct core_diff *d, bool *skip,
 			  struct kv_err *err);
 	enum kv_sync sync;
-	bool appends_rows; /* its first splice pushes a batch with rows */
+	bool appends_rows;               /* its first splice pushes a batch with rows */
 	const struct kv_blob_put *blobs; /* to go with it */
 	size_t blob_count;
 };
@@ -96,8 +97,7 @@ struct core_change {
  * Commit a change: run it, store the version, apply it, wake those who wait. Codes: those of c->run, and
  * KV_NO_SHARD, KV_SHARD_REPLACED, KV_UNKNOWN and those of the store.
  */
-enum kv_rc core_machine_commit(struct core_shard *s, struct core_change *c, struct kv_err *err)
-	KV_MUST_CHECK;
+enum kv_rc core_machine_commit(struct core_shard *s, struct core_change *c, struct kv_err *err) KV_MUST_CHECK;
 
 /* load.c. The _locked ones and the two after them run under commit_mu. */
 char *core_shard_key(const struct core_shard *s, char buf[CORE_ID_LEN]);
@@ -128,8 +128,8 @@ void core_machine_wake(struct core_shard *s);
  * it is deleted, so that the next start finds what was cut short. KV_OK also if it is there, or not, already.
  */
 enum kv_rc core_dying_mark(struct core_engine *e, struct core_shard_id id, struct kv_err *err) KV_MUST_CHECK;
-enum kv_rc core_dying_unmark(struct core_engine *e, struct core_shard_id id, struct kv_err *err)
-	KV_MUST_CHECK;
+enum kv_rc core_dying_unmark(struct core_engine *e, struct core_shard_id id,
+			     struct kv_err *err) KV_MUST_CHECK;
 /* Go on with the removals that were cut short. */
 enum kv_rc core_dying_resume(struct core_engine *e, struct kv_err *err) KV_MUST_CHECK;
 
@@ -137,8 +137,8 @@ enum kv_rc core_dying_resume(struct core_engine *e, struct kv_err *err) KV_MUST_
 void core_machine_end(struct core_shard *s);
 
 enum core_burial {
-	CORE_BURY_ALL,     /* everything under its id, then the versions */
-	CORE_BURY_NAMED,   /* what it names itself; others of its id are still read */
+	CORE_BURY_ALL,   /* everything under its id, then the versions */
+	CORE_BURY_NAMED, /* what it names itself; others of its id are still read */
 	CORE_BURY_NOTHING,
 };
 
@@ -147,8 +147,8 @@ enum core_burial {
 enum kv_rc core_machine_bury(struct core_shard *s, enum core_burial burial, struct kv_err *err) KV_MUST_CHECK;
 
 /*
- * If that is due, replace the tail by one batch (fold.c), as a splice of d before that of the append. A hollow
- * result's bytes are in *blob (given, free) and its key in key; otherwise *blob is empty.
+ * If that is due, replace the tail by one batch (fold.c), as a splice of d before that of the append. A
+ * hollow result's bytes are in *blob (given, free) and its key in key; otherwise *blob is empty.
  */
 enum kv_rc core_fold(struct core_shard *s, struct core_diff *d, struct core_buf *blob,
 		     char key[CORE_BLOB_KEY_LEN], struct kv_err *err) KV_MUST_CHECK;

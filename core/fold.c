@@ -76,8 +76,8 @@ static bool has_blobs(const struct core_batch *b)
 }
 
 /* The tail as one batch, a reference in *out. */
-static enum kv_rc merge_tail(struct core_shard *s, bool hollow, struct core_batch **out, struct core_buf *blob,
-			     char key[CORE_BLOB_KEY_LEN], struct kv_err *err)
+static enum kv_rc merge_tail(struct core_shard *s, bool hollow, struct core_batch **out,
+			     struct core_buf *blob, char key[CORE_BLOB_KEY_LEN], struct kv_err *err)
 {
 	const struct core_state *st = &s->state;
 	struct core_batch *const *batches = &st->batches[st->batch_count - s->tail];
@@ -153,8 +153,8 @@ void core_fold_count(struct core_shard *s, const struct core_diff *d)
 		const struct core_splice *splice = &d->splices[i];
 		const struct core_batch *first = splice->batches[0];
 
-		/* What replaces something is the fold of the whole tail, or an empty batch in place of an empty
-		 * one at the very end. */
+		/* What replaces something is the fold of the whole tail, or an empty batch in place of an
+		 * empty one at the very end. */
 		if (!core_frontier_eq(splice->lower, splice->upper)) {
 			if (d->splice_count == 1 && first->part_count == 0) {
 				s->tail--;

@@ -127,7 +127,8 @@ static enum kv_rc look_for_first(struct core_engine *e, struct core_shard_id id,
 	struct kv_version head;
 	struct core_diff there;
 	char key[CORE_ID_LEN];
-	enum kv_rc rc = kv_consensus_head(kv_store_consensus(e->store), core_uuid_format('s', id.u, key), &head, NULL);
+	enum kv_rc rc = kv_consensus_head(kv_store_consensus(e->store), core_uuid_format('s', id.u, key),
+					  &head, NULL);
 	bool ours;
 
 	if (rc != KV_OK || head.seqno == over) {
@@ -178,13 +179,13 @@ enum kv_rc core_machine_init(struct core_engine *e, struct core_shard_id id, str
 	if (rc != KV_OK)
 		goto out;
 	put = (struct kv_blob_put){.key = d.rollup.key, .data = rollup.data, .len = rollup.len};
-	rc = kv_store_commit(e->store, core_uuid_format('s', id.u, key), over, d.seqno, version.data, version.len,
-			     &put, 1, KV_SYNC, err);
+	rc = kv_store_commit(e->store, core_uuid_format('s', id.u, key), over, d.seqno, version.data,
+			     version.len, &put, 1, KV_SYNC, err);
 	for (unsigned tries = 0; rc == KV_UNKNOWN && tries < CORE_UNKNOWN_TRIES; tries++) {
 		rc = look_for_first(e, id, over, &d, err);
 		/* It can land once at most; what a failure now means, the next look tells. */
-		if (rc == KV_UNKNOWN && kv_store_commit(e->store, key, over, d.seqno, version.data, version.len, &put, 1,
-							KV_SYNC, NULL) == KV_OK)
+		if (rc == KV_UNKNOWN && kv_store_commit(e->store, key, over, d.seqno, version.data,
+							version.len, &put, 1, KV_SYNC, NULL) == KV_OK)
 			rc = KV_OK;
 	}
 out:
@@ -209,12 +210,13 @@ static char *dying_key(struct core_shard_id id, char key[DYING_KEY_LEN])
 enum kv_rc core_dying_mark(struct core_engine *e, struct core_shard_id id, struct kv_err *err)
 {
 	char key[DYING_KEY_LEN];
-	enum kv_rc rc = kv_consensus_compare_and_set(kv_store_consensus(e->store), dying_key(id, key), KV_NO_VERSION, 1,
-						     "", 0, KV_RELEASE, err);
+	enum kv_rc rc = kv_consensus_compare_and_set(kv_store_consensus(e->store), dying_key(id, key),
+						     KV_NO_VERSION, 1, "", 0, KV_RELEASE, err);
 
 	if (rc == KV_MISMATCH)
 		return KV_OK;
-	return rc == KV_UNKNOWN ? kv_fail(err, KV_UNREACHABLE, "the store failed; the shard was not removed") : rc;
+	return rc == KV_UNKNOWN ? kv_fail(err, KV_UNREACHABLE, "the store failed; the shard was not removed")
+				: rc;
 }
 
 enum kv_rc core_dying_unmark(struct core_engine *e, struct core_shard_id id, struct kv_err *err)
@@ -235,7 +237,8 @@ static enum kv_rc resume_one(struct core_engine *e, struct core_shard_id id, str
 
 	core_shard_close(s);
 	if (rc == KV_NO_SHARD) {
-		rc = kv_consensus_head(kv_store_consensus(e->store), core_uuid_format('s', id.u, key), &head, err);
+		rc = kv_consensus_head(kv_store_consensus(e->store), core_uuid_format('s', id.u, key), &head,
+				       err);
 		if (rc == KV_OK) {
 			free(head.data);
 			return kv_fail(err, KV_IO, "the deleting of shard %s failed again", key);
@@ -265,7 +268,8 @@ enum kv_rc core_dying_resume(struct core_engine *e, struct kv_err *err)
 				break;
 			snprintf(after, sizeof after, "%s", keys.keys[i]);
 			/* One that cannot be finished now must not keep the others from being used. */
-			if (core_uuid_parse('s', text, strlen(text), &id.u) && resume_one(e, id, &why) != KV_OK)
+			if (core_uuid_parse('s', text, strlen(text), &id.u) &&
+			    resume_one(e, id, &why) != KV_OK)
 				core_notice(e, "a removed shard was not deleted yet: %s", why.msg);
 		}
 		kv_keys_free(&keys);
@@ -284,7 +288,8 @@ static enum kv_rc delete_named(struct core_shard *s, struct kv_err *err)
 
 		for (size_t j = 0; j < b->part_count && rc == KV_OK; j++)
 			if (b->parts[j].inline_data == NULL)
-				rc = kv_blob_delete(blobs, core_part_key(s->home.shard, &b->parts[j], key), NULL, NULL, err);
+				rc = kv_blob_delete(blobs, core_part_key(s->home.shard, &b->parts[j], key),
+						    NULL, NULL, err);
 	}
 	for (size_t i = 0; i < s->state.rollup_count && rc == KV_OK; i++)
 		rc = kv_blob_delete(blobs, s->state.rollups[i].key, NULL, NULL, err);
@@ -317,7 +322,8 @@ static enum kv_rc look_at_head(struct core_shard *s, uint64_t *seqno, bool *tomb
 	struct kv_version head;
 	struct core_diff d;
 	char key[CORE_ID_LEN];
-	enum kv_rc rc = kv_consensus_head(kv_store_consensus(s->engine->store), core_shard_key(s, key), &head, err);
+	enum kv_rc rc =
+		kv_consensus_head(kv_store_consensus(s->engine->store), core_shard_key(s, key), &head, err);
 
 	if (rc != KV_OK)
 		return rc;
@@ -347,7 +353,8 @@ enum kv_rc core_machine_bury(struct core_shard *s, enum core_burial burial, stru
 		return delete_named(s, err);
 	rc = delete_all(s, err);
 	if (rc == KV_OK)
-		rc = kv_consensus_remove(kv_store_consensus(s->engine->store), core_shard_key(s, key), seqno, err);
+		rc = kv_consensus_remove(kv_store_consensus(s->engine->store), core_shard_key(s, key), seqno,
+					 err);
 	if (rc == KV_OK || rc == KV_NOTFOUND || rc == KV_MISMATCH)
 		rc = core_dying_unmark(s->engine, s->home.shard, err);
 	return rc;

@@ -33,7 +33,8 @@ static enum kv_rc read_blob(struct core_engine *e, const char *key, struct core_
 			break;
 		}
 		out->data = grown;
-		rc = kv_blob_get(kv_store_blobs(e->store), key, out->len, out->data + out->len, ROLLUP_READ, &got, err);
+		rc = kv_blob_get(kv_store_blobs(e->store), key, out->len, out->data + out->len, ROLLUP_READ,
+				 &got, err);
 		if (rc == KV_OK)
 			out->len += got;
 	}
@@ -43,7 +44,8 @@ static enum kv_rc read_blob(struct core_engine *e, const char *key, struct core_
 }
 
 /* Apply a version under both locks. */
-enum kv_rc core_apply_version(struct core_shard *s, const struct core_diff *d, size_t bytes, struct kv_err *err)
+enum kv_rc core_apply_version(struct core_shard *s, const struct core_diff *d, size_t bytes,
+			      struct kv_err *err)
 {
 	enum kv_rc rc;
 
@@ -73,14 +75,16 @@ static void retire(struct core_shard *s)
 	pthread_mutex_unlock(&s->mu);
 }
 
-/* The newest version: its seqno, the rollup it names, whether it ends the shard. KV_NO_SHARD: there is none. */
-static enum kv_rc read_head(struct core_shard *s, uint64_t *seqno, struct core_rollup *rollup, bool *tombstone,
-			    struct kv_err *err)
+/* The newest version: its seqno, the rollup it names, whether it ends the shard. KV_NO_SHARD: there is none.
+ */
+static enum kv_rc read_head(struct core_shard *s, uint64_t *seqno, struct core_rollup *rollup,
+			    bool *tombstone, struct kv_err *err)
 {
 	struct kv_version head;
 	struct core_diff d;
 	char key[CORE_ID_LEN];
-	enum kv_rc rc = kv_consensus_head(kv_store_consensus(s->engine->store), core_shard_key(s, key), &head, err);
+	enum kv_rc rc =
+		kv_consensus_head(kv_store_consensus(s->engine->store), core_shard_key(s, key), &head, err);
 
 	if (rc == KV_NOTFOUND)
 		return kv_fail(err, KV_NO_SHARD, "no shard %s", key);
@@ -108,10 +112,12 @@ static enum kv_rc read_rollup(struct core_shard *s, const struct core_rollup *ro
 		rc = core_state_decode(s->home.shard, bytes.data, bytes.len, out, err);
 	*len = bytes.len;
 	core_buf_fini(&bytes);
-	return rc == KV_OK ? KV_OK : kv_wrap(err, rc, "shard %s: rollup %s", core_shard_key(s, key), rollup->key);
+	return rc == KV_OK ? KV_OK
+			   : kv_wrap(err, rc, "shard %s: rollup %s", core_shard_key(s, key), rollup->key);
 }
 
-/* Take the state from the newest rollup: at first, and when the versions after ours are not there any more. */
+/* Take the state from the newest rollup: at first, and when the versions after ours are not there any more.
+ */
 static enum kv_rc start_over(struct core_shard *s, struct kv_err *err)
 {
 	struct core_state state = {0};
@@ -179,13 +185,14 @@ enum kv_rc core_catch_up(struct core_shard *s, struct kv_err *err)
 		struct kv_versions versions;
 
 		/* From our own version on: if it is gone, what comes after may not follow it. */
-		rc = kv_consensus_scan(kv_store_consensus(s->engine->store), core_shard_key(s, key), s->state.seqno,
-				       SCAN_PAGE, &versions, err);
+		rc = kv_consensus_scan(kv_store_consensus(s->engine->store), core_shard_key(s, key),
+				       s->state.seqno, SCAN_PAGE, &versions, err);
 		count = versions.count;
 		if (rc == KV_OK && (count == 0 || versions.v[0].seqno != s->state.seqno)) {
-			rc = started_over ? kv_fail(err, KV_CORRUPT, "shard %s: version %" PRIu64 " is missing", key,
-						    s->state.seqno)
-					  : start_over(s, err);
+			rc = started_over
+				     ? kv_fail(err, KV_CORRUPT, "shard %s: version %" PRIu64 " is missing",
+					       key, s->state.seqno)
+				     : start_over(s, err);
 			started_over = true;
 			count = SCAN_PAGE;
 		} else if (rc == KV_OK) {
@@ -230,7 +237,8 @@ enum kv_rc core_refresh_locked(struct core_shard *s, bool recent, struct kv_err 
 		struct kv_version head;
 		char key[CORE_ID_LEN];
 
-		rc = kv_consensus_head(kv_store_consensus(s->engine->store), core_shard_key(s, key), &head, NULL);
+		rc = kv_consensus_head(kv_store_consensus(s->engine->store), core_shard_key(s, key), &head,
+				       NULL);
 		if (rc != KV_OK || head.seqno == s->state.seqno) {
 			free(rc == KV_OK ? head.data : NULL);
 			return kv_fail(err, KV_NO_SHARD, "shard %s was removed", key);

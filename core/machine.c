@@ -178,14 +178,14 @@ static void shadow_end(struct core_shard *s, struct shadow *shadow)
 #endif
 
 /* Whether version seqno is there, and is that of our attempt. */
-static enum kv_rc look_for_attempt(struct core_shard *s, uint64_t seqno, struct core_uuid attempt, bool *there,
-				   bool *ours, struct kv_err *err)
+static enum kv_rc look_for_attempt(struct core_shard *s, uint64_t seqno, struct core_uuid attempt,
+				   bool *there, bool *ours, struct kv_err *err)
 {
 	struct kv_versions versions;
 	struct core_diff d;
 	char key[CORE_ID_LEN];
-	enum kv_rc rc = kv_consensus_scan(kv_store_consensus(s->engine->store), core_shard_key(s, key), seqno, 1,
-					  &versions, err);
+	enum kv_rc rc = kv_consensus_scan(kv_store_consensus(s->engine->store), core_shard_key(s, key), seqno,
+					  1, &versions, err);
 
 	*there = rc == KV_OK && versions.count == 1;
 	*ours = false;
@@ -210,8 +210,8 @@ static enum kv_rc store_version(struct core_shard *s, const struct attempt *a, s
 {
 	char key[CORE_ID_LEN];
 
-	return kv_store_commit(s->engine->store, core_shard_key(s, key), a->d->seqno - 1, a->d->seqno, a->version.data,
-			       a->version.len, a->blobs, a->blob_count, a->sync, err);
+	return kv_store_commit(s->engine->store, core_shard_key(s, key), a->d->seqno - 1, a->d->seqno,
+			       a->version.data, a->version.len, a->blobs, a->blob_count, a->sync, err);
 }
 
 /* KV_OK: it landed. KV_MISMATCH: another version did. KV_UNKNOWN: the store does not tell. Invariant 3. */
@@ -229,13 +229,14 @@ static enum kv_rc settle_unknown(struct core_shard *s, const struct attempt *a, 
 			rc = KV_UNKNOWN;
 		if (rc == KV_OK)
 			return KV_OK;
-		/* It was not there, and now surely was not done: where nobody else can bring the first attempt late,
-		 * that is the answer. */
+		/* It was not there, and now surely was not done: where nobody else can bring the first
+		 * attempt late, that is the answer. */
 		if (rc != KV_UNKNOWN && rc != KV_MISMATCH && s->engine->traits.sole_owner)
 			return rc;
 	}
 	return kv_fail(err, KV_UNKNOWN,
-		       "the store failed and does not tell whether the change was made; try again with the same token");
+		       "the store failed and does not tell whether the change was made; try again with the "
+		       "same token");
 }
 
 /* The loose part that the append brings, if any; only a batch's only part is loose. */
@@ -270,8 +271,8 @@ static enum kv_rc commit_diff(struct core_shard *s, struct core_change *c, struc
 	if (c->appends_rows) {
 		rc = core_fold(s, d, &fold_blob, fold_key, err);
 		if (rc == KV_OK && fold_blob.len != 0)
-			a.blobs[a.blob_count++] =
-				(struct kv_blob_put){.key = fold_key, .data = fold_blob.data, .len = fold_blob.len};
+			a.blobs[a.blob_count++] = (struct kv_blob_put){
+				.key = fold_key, .data = fold_blob.data, .len = fold_blob.len};
 	}
 	if (loose != NULL)
 		a.blobs[a.blob_count++] = (struct kv_blob_put){
@@ -343,15 +344,18 @@ enum kv_rc core_machine_commit(struct core_shard *s, struct core_change *c, stru
 		if (ran == KV_OK && !skip && rc == KV_OK)
 			core_fold_count(s, &d);
 		core_diff_fini(&d);
-		/* Neither a refusal nor "nothing to do" may come from a stale state: look at consensus first. */
-		if (((ran != KV_OK || skip) && !fresh && !s->engine->traits.sole_owner) || rc == KV_MISMATCH) {
+		/* Neither a refusal nor "nothing to do" may come from a stale state: look at consensus first.
+		 */
+		if (((ran != KV_OK || skip) && !fresh && !s->engine->traits.sole_owner) ||
+		    rc == KV_MISMATCH) {
 			uint64_t before = s->state.seqno;
 			bool lost = rc == KV_MISMATCH;
 
 			fresh = true;
 			rc = lost ? core_catch_up(s, err) : core_refresh_locked(s, true, err);
 			if (rc == KV_OK && lost && s->state.seqno == before)
-				rc = kv_fail(err, KV_CORRUPT, "the store refuses version %" PRIu64 " and has no newer one",
+				rc = kv_fail(err, KV_CORRUPT,
+					     "the store refuses version %" PRIu64 " and has no newer one",
 					     before + 1);
 			core_fold_recount(s);
 			continue;

@@ -39,8 +39,8 @@ enum kv_rc core_merge_open(const struct core_home *home, struct core_batch *cons
  * KV_CORRUPT and what reading can fail with
  * After a failure the merge can only be closed.
  */
-enum kv_rc core_merge_next(struct core_merge *m, struct core_update *out, bool *end, struct kv_err *err)
-	KV_MUST_CHECK;
+enum kv_rc core_merge_next(struct core_merge *m, struct core_update *out, bool *end,
+			   struct kv_err *err) KV_MUST_CHECK;
 
 void core_merge_close(struct core_merge *m); /* NULL is allowed */
 

@@ -20,7 +20,7 @@ enum { NAMES_SEED = 0x6e616d65 };
 
 /* The document in memory. */
 struct core_names_doc {
-	unsigned refs; /* under core_engine.names_mu once it is shared */
+	unsigned refs;    /* under core_engine.names_mu once it is shared */
 	uint64_t version; /* KV_NO_VERSION: there is none yet */
 	uint64_t next_id;
 	struct core_name *names; /* ascending */
@@ -187,12 +187,13 @@ static enum kv_rc change(struct core_engine *e, struct edit *edit, struct kv_err
 		if (rc == KV_OK)
 			rc = doc_pack(&doc, &bytes, err);
 		if (rc == KV_OK)
-			rc = kv_consensus_compare_and_set(consensus, NAMES_KEY, doc.version, doc.version + 1, bytes.data,
-							  bytes.len, KV_SYNC, err);
+			rc = kv_consensus_compare_and_set(consensus, NAMES_KEY, doc.version, doc.version + 1,
+							  bytes.data, bytes.len, KV_SYNC, err);
 		if (rc != KV_MISMATCH)
 			core_names_forget(e); /* also when nobody knows whether it changed */
 		/* Old versions serve nobody; failing to forget them now is made up for by the next change. */
-		if (rc == KV_OK && kv_consensus_truncate(consensus, NAMES_KEY, doc.version + 1, NULL, NULL) != KV_OK)
+		if (rc == KV_OK &&
+		    kv_consensus_truncate(consensus, NAMES_KEY, doc.version + 1, NULL, NULL) != KV_OK)
 			core_notice(e, "old versions of the names were not forgotten yet");
 		core_buf_fini(&bytes);
 		doc_fini(&doc);

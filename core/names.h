@@ -23,14 +23,14 @@ struct core_name {
 };
 
 /* KV_NOTFOUND */
-enum kv_rc core_name_get(struct core_engine *e, const char *name, struct core_name *out, struct kv_err *err)
-	KV_MUST_CHECK;
+enum kv_rc core_name_get(struct core_engine *e, const char *name, struct core_name *out,
+			 struct kv_err *err) KV_MUST_CHECK;
 enum kv_rc core_name_get_by_id(struct core_engine *e, uint64_t id, struct core_name *out,
 			       struct kv_err *err) KV_MUST_CHECK;
 
 /* All names, ascending by bytes; *out is given (free), *count of them. */
-enum kv_rc core_name_list(struct core_engine *e, struct core_name **out, size_t *count, struct kv_err *err)
-	KV_MUST_CHECK;
+enum kv_rc core_name_list(struct core_engine *e, struct core_name **out, size_t *count,
+			  struct kv_err *err) KV_MUST_CHECK;
 
 /* Make a name; its id and made_ms are filled in. KV_EXISTS; KV_QUOTA: CORE_NAMES_MAX are there. */
 enum kv_rc core_name_add(struct core_engine *e, struct core_name *name, struct kv_err *err) KV_MUST_CHECK;

@@ -32,8 +32,8 @@ struct core_home {
  * KV_NOMEM
  */
 enum kv_rc core_part_encode(const struct core_home *home, const struct core_update *rows, const bool *star,
-			    size_t count, bool compress, struct core_part *part, uint8_t **data,
-			    size_t *len, struct kv_err *err) KV_MUST_CHECK;
+			    size_t count, bool compress, struct core_part *part, uint8_t **data, size_t *len,
+			    struct kv_err *err) KV_MUST_CHECK;
 
 /* A reader of one part, block by block; the part and home are borrowed until close. */
 struct core_part_reader;
@@ -59,8 +59,8 @@ struct core_part_pos {
 	uint64_t rows_past;
 };
 struct core_part_pos core_part_tell(const struct core_part_reader *r);
-enum kv_rc core_part_seek(struct core_part_reader *r, struct core_part_pos pos, struct kv_err *err)
-	KV_MUST_CHECK;
+enum kv_rc core_part_seek(struct core_part_reader *r, struct core_part_pos pos,
+			  struct kv_err *err) KV_MUST_CHECK;
 
 void core_part_close(struct core_part_reader *r); /* NULL is allowed */
 

@@ -22,7 +22,8 @@ enum kv_rc core_scan_open(const struct core_home *home, const struct core_batch 
 enum kv_rc core_scan_read(struct core_scan *s, uint64_t offset, char *buf, size_t len, size_t *got,
 			  struct kv_err *err) KV_MUST_CHECK;
 
-/* Bytes of the whole text: from the parts' descriptions where they tell, else by reading those that do not. */
+/* Bytes of the whole text: from the parts' descriptions where they tell, else by reading those that do not.
+ */
 enum kv_rc core_scan_size(const struct core_home *home, const struct core_batch *batch, uint64_t *size,
 			  struct kv_err *err) KV_MUST_CHECK;
 

@@ -97,8 +97,8 @@ struct owner_change {
 	struct core_owner owner;
 };
 
-static enum kv_rc run_owner(struct core_change *c, const struct core_state *s, struct core_diff *d, bool *skip,
-			    struct kv_err *err)
+static enum kv_rc run_owner(struct core_change *c, const struct core_state *s, struct core_diff *d,
+			    bool *skip, struct kv_err *err)
 {
 	*skip = false;
 	return core_do_owner(s, ((struct owner_change *)c)->owner, d, err);
@@ -132,8 +132,10 @@ static enum kv_rc run_hold(struct core_change *c, const struct core_state *s, st
 enum kv_rc core_shard_move_hold(struct core_shard *s, const char *name, struct core_frontier since,
 				uint64_t follow, struct kv_err *err)
 {
-	struct hold_change c = {
-		.change = {.run = run_hold, .sync = KV_RELEASE}, .name = name, .since = since, .follow = follow};
+	struct hold_change c = {.change = {.run = run_hold, .sync = KV_RELEASE},
+				.name = name,
+				.since = since,
+				.follow = follow};
 
 	return core_machine_commit(s, &c.change, err);
 }

@@ -97,8 +97,8 @@ struct core_info {
  * store. With recent: asked of consensus, so not older than any append acknowledged before the call.
  * KV_NO_SHARD
  */
-enum kv_rc core_shard_info(struct core_shard *s, bool recent, struct core_info *out, struct kv_err *err)
-	KV_MUST_CHECK;
+enum kv_rc core_shard_info(struct core_shard *s, bool recent, struct core_info *out,
+			   struct kv_err *err) KV_MUST_CHECK;
 
 /* A copy of the whole state, its batches by reference; free with core_state_fini. KV_NO_SHARD. */
 enum kv_rc core_shard_state(struct core_shard *s, struct core_state *out, struct kv_err *err) KV_MUST_CHECK;
@@ -111,8 +111,8 @@ enum kv_rc core_shard_batch(struct core_shard *s, struct core_frontier lower, st
 const struct core_home *core_shard_home(const struct core_shard *s);
 
 /* KV_NO_SHARD */
-enum kv_rc core_shard_set_owner(struct core_shard *s, struct core_owner owner, struct kv_err *err)
-	KV_MUST_CHECK;
+enum kv_rc core_shard_set_owner(struct core_shard *s, struct core_owner owner,
+				struct kv_err *err) KV_MUST_CHECK;
 
 /* Move the hold `name` to since, or let it follow the upper at distance follow (if not 0). Moving it back
  * changes nothing. KV_NO_SHARD, KV_NOTFOUND. */
@@ -139,8 +139,8 @@ bool core_shard_wait(struct core_shard *s, struct core_waiter *w);
 bool core_shard_unwait(struct core_shard *s, struct core_waiter *w);
 
 /*
- * A time that somebody here still needs: since does not pass it. It holds from core_shard_need on; the one who
- * reads checks since after that. Not durable: it ends with the process.
+ * A time that somebody here still needs: since does not pass it. It holds from core_shard_need on; the one
+ * who reads checks since after that. Not durable: it ends with the process.
  */
 struct core_need {
 	struct core_need *next; /* the engine's, while it holds */

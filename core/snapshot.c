@@ -35,8 +35,8 @@ static enum kv_rc resolve(const struct core_state *s, struct core_as_of as_of, u
 	}
 	if (!core_frontier_covers(s->since, *time)) {
 		core_frontier_format(s->since, since);
-		kv_fail(err, KV_COMPACTED, "time %" PRIu64 " is below since, %s: its history was given up", *time,
-			since);
+		kv_fail(err, KV_COMPACTED, "time %" PRIu64 " is below since, %s: its history was given up",
+			*time, since);
 		kv_detail(err, "time=%" PRIu64 " since=%s", *time, since);
 		return KV_COMPACTED;
 	}
@@ -95,7 +95,8 @@ enum kv_rc core_snapshot_next(struct core_snapshot *n, struct core_update *out, 
 	if (*end)
 		return KV_OK;
 	if (n->merge == NULL)
-		rc = core_merge_open(&n->shard->home, n->batches, n->count, CORE_MERGE_AS_OF, n->time, &n->merge, err);
+		rc = core_merge_open(&n->shard->home, n->batches, n->count, CORE_MERGE_AS_OF, n->time,
+				     &n->merge, err);
 	return rc == KV_OK ? core_merge_next(n->merge, out, end, err) : rc;
 }
 

@@ -182,9 +182,9 @@ struct core_totals core_state_totals(const struct core_state *s)
 static bool splice_range(const struct core_state *s, const struct core_splice *splice, size_t *first,
 			 size_t *end)
 {
-	bool at_end = core_frontier_eq(splice->lower, s->batch_count != 0
-						      ? s->batches[s->batch_count - 1]->upper
-						      : core_frontier_at(0));
+	bool at_end =
+		core_frontier_eq(splice->lower, s->batch_count != 0 ? s->batches[s->batch_count - 1]->upper
+								    : core_frontier_at(0));
 
 	/* The common case, an append, without a search. */
 	*first = at_end ? s->batch_count : core_state_batch_at(s, splice->lower);
@@ -214,8 +214,8 @@ static enum kv_rc splice_plan(const struct core_state *s, const struct core_diff
 		/* Later splices of a diff lie behind earlier ones, in batches those do not touch. */
 		if (!splice_range(s, &d->splices[i], &plan[i].first, &plan[i].end) ||
 		    (i > 0 && plan[i].first < plan[i - 1].end))
-			return kv_fail(err, KV_CORRUPT, "version %" PRIu64 " replaces batches that are not there",
-				       d->seqno);
+			return kv_fail(err, KV_CORRUPT,
+				       "version %" PRIu64 " replaces batches that are not there", d->seqno);
 	}
 	return KV_OK;
 }
@@ -292,8 +292,8 @@ enum kv_rc core_state_apply(struct core_state *s, const struct core_diff *d, str
 	enum kv_rc rc;
 
 	if (d->seqno != s->seqno + 1)
-		return kv_fail(err, KV_CORRUPT, "version %" PRIu64 " does not follow version %" PRIu64, d->seqno,
-			       s->seqno);
+		return kv_fail(err, KV_CORRUPT, "version %" PRIu64 " does not follow version %" PRIu64,
+			       d->seqno, s->seqno);
 	rc = splice_plan(s, d, plan, err);
 	if (rc == KV_OK)
 		rc = core_state_reserve(s, d, err);
@@ -338,7 +338,8 @@ static enum kv_rc check_batch(const struct core_state *s, const struct core_batc
 			return kv_fail(err, KV_CORRUPT, "a part has wrong counts");
 	}
 	if (rows != b->rows)
-		return kv_fail(err, KV_CORRUPT, "a batch counts %" PRIu64 " rows, its parts %" PRIu64, b->rows, rows);
+		return kv_fail(err, KV_CORRUPT, "a batch counts %" PRIu64 " rows, its parts %" PRIu64,
+			       b->rows, rows);
 	for (; run < b->run_count; run++)
 		if (b->run_starts[run] >= b->part_count ||
 		    (run == 0 ? b->run_starts[0] != 0 : b->run_starts[run] <= b->run_starts[run - 1]))
@@ -374,7 +375,8 @@ static enum kv_rc check_holds(const struct core_state *s, struct kv_err *err)
 {
 	for (size_t i = 0; i < s->hold_count; i++) {
 		if (core_frontier_lt(s->holds[i].since, s->since))
-			return kv_fail(err, KV_CORRUPT, "hold %s lies below the shard's since", s->holds[i].name);
+			return kv_fail(err, KV_CORRUPT, "hold %s lies below the shard's since",
+				       s->holds[i].name);
 		if (core_state_hold(s, s->holds[i].name) != &s->holds[i])
 			return kv_fail(err, KV_CORRUPT, "hold %s stands twice", s->holds[i].name);
 	}
@@ -387,13 +389,14 @@ enum kv_rc core_state_check(const struct core_state *s, struct kv_err *err)
 	enum kv_rc rc;
 
 	if (s->first_seqno == 0 || s->seqno < s->first_seqno)
-		return kv_fail(err, KV_CORRUPT, "version %" PRIu64 " lies before the first, %" PRIu64, s->seqno,
-			       s->first_seqno);
+		return kv_fail(err, KV_CORRUPT, "version %" PRIu64 " lies before the first, %" PRIu64,
+			       s->seqno, s->first_seqno);
 	for (size_t i = 0; i < s->batch_count; i++) {
 		const struct core_batch *b = s->batches[i];
 
 		if (!core_frontier_eq(b->lower, at) || !core_frontier_lt(b->lower, b->upper))
-			return kv_fail(err, KV_CORRUPT, "batch %zu of %zu does not begin where the one before ends", i,
+			return kv_fail(err, KV_CORRUPT,
+				       "batch %zu of %zu does not begin where the one before ends", i,
 				       s->batch_count);
 		at = b->upper;
 		rc = check_batch(s, b, err);
@@ -408,7 +411,8 @@ enum kv_rc core_state_check(const struct core_state *s, struct kv_err *err)
 	if (s->token_count > CORE_TOKENS_MAX)
 		return kv_fail(err, KV_CORRUPT, "%zu tokens", s->token_count);
 	for (size_t i = 0; i < s->rollup_count; i++)
-		if (s->rollups[i].seqno > s->seqno || (i > 0 && s->rollups[i].seqno <= s->rollups[i - 1].seqno))
+		if (s->rollups[i].seqno > s->seqno ||
+		    (i > 0 && s->rollups[i].seqno <= s->rollups[i - 1].seqno))
 			return kv_fail(err, KV_CORRUPT, "rollups out of order");
 	return check_parts_differ(s, err);
 }

@@ -132,21 +132,22 @@ void core_diff_fini(struct core_diff *d); /* drops its references */
 
 /* Add to a diff. The batches' references are taken. KV_NOMEM: nothing changed, they stay the caller's. */
 enum kv_rc core_diff_splice(struct core_diff *d, struct core_frontier lower, struct core_frontier upper,
-			    struct core_batch *const *batches, size_t count, struct kv_err *err) KV_MUST_CHECK;
-enum kv_rc core_diff_hold(struct core_diff *d, const struct core_hold *hold, struct kv_err *err)
-	KV_MUST_CHECK;
+			    struct core_batch *const *batches, size_t count,
+			    struct kv_err *err) KV_MUST_CHECK;
+enum kv_rc core_diff_hold(struct core_diff *d, const struct core_hold *hold,
+			  struct kv_err *err) KV_MUST_CHECK;
 
 /* Make room for d, so that applying it cannot fail for want of memory. s looks as before. KV_NOMEM. */
-enum kv_rc core_state_reserve(struct core_state *s, const struct core_diff *d, struct kv_err *err)
-	KV_MUST_CHECK;
+enum kv_rc core_state_reserve(struct core_state *s, const struct core_diff *d,
+			      struct kv_err *err) KV_MUST_CHECK;
 
 /*
  * Make s the next version.
  * KV_CORRUPT  the diff does not fit (wrong seqno, a splice that meets no batch bounds); s is unchanged
  * KV_NOMEM    s is unchanged
  */
-enum kv_rc core_state_apply(struct core_state *s, const struct core_diff *d, struct kv_err *err)
-	KV_MUST_CHECK;
+enum kv_rc core_state_apply(struct core_state *s, const struct core_diff *d,
+			    struct kv_err *err) KV_MUST_CHECK;
 
 /* Check the invariants above: KV_CORRUPT with the one that fails. */
 enum kv_rc core_state_check(const struct core_state *s, struct kv_err *err) KV_MUST_CHECK;

@@ -97,8 +97,8 @@ enum kv_rc core_unframe(char kind, uint64_t seed, const void *data, size_t len, 
 		return kv_fail(err, KV_CORRUPT, "%zu bytes that are no document of kind %c", len, kind);
 	format = get_le(p + 4, 4);
 	if (format > CORE_FORMAT)
-		return kv_fail(err, KV_NEWER, "written in format %" PRIu64 "; this program reads up to %d", format,
-			       CORE_FORMAT);
+		return kv_fail(err, KV_NEWER, "written in format %" PRIu64 "; this program reads up to %d",
+			       format, CORE_FORMAT);
 	if (get_le(p + 8, 8) != checksum(kind, format, seed, p + FRAME_LEN, len - FRAME_LEN))
 		return kv_fail(err, KV_CORRUPT, "%zu bytes that fail their checksum", len);
 	*payload = p + FRAME_LEN;

@@ -29,8 +29,8 @@ enum kv_rc core_state_encode(struct core_shard_id shard, const struct core_state
 /* KV_CORRUPT, KV_NEWER, KV_NOMEM; *out is then as core_diff_init leaves it, or all zero. */
 enum kv_rc core_diff_decode(struct core_shard_id shard, const void *data, size_t len, struct core_diff *out,
 			    struct kv_err *err) KV_MUST_CHECK;
-enum kv_rc core_state_decode(struct core_shard_id shard, const void *data, size_t len,
-			     struct core_state *out, struct kv_err *err) KV_MUST_CHECK;
+enum kv_rc core_state_decode(struct core_shard_id shard, const void *data, size_t len, struct core_state *out,
+			     struct kv_err *err) KV_MUST_CHECK;
 
 /* The frame, for other documents: kind is a letter; seed binds the bytes to their place. */
 enum kv_rc core_frame(char kind, uint64_t seed, const void *payload, size_t len, struct core_buf *out,

@@ -305,8 +305,8 @@ static enum got get_state(const Pb__State *pb, struct core_state *s)
 	return get_state_lists(pb, s);
 }
 
-enum kv_rc core_state_decode(struct core_shard_id shard, const void *data, size_t len,
-			     struct core_state *out, struct kv_err *err)
+enum kv_rc core_state_decode(struct core_shard_id shard, const void *data, size_t len, struct core_state *out,
+			     struct kv_err *err)
 {
 	const uint8_t *payload;
 	size_t payload_len;

@@ -21,9 +21,10 @@
 struct core_asked core_append_asked(const struct core_append *a)
 {
 	struct core_asked asked = {{0}};
-	/* The bounds, and which of the two kinds they are: nothing else tells one append under a token from another. */
-	asked.b[0] = (uint8_t)(a->lower_star | a->upper_plus << 1 | a->lower.empty << 2 | a->upper.empty << 3 |
-			       a->idempotent << 4);
+	/* The bounds, and which of the two kinds they are: nothing else tells one append under a token from
+	 * another. */
+	asked.b[0] = (uint8_t)(a->lower_star | a->upper_plus << 1 | a->lower.empty << 2 |
+			       a->upper.empty << 3 | a->idempotent << 4);
 	memcpy(asked.b + 8, &a->lower.t, 8);
 	memcpy(asked.b + 16, &a->upper.t, 8);
 	memcpy(asked.b + 24, &a->plus, 8);
@@ -59,8 +60,8 @@ enum kv_rc core_append_check(const struct core_append *a, struct kv_err *err)
 		kv_detail(err, "lower=%s upper=%s", lower, upper);
 		return KV_BAD_BOUNDS;
 	}
-	if (a->has_rewrite && (!core_frontier_covers(a->lower, a->rewrite_ts) ||
-			       core_frontier_covers(a->upper, a->rewrite_ts)))
+	if (a->has_rewrite &&
+	    (!core_frontier_covers(a->lower, a->rewrite_ts) || core_frontier_covers(a->upper, a->rewrite_ts)))
 		return bad_rewrite(a->rewrite_ts, a->lower, a->upper, err);
 	return KV_OK;
 }
@@ -72,13 +73,15 @@ static enum kv_rc check_time(uint64_t time, struct core_frontier lower, struct c
 
 	if (!core_frontier_covers(lower, time)) {
 		core_frontier_format(lower, text);
-		kv_fail(err, KV_NOT_BEYOND_LOWER, "an update at time %" PRIu64 " lies below the lower %s", time, text);
+		kv_fail(err, KV_NOT_BEYOND_LOWER, "an update at time %" PRIu64 " lies below the lower %s",
+			time, text);
 		kv_detail(err, "time=%" PRIu64 " lower=%s", time, text);
 		return KV_NOT_BEYOND_LOWER;
 	}
 	if (core_frontier_covers(upper, time)) {
 		core_frontier_format(upper, text);
-		kv_fail(err, KV_BEYOND_UPPER, "an update at time %" PRIu64 " is not below the upper %s", time, text);
+		kv_fail(err, KV_BEYOND_UPPER, "an update at time %" PRIu64 " is not below the upper %s", time,
+			text);
 		kv_detail(err, "time=%" PRIu64 " upper=%s", time, text);
 		return KV_BEYOND_UPPER;
 	}
@@ -149,8 +152,8 @@ static enum kv_rc mismatch(const struct core_append *a, const struct core_state 
 	else if (a->lower_star)
 		kv_fail(err, KV_UPPER_MISMATCH, "the new upper is not above the current upper %s", current);
 	else if (a->idempotent)
-		kv_fail(err, KV_UPPER_MISMATCH, "the append begins at %s, which leaves a gap above the upper %s",
-			expected, current);
+		kv_fail(err, KV_UPPER_MISMATCH,
+			"the append begins at %s, which leaves a gap above the upper %s", expected, current);
 	else
 		kv_fail(err, KV_UPPER_MISMATCH, "the upper is %s, not %s as expected", current, expected);
 	kv_detail(err, "%s=%s current_upper=%s", word, expected, current);
@@ -163,8 +166,9 @@ static enum kv_rc answer_token(const struct core_append *a, const struct core_do
 	struct core_asked asked = core_append_asked(a);
 
 	if (memcmp(asked.b, done->asked.b, sizeof asked.b) != 0 || done->rows != a->rows) {
-		kv_fail(err, KV_TOKEN_REUSED, "the token stands for an append of %" PRIu64 " updates with %s bounds",
-			done->rows, memcmp(asked.b, done->asked.b, sizeof asked.b) == 0 ? "these" : "other");
+		kv_fail(err, KV_TOKEN_REUSED,
+			"the token stands for an append of %" PRIu64 " updates with %s bounds", done->rows,
+			memcmp(asked.b, done->asked.b, sizeof asked.b) == 0 ? "these" : "other");
 		kv_detail(err, "updates=%" PRIu64, done->rows);
 		return KV_TOKEN_REUSED;
 	}
@@ -185,7 +189,8 @@ static enum kv_rc resolve_star(struct core_append *a, const struct core_state *s
 	r->upper = a->upper;
 	if (a->upper_plus) {
 		if (a->plus > UINT64_MAX - at) {
-			kv_fail(err, KV_BAD_BOUNDS, "the upper %" PRIu64 " plus %" PRIu64 " leaves u64; finish with -", at,
+			kv_fail(err, KV_BAD_BOUNDS,
+				"the upper %" PRIu64 " plus %" PRIu64 " leaves u64; finish with -", at,
 				a->plus);
 			kv_detail(err, "current_upper=%" PRIu64 " plus=%" PRIu64, at, a->plus);
 			return KV_BAD_BOUNDS;
@@ -350,7 +355,8 @@ enum kv_rc core_do_hold(const struct core_state *s, const char *name, struct cor
 		return kv_fail(err, KV_NOTFOUND, "no hold %s", name);
 	hold = *was;
 	hold.follow = follow;
-	hold.since = follow != 0 ? followed(was->since, s->upper, follow) : core_frontier_max(was->since, since);
+	hold.since =
+		follow != 0 ? followed(was->since, s->upper, follow) : core_frontier_max(was->since, since);
 	if (core_frontier_eq(hold.since, was->since) && hold.follow == was->follow)
 		return KV_OK;
 	*changed = true;
@@ -379,7 +385,8 @@ enum kv_rc core_do_remove(const struct core_state *s, struct core_diff *d, struc
 	if (s->tombstone)
 		return kv_fail_rc(err, KV_NO_SHARD);
 	if (!s->upper.empty)
-		return kv_fail(err, KV_NOT_FINISHED, "the upper is %s; finish the shard first, with new_upper=-",
+		return kv_fail(err, KV_NOT_FINISHED,
+			       "the upper is %s; finish the shard first, with new_upper=-",
 			       core_frontier_format(s->upper, text));
 	for (size_t i = 0; i < s->hold_count; i++)
 		if (!s->holds[i].since.empty)
@@ -397,7 +404,8 @@ enum kv_rc core_do_rollup(const struct core_state *s, const struct core_rollup *
 		return kv_fail_rc(err, KV_NO_SHARD);
 	assert(rollup->seqno <= s->seqno);
 	if (s->rollup_count != 0 && s->rollups[s->rollup_count - 1].seqno >= rollup->seqno)
-		return kv_fail(err, KV_EXISTS, "a rollup of version %" PRIu64 " or later is there", rollup->seqno);
+		return kv_fail(err, KV_EXISTS, "a rollup of version %" PRIu64 " or later is there",
+			       rollup->seqno);
 	d->seqno = s->seqno + 1;
 	d->has_rollup = true;
 	d->rollup = *rollup;

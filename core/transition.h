@@ -16,9 +16,9 @@
 
 /* What an append asks for. */
 struct core_append {
-	bool idempotent;   /* append: data below the current upper is there already; else compare-and-append */
-	bool lower_star;   /* compare-and-append at whatever the upper is */
-	bool upper_plus;   /* with lower_star: new upper = upper + plus */
+	bool idempotent; /* append: data below the current upper is there already; else compare-and-append */
+	bool lower_star; /* compare-and-append at whatever the upper is */
+	bool upper_plus; /* with lower_star: new upper = upper + plus */
 	bool rewrite_star; /* lift every time to the upper it meets */
 	bool has_rewrite;  /* times were lifted to rewrite_ts before they came here */
 	bool has_token;
@@ -59,8 +59,8 @@ enum kv_rc core_append_check(const struct core_append *a, struct kv_err *err) KV
 /*
  * One row's time against bounds known so far (a star's is not): KV_NOT_BEYOND_LOWER, KV_BEYOND_UPPER.
  */
-enum kv_rc core_append_check_time(const struct core_append *a, uint64_t time, struct kv_err *err)
-	KV_MUST_CHECK;
+enum kv_rc core_append_check_time(const struct core_append *a, uint64_t time,
+				  struct kv_err *err) KV_MUST_CHECK;
 
 /*
  * compare-and-append and append.
@@ -75,14 +75,14 @@ enum kv_rc core_do_append(const struct core_state *s, struct core_append *a, str
 /* Move a hold forward, or give it a policy; a frontier that is not beyond its since changes nothing, and
  * *changed is then false. KV_NOTFOUND: no hold of that name. */
 enum kv_rc core_do_hold(const struct core_state *s, const char *name, struct core_frontier since,
-			uint64_t follow, struct core_diff *d, bool *changed, struct kv_err *err) KV_MUST_CHECK;
+			uint64_t follow, struct core_diff *d, bool *changed,
+			struct kv_err *err) KV_MUST_CHECK;
 
 enum kv_rc core_do_owner(const struct core_state *s, struct core_owner owner, struct core_diff *d,
 			 struct kv_err *err) KV_MUST_CHECK;
 
 /* End the shard. KV_NOT_FINISHED: the upper or a hold is not empty; the sentence says which. */
-enum kv_rc core_do_remove(const struct core_state *s, struct core_diff *d, struct kv_err *err)
-	KV_MUST_CHECK;
+enum kv_rc core_do_remove(const struct core_state *s, struct core_diff *d, struct kv_err *err) KV_MUST_CHECK;
 
 enum kv_rc core_do_rollup(const struct core_state *s, const struct core_rollup *rollup, struct core_diff *d,
 			  struct kv_err *err) KV_MUST_CHECK;

@@ -104,8 +104,8 @@ struct append_change {
 	struct core_appended *result;
 };
 
-static enum kv_rc run_append(struct core_change *c, const struct core_state *s, struct core_diff *d, bool *skip,
-			     struct kv_err *err)
+static enum kv_rc run_append(struct core_change *c, const struct core_state *s, struct core_diff *d,
+			     bool *skip, struct kv_err *err)
 {
 	struct append_change *a = (struct append_change *)c;
 	enum kv_rc rc = core_do_append(s, a->ask, d, a->result, err);
@@ -123,7 +123,8 @@ enum kv_rc core_txn_add_staged(struct core_txn *t, const char *name, struct kv_e
 		if (strcmp(t->staged[i], name) == 0)
 			return kv_fail(err, KV_BAD_SYNTAX, "batch %s is named twice", name);
 	if (t->staged_count == CORE_TXN_BATCHES)
-		return kv_fail(err, KV_BAD_SYNTAX, "more than %d batches in one transaction", CORE_TXN_BATCHES);
+		return kv_fail(err, KV_BAD_SYNTAX, "more than %d batches in one transaction",
+			       CORE_TXN_BATCHES);
 	grown = reallocarray(t->staged, t->staged_count + 1, sizeof *t->staged);
 	if (grown == NULL)
 		return kv_fail_rc(err, KV_NOMEM);
@@ -140,7 +141,8 @@ enum kv_rc core_txn_commit(struct core_txn *t, struct core_appended *r, struct k
 
 	assert(!t->ended);
 	t->ended = true;
-	t->ask.staged = t->staged_count != 0 ? t->staged[0] : NULL; /* none can be there: one is enough to say so */
+	t->ask.staged =
+		t->staged_count != 0 ? t->staged[0] : NULL; /* none can be there: one is enough to say so */
 	*r = (struct core_appended){0};
 	if (t->builder != NULL)
 		/* The bounds are set by the transition, which knows them. */

@@ -13,7 +13,7 @@
 struct core_worker;
 
 struct core_job {
-	struct core_job *next; /* the worker's, while it is queued */
+	struct core_job *next;                            /* the worker's, while it is queued */
 	void (*run)(struct core_job *job, bool stopping); /* owns job; stopping: only clean up */
 };
 

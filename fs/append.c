@@ -174,7 +174,8 @@ static enum kv_rc do_batch(struct fs_append *a, const char *line, size_t len, st
 	enum kv_rc rc;
 
 	if (a->txn == NULL)
-		return kv_fail(err, KV_BAD_SYNTAX, "a batch line outside a transaction: its begin line is missing");
+		return kv_fail(err, KV_BAD_SYNTAX,
+			       "a batch line outside a transaction: its begin line is missing");
 	rc = fs_parse_batch(line, len, name, err);
 	return rc == KV_OK ? core_txn_add_staged(a->txn, name, err) : rc;
 }
@@ -309,8 +310,10 @@ void fs_append_close(struct fs_append *a)
 	if (a->txn != NULL || a->line_len != 0) {
 		bool no_newline = a->line_len == 6 && memcmp(a->line, "commit", 6) == 0;
 
-		snprintf(what, sizeof what, "Abandoned updates=%" PRIu64 " message=\"%s; nothing was applied\"", a->rows,
-			 no_newline ? "closed before the newline of the commit line" : "closed before the commit line");
+		snprintf(what, sizeof what,
+			 "Abandoned updates=%" PRIu64 " message=\"%s; nothing was applied\"", a->rows,
+			 no_newline ? "closed before the newline of the commit line"
+				    : "closed before the commit line");
 		fs_errors_add(&a->fs->errors, core_shard_id(a->shard), a->pid, a->uid, what);
 	}
 	drop_txn(a);

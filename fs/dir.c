@@ -29,10 +29,10 @@ struct dir {
 	struct fs_node node;
 	char **names; /* owned; of /shard, the page in hand */
 	size_t count;
-	off_t base; /* offset before names[0] */
+	off_t base;                /* offset before names[0] */
 	char last[KV_KEY_MAX + 1]; /* the last name before the page after this one */
-	bool more; /* /shard: there may be another page */
-	bool begun; /* something was read */
+	bool more;                 /* /shard: there may be another page */
+	bool begun;                /* something was read */
 };
 
 static struct dir *dir_of(const struct fuse_file_info *fi)

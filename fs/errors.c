@@ -32,7 +32,8 @@ void fs_errors_fini(struct fs_errors *e)
 {
 	struct fs_errors_of *of, *next;
 
-	HASH_ITER(hh, e->shards, of, next) {
+	HASH_ITER(hh, e->shards, of, next)
+	{
 		HASH_DEL(e->shards, of);
 		of_free(of);
 	}
@@ -57,8 +58,8 @@ void fs_errors_add(struct fs_errors *e, struct core_shard_id shard, pid_t pid, u
 	clock_gettime(CLOCK_REALTIME, &now);
 	gmtime_r(&now.tv_sec, &tm);
 	strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%S", &tm);
-	if (asprintf(&line, "%s.%03ldZ pid=%d uid=%u %s\n", when, now.tv_nsec / 1000000, (int)pid, (unsigned)uid,
-		     what) < 0)
+	if (asprintf(&line, "%s.%03ldZ pid=%d uid=%u %s\n", when, now.tv_nsec / 1000000, (int)pid,
+		     (unsigned)uid, what) < 0)
 		return;
 	pthread_mutex_lock(&e->mu);
 	of = find_locked(e, shard);

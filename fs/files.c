@@ -30,8 +30,8 @@
 struct fs_handle {
 	struct fs_open open; /* first: handle_end() is handed it */
 	struct fs *fs;
-	/* The descriptor's, and one for a read that is being answered: its answer borrows from the handle, and
-	 * the client may have closed the file before the answering call is back. */
+	/* The descriptor's, and one for a read that is being answered: its answer borrows from the handle,
+	 * and the client may have closed the file before the answering call is back. */
 	_Atomic(unsigned) refs;
 	pthread_mutex_t mu; /* all below that can change */
 	enum fs_kind kind;
@@ -127,7 +127,8 @@ static enum kv_rc show_state(struct fs_handle *h, struct kv_err *err)
 	return rc;
 }
 
-/* KV_WOULD_BLOCK: the time is not complete; h->stream stays NULL, and since stays below the time until it is. */
+/* KV_WOULD_BLOCK: the time is not complete; h->stream stays NULL, and since stays below the time until it is.
+ */
 static enum kv_rc show_snapshot(struct fs_handle *h, struct kv_err *err)
 {
 	struct core_snapshot *snapshot;

@@ -60,8 +60,8 @@ static enum kv_rc bad(struct kv_err *err, const char *what, struct word w)
 
 enum option { O_EXPECTED, O_NEW_UPPER, O_LOWER, O_UPPER, O_TOKEN, O_REWRITE, O_SINCE, O_COUNT };
 
-static const char *const option_names[O_COUNT] = {
-	"expected_upper", "new_upper", "lower", "upper", "token", "rewrite_ts", "since"};
+static const char *const option_names[O_COUNT] = {"expected_upper", "new_upper",  "lower", "upper",
+						  "token",          "rewrite_ts", "since"};
 
 /* The words of a begin line by option; a word that is not there has p == NULL. */
 static enum kv_rc split_options(const char *line, size_t len, struct word values[O_COUNT], struct kv_err *err)
@@ -152,7 +152,8 @@ enum kv_rc fs_parse_begin(const char *line, size_t len, struct core_append *out,
 		return KV_OK;
 	if (is(v[O_REWRITE], "*")) {
 		out->rewrite_star = true;
-		return out->lower_star ? KV_OK : bad(err, "rewrite_ts=* needs expected_upper=*", v[O_REWRITE]);
+		return out->lower_star ? KV_OK
+				       : bad(err, "rewrite_ts=* needs expected_upper=*", v[O_REWRITE]);
 	}
 	out->has_rewrite = true;
 	if (!core_u64_parse(v[O_REWRITE].p, v[O_REWRITE].len, &out->rewrite_ts))
@@ -209,15 +210,17 @@ char *fs_verdict_ok(const struct core_appended *r, char buf[FS_VERDICT_LEN])
 	char lower[CORE_FRONTIER_LEN], upper[CORE_FRONTIER_LEN];
 
 	snprintf(buf, FS_VERDICT_LEN, "ok lower=%s new_upper=%s seqno=%" PRIu64 " updates=%" PRIu64,
-		 core_frontier_format(r->lower, lower), core_frontier_format(r->upper, upper), r->seqno, r->updates);
+		 core_frontier_format(r->lower, lower), core_frontier_format(r->upper, upper), r->seqno,
+		 r->updates);
 	return buf;
 }
 
 char *fs_verdict_error(const struct kv_err *err, char buf[FS_VERDICT_LEN])
 {
 	const char *errnum = strerrorname_np(kv_rc_errno(err->rc));
-	size_t n = (size_t)snprintf(buf, FS_VERDICT_LEN, "error %s errno=%s%s%s message=\"", kv_rc_name(err->rc),
-				    errnum, err->detail[0] != '\0' ? " " : "", err->detail);
+	size_t n =
+		(size_t)snprintf(buf, FS_VERDICT_LEN, "error %s errno=%s%s%s message=\"", kv_rc_name(err->rc),
+				 errnum, err->detail[0] != '\0' ? " " : "", err->detail);
 
 	for (const char *p = err->msg; *p != '\0' && n < FS_VERDICT_LEN - 3; p++) {
 		if (*p == '"' || *p == '\\')

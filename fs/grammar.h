@@ -20,13 +20,13 @@ enum fs_line { FS_LINE_BEGIN, FS_LINE_ROW, FS_LINE_BATCH, FS_LINE_COMMIT, FS_LIN
 enum fs_line fs_line_kind(const char *line, size_t len);
 
 /* A whole begin line to what it asks for. KV_BAD_SYNTAX: the sentence says which word and why. */
-enum kv_rc fs_parse_begin(const char *line, size_t len, struct core_append *out, struct kv_err *err)
-	KV_MUST_CHECK;
+enum kv_rc fs_parse_begin(const char *line, size_t len, struct core_append *out,
+			  struct kv_err *err) KV_MUST_CHECK;
 
 /* The name in a batch line: [A-Za-z_][A-Za-z0-9._-]{0,127}, copied with a NUL. KV_BAD_SYNTAX. */
 enum { FS_BATCH_NAME_LEN = 129 };
-enum kv_rc fs_parse_batch(const char *line, size_t len, char name[FS_BATCH_NAME_LEN], struct kv_err *err)
-	KV_MUST_CHECK;
+enum kv_rc fs_parse_batch(const char *line, size_t len, char name[FS_BATCH_NAME_LEN],
+			  struct kv_err *err) KV_MUST_CHECK;
 
 /* `<f>` or `upper-<n>` with an optional newline, as written to `since`. KV_BAD_SYNTAX. */
 enum kv_rc fs_parse_since(const char *text, size_t len, struct core_frontier *since, uint64_t *follow,

@@ -166,8 +166,8 @@ int main(int argc, char **argv)
 	store = resolve_links(command.options.store);
 	mountpoint = resolve_links(command.options.mountpoint);
 	if (store == NULL || mountpoint == NULL) {
-		fprintf(stderr, "shardfs: %s: %s\n", store == NULL ? command.options.store : command.options.mountpoint,
-			strerror(errno));
+		fprintf(stderr, "shardfs: %s: %s\n",
+			store == NULL ? command.options.store : command.options.mountpoint, strerror(errno));
 		free(store);
 		free(mountpoint);
 		goto out;
@@ -181,8 +181,8 @@ int main(int argc, char **argv)
 		goto out;
 	}
 	openlog("shardfs", LOG_PID, LOG_DAEMON);
-	/* Threads of FUSE take turns: with an arena for each, what one has freed no other can use, and a mount that
-	 * reads much keeps twice the memory it needs. */
+	/* Threads of FUSE take turns: with an arena for each, what one has freed no other can use, and a
+	 * mount that reads much keeps twice the memory it needs. */
 	mallopt(M_ARENA_MAX, 2);
 	signal(SIGPIPE, SIG_IGN); /* a parent or a terminal that has gone is no reason to end a mount */
 	umask(0);

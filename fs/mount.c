@@ -3,8 +3,8 @@
  *
  * Start: options and mount point are checked before anything is touched; then the
  * store is opened, so that one that is in use is refused; then what an earlier
- * process left mounted and dead on the mount point is cleared; then we mount. The kernel's first request, INIT, says
- * that the mount answers.
+ * process left mounted and dead on the mount point is cleared; then we mount. The kernel's first request,
+ * INIT, says that the mount answers.
  *
  * Stop (TERM, INT, HUP), in a thread of its own: refuse new commits, answer those
  * who wait, wait for commits in flight, then end the loop. The loop's thread only
@@ -139,7 +139,8 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 
 	/* With it, the pieces of one large io_uring or libaio write come in any order. */
 	conn->want &= ~(unsigned)FUSE_CAP_ASYNC_DIO;
-	conn->max_background = life->command->max_background != 0 ? life->command->max_background : MAX_BACKGROUND;
+	conn->max_background =
+		life->command->max_background != 0 ? life->command->max_background : MAX_BACKGROUND;
 	life->ready(life->ready_arg);
 }
 
@@ -267,7 +268,8 @@ static bool clear_mountpoint(const char *dir, char why[1024])
 			return false;
 		}
 		if (!unmount_dead(dir)) {
-			snprintf(why, 1024, "a dead mount on %s could not be cleared: %s", dir, strerror(errno));
+			snprintf(why, 1024, "a dead mount on %s could not be cleared: %s", dir,
+				 strerror(errno));
 			return false;
 		}
 	}

@@ -24,7 +24,8 @@ void fs_nodes_fini(struct fs_nodes *n)
 {
 	struct fs_entry *e, *next;
 
-	HASH_ITER(hh, n->entries, e, next) {
+	HASH_ITER(hh, n->entries, e, next)
+	{
 		HASH_DEL(n->entries, e);
 		core_batch_unref(e->batch);
 		free(e);
@@ -82,7 +83,8 @@ uint64_t fs_nodeid_shard(struct fs_nodes *n, enum fs_kind kind, struct core_shar
 	pthread_mutex_lock(&n->mu);
 	s = slot_locked(n, id, first_seqno);
 	if (s != NULL)
-		nodeid = make(kind, (uint64_t)s->number << SLOT_SHIFT | (kind == FS_APPEND ? ++n->next_append : 0));
+		nodeid = make(kind,
+			      (uint64_t)s->number << SLOT_SHIFT | (kind == FS_APPEND ? ++n->next_append : 0));
 	pthread_mutex_unlock(&n->mu);
 	return nodeid;
 }

@@ -38,8 +38,14 @@ struct parsed {
 	unsigned words;
 };
 
-#define OURS(text, field) {text, offsetof(struct parsed, field), 1}
-#define KEY(text, key) {text, (unsigned long)UINT_MAX, key} /* FUSE_OPT_KEY, without its narrowing */
+#define OURS(text, field)                               \
+	{                                               \
+		text, offsetof(struct parsed, field), 1 \
+	}
+#define KEY(text, key)                             \
+	{                                          \
+		text, (unsigned long)UINT_MAX, key \
+	} /* FUSE_OPT_KEY, without its narrowing */
 
 static const struct fuse_opt spec[] = {
 	KEY("-f", KEY_FOREGROUND),
@@ -152,8 +158,9 @@ bool fs_command_parse(int argc, char **argv, struct fs_command *out, char why[51
 	*out = (struct fs_command){0};
 	fuse_set_log_func(no_log);
 	if (fuse_opt_parse(&given, &p, spec, take) != 0) {
-		snprintf(why, 512, p.words > 2 ? "more than a STORE and a MOUNTPOINT were given; see shardfs --help"
-					       : "an option has no proper value; see shardfs --help");
+		snprintf(why, 512,
+			 p.words > 2 ? "more than a STORE and a MOUNTPOINT were given; see shardfs --help"
+				     : "an option has no proper value; see shardfs --help");
 		goto out;
 	}
 	out->session_args = given;

@@ -56,7 +56,8 @@ char *fs_text_batch(struct core_frontier lower, struct core_frontier upper, char
 {
 	char a[CORE_FRONTIER_LEN], b[CORE_FRONTIER_LEN];
 
-	snprintf(buf, FS_BATCH_FILE_LEN, "%s-%s", core_frontier_format(lower, a), core_frontier_format(upper, b));
+	snprintf(buf, FS_BATCH_FILE_LEN, "%s-%s", core_frontier_format(lower, a),
+		 core_frontier_format(upper, b));
 	return buf;
 }
 
@@ -128,11 +129,12 @@ char *fs_text_state(struct core_shard_id id, const struct core_state *s)
 	root = json_pack("{s:s,s:o,s:o,s:o,s:o,s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "shard",
 			 core_uuid_format('s', id.u, text), "seqno", number(s->seqno), "first_seqno",
 			 number(s->first_seqno), "upper", frontier(s->upper), "since", frontier(s->since),
-			 "since_pinned_by", pinned_by(s), "holds", holds_json(s), "batches", number(s->batch_count),
-			 "runs", number(totals.runs), "parts", number(totals.parts), "inline_parts",
-			 number(totals.inline_parts), "updates", number(totals.rows), "inline_bytes",
-			 number(totals.inline_bytes), "blob_bytes", number(totals.blob_bytes), "tokens",
-			 number(s->token_count), "rollups", rollups_json(s), "changed_ms", number(s->walltime_ms));
+			 "since_pinned_by", pinned_by(s), "holds", holds_json(s), "batches",
+			 number(s->batch_count), "runs", number(totals.runs), "parts", number(totals.parts),
+			 "inline_parts", number(totals.inline_parts), "updates", number(totals.rows),
+			 "inline_bytes", number(totals.inline_bytes), "blob_bytes", number(totals.blob_bytes),
+			 "tokens", number(s->token_count), "rollups", rollups_json(s), "changed_ms",
+			 number(s->walltime_ms));
 	if (root == NULL)
 		return NULL;
 	dump = json_dumps(root, JSON_INDENT(2));

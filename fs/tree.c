@@ -92,9 +92,9 @@ static enum kv_rc look(struct fs *fs, const struct fs_node *dir, const char *nam
 	for (size_t i = 0; i < count; i++) {
 		if (strcmp(fixed[i].name, name) != 0)
 			continue;
-		*nodeid = dir->kind == FS_ROOT ? fs_nodeid_top(fixed[i].kind, 0)
-					       : fs_nodeid_shard(&fs->nodes, fixed[i].kind, dir->shard,
-								 dir->first_seqno);
+		*nodeid = dir->kind == FS_ROOT
+				  ? fs_nodeid_top(fixed[i].kind, 0)
+				  : fs_nodeid_shard(&fs->nodes, fixed[i].kind, dir->shard, dir->first_seqno);
 		return *nodeid != 0 ? KV_OK : KV_NOMEM;
 	}
 	if (dir->kind == FS_SHARDS)
@@ -123,7 +123,8 @@ static double entry_timeout(enum fs_kind kind)
 	case FS_AS_OF_DIR:
 	case FS_BATCHES:
 		return 1.0;
-	/* `append` must have a fresh nodeid each time; of the others the size or the mode can have changed. */
+	/* `append` must have a fresh nodeid each time; of the others the size or the mode can have changed.
+	 */
 	case FS_APPEND:
 	case FS_UPPER:
 	case FS_SINCE:
@@ -283,7 +284,8 @@ static enum kv_rc set_attr(struct fs *fs, const struct fs_node *node, const stru
 	return node->kind > FS_SHARD ? KV_OK : KV_NOT_HERE;
 }
 
-static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
+static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
+		       struct fuse_file_info *fi)
 {
 	struct fs *fs = fs_of(req);
 	struct fs_node node;

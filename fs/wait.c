@@ -119,7 +119,8 @@ static void interrupted(fuse_req_t req, void *data)
 	bool mine = false;
 
 	pthread_mutex_lock(&w->mu);
-	if (on_list_locked(w, p) && p->req == req) { /* not another one in the place of one that was answered */
+	if (on_list_locked(w, p) &&
+	    p->req == req) { /* not another one in the place of one that was answered */
 		mine = p->armed && core_shard_unwait(p->shard, &p->waiter);
 		if (mine)
 			take_off_locked(w, p);
@@ -253,7 +254,8 @@ bool fs_poll_until(struct fs_poll *p, struct core_shard *shard, uint64_t time, s
 	struct fs_poll_wait *wait;
 
 	if (ph == NULL)
-		return core_shard_info(shard, false, &info, NULL) != KV_OK || !core_frontier_covers(info.upper, time);
+		return core_shard_info(shard, false, &info, NULL) != KV_OK ||
+		       !core_frontier_covers(info.upper, time);
 	wait = poll_new(p, shard, ph);
 	if (wait == NULL)
 		return true; /* a read will tell */

@@ -59,8 +59,8 @@ struct fs_poll {
 /* Whether shard's upper has passed time; if not, ph (taken; may be NULL) is told when it has, in place of the
  * one before. */
 bool fs_poll_until(struct fs_poll *p, struct core_shard *shard, uint64_t time, struct fuse_pollhandle *ph);
-/* Whether shard's upper is another one than was seen (NULL: nothing was), or the last one. Either way ph (as above)
- * is told of the next change after this: an edge-triggered epoll asks only when it was told. */
+/* Whether shard's upper is another one than was seen (NULL: nothing was), or the last one. Either way ph (as
+ * above) is told of the next change after this: an edge-triggered epoll asks only when it was told. */
 bool fs_poll_change(struct fs_poll *p, struct core_shard *shard, const struct core_frontier *seen,
 		    struct fuse_pollhandle *ph);
 void fs_poll_fini(struct fs_poll *p, struct core_shard *shard);

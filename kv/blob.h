@@ -76,7 +76,7 @@ void kv_blob_list_free(struct kv_blob_list *list);
 struct kv_blobs *kv_blob_mem_new(void); /* NULL: out of memory */
 
 /* Blobs as files under dir, which exists. The slashes of a key are directories. */
-enum kv_rc kv_blob_file_open(const char *dir, bool read_only, struct kv_blobs **out, struct kv_err *err)
-	KV_MUST_CHECK;
+enum kv_rc kv_blob_file_open(const char *dir, bool read_only, struct kv_blobs **out,
+			     struct kv_err *err) KV_MUST_CHECK;
 
 #endif

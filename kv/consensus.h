@@ -55,9 +55,9 @@ struct kv_keys {
 
 /* How long a commit may stay in the air. */
 enum kv_sync {
-	KV_SYNC, /* on stable storage when the call returns */
-	KV_RIDE, /* ordered before every later commit of this process, durable with the next KV_SYNC one */
-	KV_RELEASE, /* as KV_SYNC, for what lets space be given back: it may use what a store keeps in reserve */
+	KV_SYNC,    /* on stable storage when the call returns */
+	KV_RIDE,    /* ordered before every later commit of this process, durable with the next KV_SYNC one */
+	KV_RELEASE, /* as KV_SYNC, for what lets space be given back: may use a store's reserve */
 };
 
 /*
@@ -91,8 +91,8 @@ enum kv_rc kv_consensus_scan(struct kv_consensus *c, const char *key, uint64_t f
  * KV_RANGE     seqno is beyond the head; nothing was done
  * KV_UNKNOWN   some, all or none were forgotten; calling again is safe
  */
-enum kv_rc kv_consensus_truncate(struct kv_consensus *c, const char *key, uint64_t seqno,
-				 uint64_t *removed, struct kv_err *err) KV_MUST_CHECK;
+enum kv_rc kv_consensus_truncate(struct kv_consensus *c, const char *key, uint64_t seqno, uint64_t *removed,
+				 struct kv_err *err) KV_MUST_CHECK;
 
 /*
  * Forget the key with all its versions iff its head is `expected`. Durable on return.

@@ -23,10 +23,9 @@ struct kv_consensus_ops {
 			   struct kv_versions *out, struct kv_err *err);
 	enum kv_rc (*truncate)(struct kv_consensus *c, const char *key, uint64_t seqno, uint64_t *removed,
 			       struct kv_err *err);
-	enum kv_rc (*remove)(struct kv_consensus *c, const char *key, uint64_t expected,
-			     struct kv_err *err);
-	enum kv_rc (*list_keys)(struct kv_consensus *c, const char *after, size_t limit,
-				struct kv_keys *out, struct kv_err *err);
+	enum kv_rc (*remove)(struct kv_consensus *c, const char *key, uint64_t expected, struct kv_err *err);
+	enum kv_rc (*list_keys)(struct kv_consensus *c, const char *after, size_t limit, struct kv_keys *out,
+				struct kv_err *err);
 	void (*close)(struct kv_consensus *c);
 };
 
@@ -34,7 +33,8 @@ struct kv_consensus {
 	const struct kv_consensus_ops *ops;
 };
 
-/* Append a copy of (seqno, data) / of key to a growing result. False: out of memory, the result is as before. */
+/* Append a copy of (seqno, data) / of key to a growing result. False: out of memory, the result is as before.
+ */
 bool kv_versions_push(struct kv_versions *versions, uint64_t seqno, const void *data, size_t len);
 bool kv_keys_push(struct kv_keys *keys, const char *key, size_t len);
 

@@ -43,9 +43,9 @@ static const uint64_t reserve = (uint64_t)32 << 20;
 /*
  * No info log. RocksDB 7.8 asserts, and Debian builds it so, that an info log is not written to again after a
  * write to it failed (facebook/rocksdb#11314): a full device would end the process. The C interface has no
- * switch for it, so the level is the highest that its options file can name, HEADER, which leaves the file LOG
- * empty. (One above it silences the log too, but then the options file cannot be written, and each start leaves
- * a temporary one and an empty write-ahead log behind.)
+ * switch for it, so the level is the highest that its options file can name, HEADER, which leaves the file
+ * LOG empty. (One above it silences the log too, but then the options file cannot be written, and each start
+ * leaves a temporary one and an empty write-ahead log behind.)
  */
 static const int log_nothing = 5;
 

@@ -16,8 +16,8 @@ struct kv_rocks;
  * KV_NOTFOUND  read_only and there is none; or the parent of dir is missing
  * KV_BUSY, KV_CORRUPT, KV_IO, KV_NOMEM, KV_NOSPACE, KV_QUOTA, KV_READONLY
  */
-enum kv_rc kv_rocks_open(const char *dir, bool read_only, struct kv_rocks **out, struct kv_err *err)
-	KV_MUST_CHECK;
+enum kv_rc kv_rocks_open(const char *dir, bool read_only, struct kv_rocks **out,
+			 struct kv_err *err) KV_MUST_CHECK;
 void kv_rocks_close(struct kv_rocks *r); /* NULL is allowed; closes the views */
 
 struct kv_consensus *kv_rocks_consensus(struct kv_rocks *r); /* closing the view does nothing */

@@ -74,7 +74,7 @@ struct kv_store *kv_store_mem_new(void);
  * KV_CORRUPT  dir holds something else, or a store that cannot be opened
  * read_only lets a second process in beside an owner: it holds nothing and sees the state as of its open.
  */
-enum kv_rc kv_store_embedded_open(const char *dir, bool read_only, const char *purpose,
-				  struct kv_store **out, struct kv_err *err) KV_MUST_CHECK;
+enum kv_rc kv_store_embedded_open(const char *dir, bool read_only, const char *purpose, struct kv_store **out,
+				  struct kv_err *err) KV_MUST_CHECK;
 
 #endif

@@ -13,10 +13,11 @@
 #include "core/part.h"
 #include "core/shard.h"
 
-static const char usage[] = "usage: shardctl COMMAND STORE [...]\n"
-			    "  ls STORE                 the shards, one line each: id, since, upper, batches, updates\n"
-			    "  cat STORE SHARD [TIME]   what a shard holds as of TIME, or of the latest complete one\n"
-			    "  fsck STORE               check every shard's state and every byte of its parts\n";
+static const char usage[] =
+	"usage: shardctl COMMAND STORE [...]\n"
+	"  ls STORE                 the shards, one line each: id, since, upper, batches, updates\n"
+	"  cat STORE SHARD [TIME]   what a shard holds as of TIME, or of the latest complete one\n"
+	"  fsck STORE               check every shard's state and every byte of its parts\n";
 
 static int fail(const struct kv_err *err)
 {
@@ -124,7 +125,8 @@ static int cat(struct core_engine *e, const char *name, const char *time)
 	}
 	if (core_shard_open(e, id, &shard, &err) != KV_OK)
 		return fail(&err);
-	status = core_snapshot_open(shard, as_of, &snapshot, &err) == KV_OK ? print_rows(snapshot) : fail(&err);
+	status = core_snapshot_open(shard, as_of, &snapshot, &err) == KV_OK ? print_rows(snapshot)
+									    : fail(&err);
 	core_snapshot_close(snapshot);
 	core_shard_close(shard);
 	return status;
@@ -157,8 +159,8 @@ static enum kv_rc check_part(const struct core_home *home, const struct core_par
 	}
 	core_part_close(reader);
 	if (rc == KV_OK && (rows != part->rows || sum != part->diffs_sum))
-		rc = kv_fail(err, KV_CORRUPT, "a part has %" PRIu64 " rows where its shard counts %" PRIu64, rows,
-			     part->rows);
+		rc = kv_fail(err, KV_CORRUPT, "a part has %" PRIu64 " rows where its shard counts %" PRIu64,
+			     rows, part->rows);
 	return rc;
 }
 
@@ -199,8 +201,8 @@ static int fsck(struct core_engine *e)
 	int status = for_each_shard(e, check_one, &checked);
 
 	printf("%s: %" PRIu64 " shards, %" PRIu64 " parts, %" PRIu64 " updates\n",
-	       status == 0 ? "clean" : "damage was found in what was read",
-	       checked.shards, checked.parts, checked.rows);
+	       status == 0 ? "clean" : "damage was found in what was read", checked.shards, checked.parts,
+	       checked.rows);
 	return status;
 }
 
