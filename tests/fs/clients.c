@@ -41,8 +41,8 @@ static const char *const clients[] = {
 	"python3 -c 'import os\nwith open(os.environ[\"A\"], \"wb\", 0) as f: f.write(os.environ[\"T\"].encode())'",
 	"python3 -c 'import os, pathlib; pathlib.Path(os.environ[\"A\"]).write_text(os.environ[\"T\"])'",
 	"python3 -c 'import os, shutil; shutil.copyfile(os.environ[\"F\"], os.environ[\"A\"])'",
-	"python3 -c 'import os\nf = os.open(os.environ[\"A\"], os.O_RDWR); os.write(f, os.environ[\"T\"].encode())\n"
-	"assert os.read(f, 4096).startswith(b\"ok \")'",
+	("python3 -c 'import os\nf = os.open(os.environ[\"A\"], os.O_RDWR); os.write(f, os.environ[\"T\"].encode())\n"
+	 "assert os.read(f, 4096).startswith(b\"ok \")'"),
 	"perl -e 'open(F, \">\", $ENV{A}) or die; print F $ENV{T} or die; close F or die'",
 	"perl -e 'open(F, \">>\", $ENV{A}) or die; syswrite(F, $ENV{T}) == length $ENV{T} or die'",
 };

@@ -86,7 +86,7 @@ const char *shardctl_path(void)
 	return path[0] != '\0' ? path : program("SHARDCTL", path);
 }
 
-static int run_sh(char **out, const char *fmt, va_list ap)
+__attribute__((format(printf, 2, 0))) static int run_sh(char **out, const char *fmt, va_list ap)
 {
 	char *line = NULL, *text = NULL;
 	size_t len = 0, cap = 0;
