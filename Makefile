@@ -87,6 +87,10 @@ embed: all
 	@rm -rf build/embed-store && build/embed build/embed-store >build/embed.out
 	@printf 'hello +1\nworld +1\nrefused: the upper is 2, not 1 as expected\n' | cmp - build/embed.out
 
+clang: clang-deps
+clang-deps:
+	@sh tools/deps.sh --clang
+.PHONY: clang-deps
 asan tsan ubsan clang: deps
 	@$(MAKE) --no-print-directory -s V=$@ run-tests
 
