@@ -5,7 +5,7 @@ int main(void)
 {
 	static Suite *(*const suites[])(void) = {
 		start_suite, append_suite,  options_suite, split_suite, spent_suite,   files_suite,
-		wait_suite,  batches_suite, owner_suite,   names_suite, clients_suite, crash_suite,
+		wait_suite,  batches_suite, owner_suite,   names_suite, clients_suite, faults_suite, crash_suite,
 	};
 	int status;
 

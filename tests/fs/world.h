@@ -155,5 +155,6 @@ Suite *owner_suite(void);
 Suite *names_suite(void);
 Suite *clients_suite(void);
 Suite *crash_suite(void);
+Suite *faults_suite(void);
 
 #endif
