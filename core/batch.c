@@ -92,6 +92,16 @@ bool core_batch_push(struct core_batch *b, struct core_part *part, bool new_run)
 	return true;
 }
 
+void core_batch_pop(struct core_batch *b)
+{
+	assert(b->part_count > 0);
+	b->part_count--;
+	b->rows -= b->parts[b->part_count].rows;
+	if (b->run_starts[b->run_count - 1] == b->part_count)
+		b->run_count--;
+	core_part_fini(&b->parts[b->part_count]);
+}
+
 void core_part_fini(struct core_part *part)
 {
 	free(part->inline_data);

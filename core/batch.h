@@ -69,6 +69,9 @@ void core_batch_unref(struct core_batch *b); /* NULL is allowed */
  */
 bool core_batch_push(struct core_batch *b, struct core_part *part, bool new_run);
 
+/* Take the last part off again; it is forgotten, as core_part_fini does. Under the same rule. */
+void core_batch_pop(struct core_batch *b);
+
 /* Forget the part's memory; the blob stays. */
 void core_part_fini(struct core_part *part);
 

@@ -45,7 +45,12 @@ static bool copy_state(const struct core_state *s, struct core_state *out)
 	out->token_cap = s->token_count;
 	out->tokens = calloc(s->token_count + 1, sizeof *out->tokens);
 	out->rollups = calloc(s->rollup_count + 1, sizeof *out->rollups);
-	if (out->batches == NULL || out->holds == NULL || out->rollups == NULL || out->tokens == NULL) {
+	out->staged_cap = s->staged_count;
+	out->staged = calloc(s->staged_count + 1, sizeof *out->staged);
+	out->writer_cap = s->writer_count;
+	out->writers = calloc(s->writer_count + 1, sizeof *out->writers);
+	if (out->batches == NULL || out->holds == NULL || out->rollups == NULL || out->tokens == NULL ||
+	    out->staged == NULL || out->writers == NULL) {
 		out->batch_count = 0;
 		core_state_fini(out);
 		return false;
@@ -58,6 +63,10 @@ static bool copy_state(const struct core_state *s, struct core_state *out)
 		memcpy(out->tokens, s->tokens, s->token_count * sizeof *out->tokens);
 	if (s->rollup_count != 0)
 		memcpy(out->rollups, s->rollups, s->rollup_count * sizeof *out->rollups);
+	if (s->staged_count != 0)
+		memcpy(out->staged, s->staged, s->staged_count * sizeof *out->staged);
+	if (s->writer_count != 0)
+		memcpy(out->writers, s->writers, s->writer_count * sizeof *out->writers);
 	return true;
 }
 

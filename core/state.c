@@ -4,7 +4,7 @@
  * Applying a diff is all or nothing: everything that can fail (room in arrays,
  * splices that must fit) is done on the side or checked first, then the fields
  * are changed by steps that cannot fail. An append at the end costs the same
- * whatever the number of batches.
+ * whatever the number of batches. Staged batches and writers: state_staged.c.
  */
 #include "core/state.h"
 
@@ -12,6 +12,8 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "core/state_staged.h"
 
 /* Make room for want elements; doubling keeps the cost of growing constant per element. */
 static bool reserve(void **array, size_t *cap, size_t want, size_t elem_size)
@@ -57,6 +59,8 @@ void core_state_fini(struct core_state *s)
 	free(s->holds);
 	free(s->tokens);
 	free(s->rollups);
+	free(s->staged);
+	free(s->writers);
 	*s = (struct core_state){0};
 }
 
@@ -76,6 +80,8 @@ void core_diff_fini(struct core_diff *d)
 	if (d->holds != d->hold_space)
 		free(d->holds);
 	free(d->holds_removed);
+	free(d->staged);
+	free(d->staged_removed);
 	core_diff_init(d);
 }
 
@@ -256,6 +262,12 @@ enum kv_rc core_state_reserve(struct core_state *s, const struct core_diff *d, s
 	if (d->has_token && s->token_count < CORE_TOKENS_MAX &&
 	    !reserve((void **)&s->tokens, &s->token_cap, s->token_count + 1, sizeof *s->tokens))
 		return kv_fail_rc(err, KV_NOMEM);
+	if (d->staged_count != 0 && !reserve((void **)&s->staged, &s->staged_cap,
+					     s->staged_count + d->staged_count, sizeof *s->staged))
+		return kv_fail_rc(err, KV_NOMEM);
+	if (d->has_writer &&
+	    !reserve((void **)&s->writers, &s->writer_cap, s->writer_count + 1, sizeof *s->writers))
+		return kv_fail_rc(err, KV_NOMEM);
 	return KV_OK;
 }
 
@@ -289,12 +301,15 @@ static void apply_token(struct core_state *s, const struct core_done *done)
 enum kv_rc core_state_apply(struct core_state *s, const struct core_diff *d, struct kv_err *err)
 {
 	struct range plan[CORE_DIFF_SPLICES];
+	bool stages = d->staged_count != 0 || d->staged_removed_count != 0;
 	enum kv_rc rc;
 
 	if (d->seqno != s->seqno + 1)
 		return kv_fail(err, KV_CORRUPT, "version %" PRIu64 " does not follow version %" PRIu64,
 			       d->seqno, s->seqno);
 	rc = splice_plan(s, d, plan, err);
+	if (rc == KV_OK && stages)
+		rc = core_state_plan_staged(s, d, err);
 	if (rc == KV_OK)
 		rc = core_state_reserve(s, d, err);
 	if (rc != KV_OK)
@@ -314,6 +329,10 @@ enum kv_rc core_state_apply(struct core_state *s, const struct core_diff *d, str
 		s->upper = d->upper;
 	if (d->has_owner)
 		s->owner = d->owner;
+	if (stages)
+		core_state_apply_staged(s, d);
+	if (s->writer_count != 0 || d->has_writer)
+		core_state_apply_writers(s, d);
 	s->tombstone = s->tombstone || d->tombstone;
 	s->seqno = d->seqno;
 	s->walltime_ms = d->walltime_ms;
@@ -414,5 +433,8 @@ enum kv_rc core_state_check(const struct core_state *s, struct kv_err *err)
 		if (s->rollups[i].seqno > s->seqno ||
 		    (i > 0 && s->rollups[i].seqno <= s->rollups[i - 1].seqno))
 			return kv_fail(err, KV_CORRUPT, "rollups out of order");
+	rc = core_state_check_staged(s, err);
+	if (rc != KV_OK)
+		return rc;
 	return check_parts_differ(s, err);
 }

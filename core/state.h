@@ -14,6 +14,8 @@
  *     parts; runs are not empty.
  *  5. at most CORE_TOKENS_MAX tokens; names of holds differ.
  *  6. seqno >= first_seqno > 0; rollups ascend and are at most seqno.
+ *  7. at most CORE_STAGED_MAX staged batches and CORE_WRITERS_MAX writers; ids
+ *     and names of staged batches differ, and so do ids of writers.
  *
  * Threads: a state belongs to one holder at a time; its batches are shared by
  * reference.
@@ -25,8 +27,14 @@
 
 enum {
 	CORE_TOKENS_MAX = 1024,
+	CORE_INLINE_TOTAL = 128 << 10, /* bytes of inline parts that a shard may have */
 	CORE_ASKED_LEN = 32,
-	CORE_HOLD_NAME_LEN = 129, /* with its NUL */
+	CORE_HOLD_NAME_LEN = 129, /* with its NUL, as the lengths below */
+	CORE_STAGED_MAX = 1024,
+	CORE_STAGED_NAME_LEN = 129,
+	CORE_WRITERS_MAX = 1024,
+	CORE_HOST_LEN = 65,
+	CORE_PURPOSE_LEN = 129,
 };
 
 #define CORE_DEFAULT_HOLD "default"
@@ -46,7 +54,8 @@ struct core_asked {
 struct core_done {
 	struct core_token token;
 	struct core_asked asked;
-	uint64_t rows;
+	uint64_t rows;       /* handed over one by one */
+	uint64_t batch_rows; /* in the batches that were built before */
 	struct core_frontier lower; /* as used */
 	struct core_frontier upper;
 	uint64_t seqno;
@@ -61,6 +70,42 @@ struct core_owner {
 	uint32_t uid;
 	uint32_t gid;
 	uint32_t mode; /* permission bits */
+};
+
+/*
+ * A staged batch: rows that are stored already and wait under a name to be committed. Its parts stand in a
+ * blob of their own, the manifest (manifest.h), so that the state stays small however large the batch is.
+ */
+struct core_staged {
+	struct core_uuid id; /* the same through renames and changes */
+	char name[CORE_STAGED_NAME_LEN];
+	/* Another one at each change of the content. The blob's key has it and the instance that wrote it. */
+	struct core_uuid manifest;
+	struct core_instance_id instance;
+	uint64_t manifest_bytes; /* 0: there is no such blob, and no rows */
+	uint64_t rows;           /* handed over */
+	uint64_t size;           /* bytes of its text: the bounds line, the rows, the row that is not whole */
+	bool has_bounds;         /* then all rows lie in [lower, upper) */
+	struct core_frontier lower;
+	struct core_frontier upper;
+	bool unfinished; /* its last row has no newline yet */
+	bool lost;       /* something that was written to it is not in it */
+	uint64_t changed_ms;
+};
+
+/*
+ * Who appends. The attempt ids of its versions begin with the first CORE_WRITER_TAG bytes of its id: so each
+ * version renews its writer, and none has to say so.
+ */
+enum { CORE_WRITER_TAG = 8 };
+
+struct core_writer_state {
+	struct core_uuid id;
+	char host[CORE_HOST_LEN];
+	char purpose[CORE_PURPOSE_LEN];
+	uint64_t lease_ms; /* a version later than heartbeat_ms + lease_ms drops the writer */
+	uint64_t heartbeat_ms;
+	struct core_frontier last_upper; /* the shard's upper after its last append */
 };
 
 struct core_state {
@@ -82,6 +127,12 @@ struct core_state {
 	size_t token_first; /* 0 until there are CORE_TOKENS_MAX */
 	struct core_rollup *rollups;
 	size_t rollup_count;
+	struct core_staged *staged; /* in no order */
+	size_t staged_count;
+	size_t staged_cap;
+	struct core_writer_state *writers; /* in no order */
+	size_t writer_count;
+	size_t writer_cap;
 	struct core_owner owner;
 	bool tombstone;
 };
@@ -117,6 +168,14 @@ struct core_diff {
 	struct core_done token;
 	bool has_rollup;
 	struct core_rollup rollup;
+	struct core_staged *staged; /* made or changed, by id; owned */
+	size_t staged_count;
+	struct core_uuid *staged_removed; /* by id; owned; applied before those made or changed */
+	size_t staged_removed_count;
+	bool has_writer; /* this one is new; heartbeat and last upper are taken from the version */
+	struct core_writer_state writer;
+	bool expires_writer;
+	struct core_uuid expired_writer;
 	bool has_owner;
 	struct core_owner owner;
 	bool tombstone;
@@ -137,12 +196,18 @@ enum kv_rc core_diff_splice(struct core_diff *d, struct core_frontier lower, str
 enum kv_rc core_diff_hold(struct core_diff *d, const struct core_hold *hold,
 			  struct kv_err *err) KV_MUST_CHECK;
 
+enum kv_rc core_diff_staged(struct core_diff *d, const struct core_staged *staged,
+			    struct kv_err *err) KV_MUST_CHECK;
+enum kv_rc core_diff_staged_removed(struct core_diff *d, struct core_uuid id,
+				    struct kv_err *err) KV_MUST_CHECK;
+
 /* Make room for d, so that applying it cannot fail for want of memory. s looks as before. KV_NOMEM. */
 enum kv_rc core_state_reserve(struct core_state *s, const struct core_diff *d,
 			      struct kv_err *err) KV_MUST_CHECK;
 
 /*
- * Make s the next version.
+ * Make s the next version. The writer whose tag the version's attempt has is renewed; then writers whose
+ * lease is over at the version's time are dropped, and above CORE_WRITERS_MAX the one renewed longest ago.
  * KV_CORRUPT  the diff does not fit (wrong seqno, a splice that meets no batch bounds); s is unchanged
  * KV_NOMEM    s is unchanged
  */
@@ -155,6 +220,9 @@ enum kv_rc core_state_check(const struct core_state *s, struct kv_err *err) KV_M
 /* Find things; NULL or batch_count: there is none. */
 struct core_hold *core_state_hold(const struct core_state *s, const char *name);
 const struct core_done *core_state_token(const struct core_state *s, struct core_token token);
+const struct core_staged *core_state_staged(const struct core_state *s, const char *name);
+const struct core_staged *core_state_staged_by_id(const struct core_state *s, struct core_uuid id);
+const struct core_writer_state *core_state_writer(const struct core_state *s, struct core_uuid id);
 size_t core_state_batch_at(const struct core_state *s, struct core_frontier lower); /* whose lower it is */
 
 /* Totals over all batches. */

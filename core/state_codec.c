@@ -5,8 +5,8 @@
  *
  *     offset  bytes  what
  *     0       3      "SFd"
- *     3       1      kind: 'D' diff, 'R' rollup (a whole state), 'N' names
- *     4       4      format, CORE_FORMAT at most
+ *     3       1      kind: 'D' diff, 'R' rollup (a whole state), 'M' manifest, 'N' names
+ *     4       4      format, CORE_FORMAT at most: 1 is without staged batches and writers
  *     8       8      XXH3-64 of the payload, seeded with the format, the kind and the
  *                    place (a hash of the shard's id), so that a document that strayed fails
  *     16      …      payload: a message of state.proto
@@ -23,9 +23,7 @@
 #include <string.h>
 #include <xxhash.h>
 
-#include "core/state.pb-c.h"
-
-enum { FRAME_LEN = 16 };
+#include "core/codec_impl.h"
 
 void core_buf_fini(struct core_buf *b)
 {
@@ -55,33 +53,33 @@ static uint64_t checksum(char kind, uint64_t format, uint64_t seed, const void *
 	return XXH3_64bits_withSeed(payload, len, seed ^ (format << 8) ^ (uint64_t)(unsigned char)kind);
 }
 
-/* Room for a frame around len bytes of payload; the payload is filled in by the caller, then sealed. */
-static enum kv_rc frame_new(size_t len, struct core_buf *out, struct kv_err *err)
+enum kv_rc core_frame_new(size_t len, struct core_buf *out, struct kv_err *err)
 {
-	*out = (struct core_buf){.data = malloc(FRAME_LEN + len), .len = FRAME_LEN + len};
+	*out = (struct core_buf){.data = malloc(CORE_FRAME_LEN + len), .len = CORE_FRAME_LEN + len};
 	if (out->data != NULL)
 		return KV_OK;
 	out->len = 0;
 	return kv_fail_rc(err, KV_NOMEM);
 }
 
-static void frame_seal(char kind, uint64_t seed, struct core_buf *b)
+void core_frame_seal(char kind, uint64_t seed, struct core_buf *b)
 {
 	memcpy(b->data, "SFd", 3);
 	b->data[3] = (uint8_t)kind;
 	put_le(b->data + 4, CORE_FORMAT, 4);
-	put_le(b->data + 8, checksum(kind, CORE_FORMAT, seed, b->data + FRAME_LEN, b->len - FRAME_LEN), 8);
+	put_le(b->data + 8,
+	       checksum(kind, CORE_FORMAT, seed, b->data + CORE_FRAME_LEN, b->len - CORE_FRAME_LEN), 8);
 }
 
 enum kv_rc core_frame(char kind, uint64_t seed, const void *payload, size_t len, struct core_buf *out,
 		      struct kv_err *err)
 {
-	enum kv_rc rc = frame_new(len, out, err);
+	enum kv_rc rc = core_frame_new(len, out, err);
 
 	if (rc != KV_OK)
 		return rc;
-	memcpy(out->data + FRAME_LEN, payload, len);
-	frame_seal(kind, seed, out);
+	memcpy(out->data + CORE_FRAME_LEN, payload, len);
+	core_frame_seal(kind, seed, out);
 	return KV_OK;
 }
 
@@ -93,45 +91,40 @@ enum kv_rc core_unframe(char kind, uint64_t seed, const void *data, size_t len, 
 
 	*payload = NULL;
 	*payload_len = 0;
-	if (len < FRAME_LEN || memcmp(p, "SFd", 3) != 0 || p[3] != (uint8_t)kind)
+	if (len < CORE_FRAME_LEN || memcmp(p, "SFd", 3) != 0 || p[3] != (uint8_t)kind)
 		return kv_fail(err, KV_CORRUPT, "%zu bytes that are no document of kind %c", len, kind);
 	format = get_le(p + 4, 4);
 	if (format > CORE_FORMAT)
 		return kv_fail(err, KV_NEWER, "written in format %" PRIu64 "; this program reads up to %d",
 			       format, CORE_FORMAT);
-	if (get_le(p + 8, 8) != checksum(kind, format, seed, p + FRAME_LEN, len - FRAME_LEN))
+	if (get_le(p + 8, 8) != checksum(kind, format, seed, p + CORE_FRAME_LEN, len - CORE_FRAME_LEN))
 		return kv_fail(err, KV_CORRUPT, "%zu bytes that fail their checksum", len);
-	*payload = p + FRAME_LEN;
-	*payload_len = len - FRAME_LEN;
+	*payload = p + CORE_FRAME_LEN;
+	*payload_len = len - CORE_FRAME_LEN;
 	return KV_OK;
 }
 
-static uint64_t shard_seed(struct core_shard_id shard)
+uint64_t core_shard_seed(struct core_shard_id shard)
 {
 	return XXH3_64bits(shard.u.b, sizeof shard.u.b);
 }
 
 /* --- to protobuf: messages that point into the engine's own structures ----------------------------- */
 
-/* Scratch for one message tree: every block is freed together at the end. */
-struct arena {
-	struct arena_block *blocks;
-	size_t used;
-};
-struct arena_block {
-	struct arena_block *next;
+struct core_arena_block {
+	struct core_arena_block *next;
 	size_t cap;
 	_Alignas(16) uint8_t data[];
 };
 
-static void *take(struct arena *a, size_t count, size_t size)
+void *core_arena_take(struct core_arena *a, size_t count, size_t size)
 {
 	size_t bytes = (count * size + 15) & ~(size_t)15;
 	void *p;
 
 	if (a->blocks == NULL || a->used + bytes > a->blocks->cap) {
 		size_t cap = bytes > 8192 ? bytes : 8192;
-		struct arena_block *block = malloc(sizeof *block + cap);
+		struct core_arena_block *block = malloc(sizeof *block + cap);
 
 		if (block == NULL)
 			return NULL;
@@ -145,17 +138,17 @@ static void *take(struct arena *a, size_t count, size_t size)
 	return p;
 }
 
-static void arena_fini(struct arena *a)
+void core_arena_fini(struct core_arena *a)
 {
 	while (a->blocks != NULL) {
-		struct arena_block *next = a->blocks->next;
+		struct core_arena_block *next = a->blocks->next;
 
 		free(a->blocks);
 		a->blocks = next;
 	}
 }
 
-static ProtobufCBinaryData bytes_of(const void *data, size_t len)
+ProtobufCBinaryData core_pb_bytes(const void *data, size_t len)
 {
 	union {
 		const void *in;
@@ -175,9 +168,9 @@ static char *text_of(const char *text)
 	return borrowed.out;
 }
 
-static Pb__Frontier *pb_frontier(struct arena *a, struct core_frontier f)
+static Pb__Frontier *pb_frontier(struct core_arena *a, struct core_frontier f)
 {
-	Pb__Frontier *pb = take(a, 1, sizeof *pb + sizeof(uint64_t));
+	Pb__Frontier *pb = core_arena_take(a, 1, sizeof *pb + sizeof(uint64_t));
 
 	if (pb == NULL)
 		return NULL;
@@ -191,11 +184,11 @@ static Pb__Frontier *pb_frontier(struct arena *a, struct core_frontier f)
 static void pb_part(const struct core_part *part, Pb__Part *pb)
 {
 	pb__part__init(pb);
-	pb->id = bytes_of(part->id.u.b, sizeof part->id.u.b);
-	pb->instance = bytes_of(part->instance.u.b, sizeof part->instance.u.b);
+	pb->id = core_pb_bytes(part->id.u.b, sizeof part->id.u.b);
+	pb->instance = core_pb_bytes(part->instance.u.b, sizeof part->instance.u.b);
 	pb->size = part->size;
 	if (part->inline_data != NULL && !part->loose)
-		pb->inline_data = bytes_of(part->inline_data, part->size);
+		pb->inline_data = core_pb_bytes(part->inline_data, part->size);
 	pb->rows = part->rows;
 	pb->stars = part->stars;
 	pb->text_base = part->text_base;
@@ -207,11 +200,11 @@ static void pb_part(const struct core_part *part, Pb__Part *pb)
 	pb->rewrite_ts = part->rewrite_ts;
 }
 
-static Pb__Batch *pb_batch(struct arena *a, const struct core_batch *b)
+Pb__Batch *core_pb_batch(struct core_arena *a, const struct core_batch *b)
 {
-	Pb__Batch *pb = take(a, 1, sizeof *pb);
-	Pb__Part *parts = take(a, b->part_count, sizeof *parts);
-	Pb__Part **list = take(a, b->part_count, sizeof(Pb__Part *));
+	Pb__Batch *pb = core_arena_take(a, 1, sizeof *pb);
+	Pb__Part *parts = core_arena_take(a, b->part_count, sizeof *parts);
+	Pb__Part **list = core_arena_take(a, b->part_count, sizeof(Pb__Part *));
 
 	if (pb == NULL || parts == NULL || list == NULL)
 		return NULL;
@@ -233,24 +226,24 @@ static Pb__Batch *pb_batch(struct arena *a, const struct core_batch *b)
 	return pb;
 }
 
-static Pb__Batch **pb_batches(struct arena *a, struct core_batch *const *batches, size_t count)
+static Pb__Batch **pb_batches(struct core_arena *a, struct core_batch *const *batches, size_t count)
 {
-	Pb__Batch **list = take(a, count, sizeof(Pb__Batch *));
+	Pb__Batch **list = core_arena_take(a, count, sizeof(Pb__Batch *));
 
 	for (size_t i = 0; list != NULL && i < count; i++) {
-		list[i] = pb_batch(a, batches[i]);
+		list[i] = core_pb_batch(a, batches[i]);
 		if (list[i] == NULL)
 			return NULL;
 	}
 	return list;
 }
 
-static Pb__Hold **pb_holds(struct arena *a, const struct core_hold *holds, size_t count)
+static Pb__Hold **pb_holds(struct core_arena *a, const struct core_hold *holds, size_t count)
 {
-	Pb__Hold **list = take(a, count, sizeof(Pb__Hold *));
+	Pb__Hold **list = core_arena_take(a, count, sizeof(Pb__Hold *));
 
 	for (size_t i = 0; list != NULL && i < count; i++) {
-		Pb__Hold *pb = take(a, 1, sizeof *pb);
+		Pb__Hold *pb = core_arena_take(a, 1, sizeof *pb);
 
 		if (pb == NULL)
 			return NULL;
@@ -266,25 +259,26 @@ static Pb__Hold **pb_holds(struct arena *a, const struct core_hold *holds, size_
 	return list;
 }
 
-static Pb__Token *pb_token(struct arena *a, const struct core_done *done)
+static Pb__Token *pb_token(struct core_arena *a, const struct core_done *done)
 {
-	Pb__Token *pb = take(a, 1, sizeof *pb);
+	Pb__Token *pb = core_arena_take(a, 1, sizeof *pb);
 
 	if (pb == NULL)
 		return NULL;
 	pb__token__init(pb);
-	pb->id = bytes_of(done->token.u.b, sizeof done->token.u.b);
-	pb->asked = bytes_of(done->asked.b, sizeof done->asked.b);
+	pb->id = core_pb_bytes(done->token.u.b, sizeof done->token.u.b);
+	pb->asked = core_pb_bytes(done->asked.b, sizeof done->asked.b);
 	pb->rows = done->rows;
+	pb->batch_rows = done->batch_rows;
 	pb->lower = pb_frontier(a, done->lower);
 	pb->upper = pb_frontier(a, done->upper);
 	pb->seqno = done->seqno;
 	return pb->lower != NULL && pb->upper != NULL ? pb : NULL;
 }
 
-static Pb__Rollup *pb_rollup(struct arena *a, const struct core_rollup *rollup)
+static Pb__Rollup *pb_rollup(struct core_arena *a, const struct core_rollup *rollup)
 {
-	Pb__Rollup *pb = take(a, 1, sizeof *pb);
+	Pb__Rollup *pb = core_arena_take(a, 1, sizeof *pb);
 
 	if (pb == NULL)
 		return NULL;
@@ -294,9 +288,9 @@ static Pb__Rollup *pb_rollup(struct arena *a, const struct core_rollup *rollup)
 	return pb;
 }
 
-static Pb__Owner *pb_owner(struct arena *a, struct core_owner owner)
+static Pb__Owner *pb_owner(struct core_arena *a, struct core_owner owner)
 {
-	Pb__Owner *pb = take(a, 1, sizeof *pb);
+	Pb__Owner *pb = core_arena_take(a, 1, sizeof *pb);
 
 	if (pb == NULL)
 		return NULL;
@@ -307,23 +301,94 @@ static Pb__Owner *pb_owner(struct arena *a, struct core_owner owner)
 	return pb;
 }
 
-static bool fill_diff(struct arena *a, const struct core_diff *d, Pb__Diff *pb)
+static Pb__Staged *pb_staged_one(struct core_arena *a, const struct core_staged *staged)
 {
-	Pb__Splice **splices = take(a, d->splice_count, sizeof(Pb__Splice *));
-	Pb__Token **tokens = take(a, 1, sizeof(Pb__Token *));
-	Pb__Rollup **rollups = take(a, 1, sizeof(Pb__Rollup *));
-	char **removed = take(a, d->removed_count, sizeof(char *));
+	Pb__Staged *pb = core_arena_take(a, 1, sizeof *pb);
+
+	if (pb == NULL)
+		return NULL;
+	pb__staged__init(pb);
+	pb->id = core_pb_bytes(staged->id.b, sizeof staged->id.b);
+	pb->name = text_of(staged->name);
+	pb->manifest = core_pb_bytes(staged->manifest.b, sizeof staged->manifest.b);
+	pb->instance = core_pb_bytes(staged->instance.u.b, sizeof staged->instance.u.b);
+	pb->manifest_bytes = staged->manifest_bytes;
+	pb->rows = staged->rows;
+	pb->size = staged->size;
+	pb->unfinished = staged->unfinished;
+	pb->lost = staged->lost;
+	pb->changed_ms = staged->changed_ms;
+	if (!staged->has_bounds)
+		return pb;
+	pb->lower = pb_frontier(a, staged->lower);
+	pb->upper = pb_frontier(a, staged->upper);
+	return pb->lower != NULL && pb->upper != NULL ? pb : NULL;
+}
+
+static Pb__Staged **pb_staged(struct core_arena *a, const struct core_staged *staged, size_t count)
+{
+	Pb__Staged **list = core_arena_take(a, count, sizeof(Pb__Staged *));
+
+	for (size_t i = 0; list != NULL && i < count; i++) {
+		list[i] = pb_staged_one(a, &staged[i]);
+		if (list[i] == NULL)
+			return NULL;
+	}
+	return list;
+}
+
+static Pb__Writer *pb_writer(struct core_arena *a, const struct core_writer_state *writer)
+{
+	Pb__Writer *pb = core_arena_take(a, 1, sizeof *pb);
+
+	if (pb == NULL)
+		return NULL;
+	pb__writer__init(pb);
+	pb->id = core_pb_bytes(writer->id.b, sizeof writer->id.b);
+	pb->host = text_of(writer->host);
+	pb->purpose = text_of(writer->purpose);
+	pb->lease_ms = writer->lease_ms;
+	pb->heartbeat_ms = writer->heartbeat_ms;
+	pb->last_upper = pb_frontier(a, writer->last_upper);
+	return pb->last_upper != NULL ? pb : NULL;
+}
+
+static bool fill_diff_staged(struct core_arena *a, const struct core_diff *d, Pb__Diff *pb)
+{
+	ProtobufCBinaryData *removed =
+		core_arena_take(a, d->staged_removed_count, sizeof(ProtobufCBinaryData));
+
+	pb->staged = pb_staged(a, d->staged, d->staged_count);
+	if (removed == NULL || pb->staged == NULL)
+		return false;
+	pb->n_staged = d->staged_count;
+	for (size_t i = 0; i < d->staged_removed_count; i++)
+		removed[i] = core_pb_bytes(d->staged_removed[i].b, sizeof d->staged_removed[i].b);
+	pb->staged_removed = removed;
+	pb->n_staged_removed = d->staged_removed_count;
+	pb->writer = d->has_writer ? pb_writer(a, &d->writer) : NULL;
+	if (d->expires_writer)
+		pb->expired_writer = core_pb_bytes(d->expired_writer.b, sizeof d->expired_writer.b);
+	return !d->has_writer || pb->writer != NULL;
+}
+
+static bool fill_diff(struct core_arena *a, const struct core_diff *d, Pb__Diff *pb)
+{
+	Pb__Splice **splices = core_arena_take(a, d->splice_count, sizeof(Pb__Splice *));
+	Pb__Token **tokens = core_arena_take(a, 1, sizeof(Pb__Token *));
+	Pb__Rollup **rollups = core_arena_take(a, 1, sizeof(Pb__Rollup *));
+	char **removed = core_arena_take(a, d->removed_count, sizeof(char *));
 
 	if (splices == NULL || tokens == NULL || rollups == NULL || removed == NULL)
 		return false;
 	pb->seqno = d->seqno;
 	pb->walltime_ms = d->walltime_ms;
-	pb->attempt = bytes_of(d->attempt.b, sizeof d->attempt.b);
+	pb->attempt = core_pb_bytes(d->attempt.b, sizeof d->attempt.b);
 	pb->rollup = pb_rollup(a, &d->newest_rollup);
 	pb->since = d->has_since ? pb_frontier(a, d->since) : NULL;
 	pb->upper = d->has_upper ? pb_frontier(a, d->upper) : NULL;
 	for (size_t i = 0; i < d->splice_count; i++) {
-		Pb__Splice *splice = take(a, 1, sizeof *splice);
+		Pb__Splice *splice = core_arena_take(a, 1, sizeof *splice);
 
 		if (splice == NULL)
 			return false;
@@ -352,43 +417,45 @@ static bool fill_diff(struct arena *a, const struct core_diff *d, Pb__Diff *pb)
 	pb->n_rollups = d->has_rollup ? 1 : 0;
 	pb->owner = d->has_owner ? pb_owner(a, d->owner) : NULL;
 	pb->tombstone = d->tombstone;
-	return pb->rollup != NULL && pb->holds != NULL && (!d->has_since || pb->since != NULL) &&
-	       (!d->has_upper || pb->upper != NULL) && (!d->has_token || tokens[0] != NULL) &&
-	       (!d->has_rollup || rollups[0] != NULL) && (!d->has_owner || pb->owner != NULL);
+	return fill_diff_staged(a, d, pb) && pb->rollup != NULL && pb->holds != NULL &&
+	       (!d->has_since || pb->since != NULL) && (!d->has_upper || pb->upper != NULL) &&
+	       (!d->has_token || tokens[0] != NULL) && (!d->has_rollup || rollups[0] != NULL) &&
+	       (!d->has_owner || pb->owner != NULL);
 }
 
 enum kv_rc core_diff_encode(struct core_shard_id shard, const struct core_diff *d, struct core_buf *out,
 			    struct kv_err *err)
 {
-	struct arena a = {0};
+	struct core_arena a = {0};
 	Pb__Diff pb = PB__DIFF__INIT;
 	enum kv_rc rc = KV_NOMEM;
 
 	*out = (struct core_buf){0};
 	if (fill_diff(&a, d, &pb))
-		rc = frame_new(pb__diff__get_packed_size(&pb), out, err);
+		rc = core_frame_new(pb__diff__get_packed_size(&pb), out, err);
 	else
 		kv_fail_rc(err, rc);
 	if (rc == KV_OK) {
-		pb__diff__pack(&pb, out->data + FRAME_LEN);
-		frame_seal('D', shard_seed(shard), out);
+		pb__diff__pack(&pb, out->data + CORE_FRAME_LEN);
+		core_frame_seal('D', core_shard_seed(shard), out);
 	}
-	arena_fini(&a);
+	core_arena_fini(&a);
 	return rc;
 }
 
-static bool fill_state(struct arena *a, const struct core_state *s, Pb__State *pb)
+static bool fill_state(struct core_arena *a, const struct core_state *s, Pb__State *pb)
 {
-	Pb__Token **tokens = take(a, s->token_count, sizeof(Pb__Token *));
-	Pb__Rollup **rollups = take(a, s->rollup_count, sizeof(Pb__Rollup *));
+	Pb__Writer **writers = core_arena_take(a, s->writer_count, sizeof(Pb__Writer *));
+	Pb__Token **tokens = core_arena_take(a, s->token_count, sizeof(Pb__Token *));
+	Pb__Rollup **rollups = core_arena_take(a, s->rollup_count, sizeof(Pb__Rollup *));
 
-	if (tokens == NULL || rollups == NULL)
+	if (tokens == NULL || rollups == NULL || writers == NULL)
 		return false;
 	pb->seqno = s->seqno;
 	pb->first_seqno = s->first_seqno;
 	pb->walltime_ms = s->walltime_ms;
 	pb->created_ms = s->created_ms;
-	pb->attempt = bytes_of(s->attempt.b, sizeof s->attempt.b);
+	pb->attempt = core_pb_bytes(s->attempt.b, sizeof s->attempt.b);
 	pb->since = pb_frontier(a, s->since);
 	pb->upper = pb_frontier(a, s->upper);
 	pb->batches = pb_batches(a, s->batches, s->batch_count);
@@ -409,28 +476,37 @@ static bool fill_state(struct arena *a, const struct core_state *s, Pb__State *p
 	}
 	pb->rollups = rollups;
 	pb->n_rollups = s->rollup_count;
+	pb->staged = pb_staged(a, s->staged, s->staged_count);
+	pb->n_staged = s->staged_count;
+	for (size_t i = 0; i < s->writer_count; i++) {
+		writers[i] = pb_writer(a, &s->writers[i]);
+		if (writers[i] == NULL)
+			return false;
+	}
+	pb->writers = writers;
+	pb->n_writers = s->writer_count;
 	pb->owner = pb_owner(a, s->owner);
 	pb->tombstone = s->tombstone;
 	return pb->since != NULL && pb->upper != NULL && pb->batches != NULL && pb->holds != NULL &&
-	       pb->owner != NULL;
+	       pb->owner != NULL && pb->staged != NULL;
 }
 
 enum kv_rc core_state_encode(struct core_shard_id shard, const struct core_state *s, struct core_buf *out,
 			     struct kv_err *err)
 {
-	struct arena a = {0};
+	struct core_arena a = {0};
 	Pb__State pb = PB__STATE__INIT;
 	enum kv_rc rc = KV_NOMEM;
 
 	*out = (struct core_buf){0};
 	if (fill_state(&a, s, &pb))
-		rc = frame_new(pb__state__get_packed_size(&pb), out, err);
+		rc = core_frame_new(pb__state__get_packed_size(&pb), out, err);
 	else
 		kv_fail_rc(err, rc);
 	if (rc == KV_OK) {
-		pb__state__pack(&pb, out->data + FRAME_LEN);
-		frame_seal('R', shard_seed(shard), out);
+		pb__state__pack(&pb, out->data + CORE_FRAME_LEN);
+		core_frame_seal('R', core_shard_seed(shard), out);
 	}
-	arena_fini(&a);
+	core_arena_fini(&a);
 	return rc;
 }

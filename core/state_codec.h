@@ -10,16 +10,10 @@
 #ifndef CORE_STATE_CODEC_H
 #define CORE_STATE_CODEC_H
 
+#include "core/buf.h"
 #include "core/state.h"
 
-enum { CORE_FORMAT = 1 };
-
-/* Bytes that grow; given where a function fills one: free with core_buf_fini. */
-struct core_buf {
-	uint8_t *data;
-	size_t len;
-};
-void core_buf_fini(struct core_buf *b);
+enum { CORE_FORMAT = 2 };
 
 enum kv_rc core_diff_encode(struct core_shard_id shard, const struct core_diff *d, struct core_buf *out,
 			    struct kv_err *err) KV_MUST_CHECK;

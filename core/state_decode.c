@@ -8,10 +8,8 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
-#include "core/state.pb-c.h"
-#include "core/state_codec.h"
+#include "core/codec_impl.h"
 
 static bool get_frontier(const Pb__Frontier *pb, struct core_frontier *out)
 {
@@ -21,7 +19,7 @@ static bool get_frontier(const Pb__Frontier *pb, struct core_frontier *out)
 	return true;
 }
 
-static bool get_bytes(const ProtobufCBinaryData *pb, void *out, size_t len)
+bool core_get_bytes(const ProtobufCBinaryData *pb, void *out, size_t len)
 {
 	if (pb->len != len)
 		return false;
@@ -29,20 +27,23 @@ static bool get_bytes(const ProtobufCBinaryData *pb, void *out, size_t len)
 	return true;
 }
 
-static bool get_text(const char *pb, char *out, size_t room)
+/* Text that may be empty. */
+static bool get_any_text(const char *pb, char *out, size_t room)
 {
 	size_t len = pb != NULL ? strlen(pb) : 0;
 
-	if (len == 0 || len >= room)
+	if (len >= room)
 		return false;
-	memcpy(out, pb, len + 1);
+	memcpy(out, pb != NULL ? pb : "", len + 1);
 	return true;
 }
 
-/* What a decoder of a repeated field says. */
-enum got { GOT_IT, GOT_BAD, GOT_NOMEM };
+static bool get_text(const char *pb, char *out, size_t room)
+{
+	return get_any_text(pb, out, room) && out[0] != '\0';
+}
 
-static enum got get_part(const Pb__Part *pb, struct core_part *out)
+static enum core_got get_part(const Pb__Part *pb, struct core_part *out)
 {
 	*out = (struct core_part){
 		.size = pb->size,
@@ -56,21 +57,21 @@ static enum got get_part(const Pb__Part *pb, struct core_part *out)
 		.checksum = pb->checksum,
 		.rewrite_ts = pb->rewrite_ts,
 	};
-	if (!get_bytes(&pb->id, out->id.u.b, sizeof out->id.u.b) ||
-	    !get_bytes(&pb->instance, out->instance.u.b, sizeof out->instance.u.b))
-		return GOT_BAD;
+	if (!core_get_bytes(&pb->id, out->id.u.b, sizeof out->id.u.b) ||
+	    !core_get_bytes(&pb->instance, out->instance.u.b, sizeof out->instance.u.b))
+		return CORE_GOT_BAD;
 	if (pb->inline_data.len == 0)
-		return GOT_IT;
+		return CORE_GOT_IT;
 	if (pb->inline_data.len != pb->size)
-		return GOT_BAD;
+		return CORE_GOT_BAD;
 	out->inline_data = malloc(pb->size);
 	if (out->inline_data == NULL)
-		return GOT_NOMEM;
+		return CORE_GOT_NOMEM;
 	memcpy(out->inline_data, pb->inline_data.data, pb->size);
-	return GOT_IT;
+	return CORE_GOT_IT;
 }
 
-static enum got get_batch(const Pb__Batch *pb, struct core_batch **out)
+enum core_got core_get_batch(const Pb__Batch *pb, struct core_batch **out)
 {
 	struct core_frontier lower, upper, since;
 	struct core_batch *b;
@@ -79,23 +80,23 @@ static enum got get_batch(const Pb__Batch *pb, struct core_batch **out)
 	*out = NULL;
 	if (!get_frontier(pb->lower, &lower) || !get_frontier(pb->upper, &upper) ||
 	    !get_frontier(pb->since, &since))
-		return GOT_BAD;
+		return CORE_GOT_BAD;
 	b = core_batch_new(lower, upper);
 	if (b == NULL)
-		return GOT_NOMEM;
+		return CORE_GOT_NOMEM;
 	b->since = since;
 	b->committed_ms = pb->committed_ms;
 	for (size_t i = 0; i < pb->n_parts; i++) {
 		bool new_run = run < pb->n_run_starts && pb->run_starts[run] == i;
 		struct core_part part;
-		enum got got = get_part(pb->parts[i], &part);
+		enum core_got got = get_part(pb->parts[i], &part);
 
 		run += new_run;
-		if (got == GOT_IT && i == 0 && !new_run)
-			got = GOT_BAD;
-		if (got == GOT_IT && !core_batch_push(b, &part, new_run))
-			got = GOT_NOMEM;
-		if (got != GOT_IT) {
+		if (got == CORE_GOT_IT && i == 0 && !new_run)
+			got = CORE_GOT_BAD;
+		if (got == CORE_GOT_IT && !core_batch_push(b, &part, new_run))
+			got = CORE_GOT_NOMEM;
+		if (got != CORE_GOT_IT) {
 			core_part_fini(&part);
 			core_batch_unref(b);
 			return got;
@@ -103,24 +104,24 @@ static enum got get_batch(const Pb__Batch *pb, struct core_batch **out)
 	}
 	if (run != pb->n_run_starts) {
 		core_batch_unref(b);
-		return GOT_BAD;
+		return CORE_GOT_BAD;
 	}
 	*out = b;
-	return GOT_IT;
+	return CORE_GOT_IT;
 }
 
 /* A list of batches with a reference each; on failure nothing is left. */
-static enum got get_batches(Pb__Batch *const *pb, size_t count, struct core_batch ***out)
+static enum core_got get_batches(Pb__Batch *const *pb, size_t count, struct core_batch ***out)
 {
 	struct core_batch **list = calloc(count + 1, sizeof(struct core_batch *));
-	enum got got = list != NULL ? GOT_IT : GOT_NOMEM;
+	enum core_got got = list != NULL ? CORE_GOT_IT : CORE_GOT_NOMEM;
 
 	*out = NULL;
-	for (size_t i = 0; i < count && got == GOT_IT; i++)
-		got = get_batch(pb[i], &list[i]);
-	if (got == GOT_IT) {
+	for (size_t i = 0; i < count && got == CORE_GOT_IT; i++)
+		got = core_get_batch(pb[i], &list[i]);
+	if (got == CORE_GOT_IT) {
 		*out = list;
-		return GOT_IT;
+		return CORE_GOT_IT;
 	}
 	for (size_t i = 0; list != NULL && i < count; i++)
 		core_batch_unref(list[i]);
@@ -136,9 +137,9 @@ static bool get_hold(const Pb__Hold *pb, struct core_hold *out)
 
 static bool get_token(const Pb__Token *pb, struct core_done *out)
 {
-	*out = (struct core_done){.rows = pb->rows, .seqno = pb->seqno};
-	return get_bytes(&pb->id, out->token.u.b, sizeof out->token.u.b) &&
-	       get_bytes(&pb->asked, out->asked.b, sizeof out->asked.b) &&
+	*out = (struct core_done){.rows = pb->rows, .batch_rows = pb->batch_rows, .seqno = pb->seqno};
+	return core_get_bytes(&pb->id, out->token.u.b, sizeof out->token.u.b) &&
+	       core_get_bytes(&pb->asked, out->asked.b, sizeof out->asked.b) &&
 	       get_frontier(pb->lower, &out->lower) && get_frontier(pb->upper, &out->upper);
 }
 
@@ -161,51 +162,128 @@ static struct core_owner get_owner(const Pb__Owner *pb)
 	return (struct core_owner){.uid = pb->uid, .gid = pb->gid, .mode = pb->mode & 07777};
 }
 
-static enum got get_splices(const Pb__Diff *pb, struct core_diff *out)
+static bool get_staged(const Pb__Staged *pb, struct core_staged *out)
+{
+	*out = (struct core_staged){
+		.manifest_bytes = pb->manifest_bytes,
+		.rows = pb->rows,
+		.size = pb->size,
+		.has_bounds = pb->lower != NULL,
+		.unfinished = pb->unfinished,
+		.lost = pb->lost,
+		.changed_ms = pb->changed_ms,
+	};
+	if ((pb->lower != NULL) != (pb->upper != NULL))
+		return false;
+	if (out->has_bounds &&
+	    (!get_frontier(pb->lower, &out->lower) || !get_frontier(pb->upper, &out->upper)))
+		return false;
+	return get_text(pb->name, out->name, sizeof out->name) &&
+	       core_get_bytes(&pb->id, out->id.b, sizeof out->id.b) &&
+	       core_get_bytes(&pb->manifest, out->manifest.b, sizeof out->manifest.b) &&
+	       core_get_bytes(&pb->instance, out->instance.u.b, sizeof out->instance.u.b);
+}
+
+/* *out is owned by the caller, however far it got. */
+static enum core_got get_staged_list(Pb__Staged *const *pb, size_t count, struct core_staged **out,
+				     size_t *out_count)
+{
+	if (count == 0)
+		return CORE_GOT_IT;
+	if (count > CORE_STAGED_MAX)
+		return CORE_GOT_BAD;
+	*out = calloc(count, sizeof **out);
+	if (*out == NULL)
+		return CORE_GOT_NOMEM;
+	for (; *out_count < count; (*out_count)++)
+		if (!get_staged(pb[*out_count], &(*out)[*out_count]))
+			return CORE_GOT_BAD;
+	return CORE_GOT_IT;
+}
+
+static bool get_writer(const Pb__Writer *pb, struct core_writer_state *out)
+{
+	*out = (struct core_writer_state){.lease_ms = pb->lease_ms, .heartbeat_ms = pb->heartbeat_ms};
+	return core_get_bytes(&pb->id, out->id.b, sizeof out->id.b) &&
+	       get_any_text(pb->host, out->host, sizeof out->host) &&
+	       get_any_text(pb->purpose, out->purpose, sizeof out->purpose) &&
+	       get_frontier(pb->last_upper, &out->last_upper);
+}
+
+static enum core_got get_diff_staged(const Pb__Diff *pb, struct core_diff *out)
+{
+	enum core_got got = get_staged_list(pb->staged, pb->n_staged, &out->staged, &out->staged_count);
+
+	if (got != CORE_GOT_IT)
+		return got;
+	out->has_writer = pb->writer != NULL;
+	if (out->has_writer && !get_writer(pb->writer, &out->writer))
+		return CORE_GOT_BAD;
+	out->expires_writer = pb->expired_writer.len != 0;
+	if (out->expires_writer &&
+	    !core_get_bytes(&pb->expired_writer, out->expired_writer.b, sizeof out->expired_writer.b))
+		return CORE_GOT_BAD;
+	if (pb->n_staged_removed == 0)
+		return CORE_GOT_IT;
+	if (pb->n_staged_removed > CORE_STAGED_MAX)
+		return CORE_GOT_BAD;
+	out->staged_removed = calloc(pb->n_staged_removed, sizeof *out->staged_removed);
+	if (out->staged_removed == NULL)
+		return CORE_GOT_NOMEM;
+	for (; out->staged_removed_count < pb->n_staged_removed; out->staged_removed_count++) {
+		struct core_uuid *id = &out->staged_removed[out->staged_removed_count];
+
+		if (!core_get_bytes(&pb->staged_removed[out->staged_removed_count], id->b, sizeof id->b))
+			return CORE_GOT_BAD;
+	}
+	return CORE_GOT_IT;
+}
+
+static enum core_got get_splices(const Pb__Diff *pb, struct core_diff *out)
 {
 	if (pb->n_splices > CORE_DIFF_SPLICES)
-		return GOT_BAD;
+		return CORE_GOT_BAD;
 	for (size_t i = 0; i < pb->n_splices; i++) {
 		struct core_splice *splice = &out->splices[i];
-		enum got got;
+		enum core_got got;
 
 		if (!get_frontier(pb->splices[i]->lower, &splice->lower) ||
 		    !get_frontier(pb->splices[i]->upper, &splice->upper) || pb->splices[i]->n_batches == 0)
-			return GOT_BAD;
+			return CORE_GOT_BAD;
 		got = get_batches(pb->splices[i]->batches, pb->splices[i]->n_batches, &splice->batches);
-		if (got != GOT_IT)
+		if (got != CORE_GOT_IT)
 			return got;
 		splice->count = pb->splices[i]->n_batches;
 		out->splice_count++;
 	}
-	return GOT_IT;
+	return CORE_GOT_IT;
 }
 
-static enum got get_diff_holds(const Pb__Diff *pb, struct core_diff *out)
+static enum core_got get_diff_holds(const Pb__Diff *pb, struct core_diff *out)
 {
 	for (size_t i = 0; i < pb->n_holds; i++) {
 		struct core_hold hold;
 
 		if (!get_hold(pb->holds[i], &hold))
-			return GOT_BAD;
+			return CORE_GOT_BAD;
 		if (core_diff_hold(out, &hold, NULL) != KV_OK)
-			return GOT_NOMEM;
+			return CORE_GOT_NOMEM;
 	}
 	if (pb->n_holds_removed == 0)
-		return GOT_IT;
+		return CORE_GOT_IT;
 	out->holds_removed = calloc(pb->n_holds_removed, sizeof *out->holds_removed);
 	if (out->holds_removed == NULL)
-		return GOT_NOMEM;
+		return CORE_GOT_NOMEM;
 	for (size_t i = 0; i < pb->n_holds_removed; i++)
 		if (!get_text(pb->holds_removed[i], out->holds_removed[out->removed_count++],
 			      sizeof out->holds_removed[0]))
-			return GOT_BAD;
-	return GOT_IT;
+			return CORE_GOT_BAD;
+	return CORE_GOT_IT;
 }
 
-static enum got get_diff(const Pb__Diff *pb, struct core_diff *out)
+static enum core_got get_diff(const Pb__Diff *pb, struct core_diff *out)
 {
-	enum got got;
+	enum core_got got;
 
 	out->seqno = pb->seqno;
 	out->walltime_ms = pb->walltime_ms;
@@ -216,25 +294,27 @@ static enum got get_diff(const Pb__Diff *pb, struct core_diff *out)
 	out->has_rollup = pb->n_rollups != 0;
 	out->has_owner = pb->owner != NULL;
 	if (pb->n_tokens > 1 || pb->n_rollups > 1 ||
-	    !get_bytes(&pb->attempt, out->attempt.b, sizeof out->attempt.b) || pb->rollup == NULL ||
+	    !core_get_bytes(&pb->attempt, out->attempt.b, sizeof out->attempt.b) || pb->rollup == NULL ||
 	    !get_rollup(pb->rollup, &out->newest_rollup))
-		return GOT_BAD;
+		return CORE_GOT_BAD;
 	if ((out->has_since && !get_frontier(pb->since, &out->since)) ||
 	    (out->has_upper && !get_frontier(pb->upper, &out->upper)) ||
 	    (out->has_token && !get_token(pb->tokens[0], &out->token)) ||
 	    (out->has_rollup && !get_rollup(pb->rollups[0], &out->rollup)))
-		return GOT_BAD;
+		return CORE_GOT_BAD;
 	if (out->has_owner)
 		out->owner = get_owner(pb->owner);
 	got = get_diff_holds(pb, out);
-	return got == GOT_IT ? get_splices(pb, out) : got;
+	if (got == CORE_GOT_IT)
+		got = get_diff_staged(pb, out);
+	return got == CORE_GOT_IT ? get_splices(pb, out) : got;
 }
 
-static enum kv_rc say(enum got got, const char *what, struct kv_err *err)
+enum kv_rc core_got_rc(enum core_got got, const char *what, struct kv_err *err)
 {
-	if (got == GOT_NOMEM)
+	if (got == CORE_GOT_NOMEM)
 		return kv_fail_rc(err, KV_NOMEM);
-	return got == GOT_IT ? KV_OK : kv_fail(err, KV_CORRUPT, "a %s that is not well-formed", what);
+	return got == CORE_GOT_IT ? KV_OK : kv_fail(err, KV_CORRUPT, "a %s that is not well-formed", what);
 }
 
 enum kv_rc core_diff_decode(struct core_shard_id shard, const void *data, size_t len, struct core_diff *out,
@@ -246,12 +326,11 @@ enum kv_rc core_diff_decode(struct core_shard_id shard, const void *data, size_t
 	enum kv_rc rc;
 
 	core_diff_init(out);
-	rc = core_unframe('D', XXH3_64bits(shard.u.b, sizeof shard.u.b), data, len, &payload, &payload_len,
-			  err);
+	rc = core_unframe('D', core_shard_seed(shard), data, len, &payload, &payload_len, err);
 	if (rc != KV_OK)
 		return rc;
 	pb = pb__diff__unpack(NULL, payload_len, payload);
-	rc = say(pb != NULL ? get_diff(pb, out) : GOT_BAD, "version", err);
+	rc = core_got_rc(pb != NULL ? get_diff(pb, out) : CORE_GOT_BAD, "version", err);
 	if (pb != NULL)
 		pb__diff__free_unpacked(pb, NULL);
 	if (rc != KV_OK)
@@ -259,50 +338,72 @@ enum kv_rc core_diff_decode(struct core_shard_id shard, const void *data, size_t
 	return rc;
 }
 
-static enum got get_state_lists(const Pb__State *pb, struct core_state *s)
+static enum core_got get_state_lists(const Pb__State *pb, struct core_state *s)
 {
-	enum got got = get_batches(pb->batches, pb->n_batches, &s->batches);
+	enum core_got got = get_batches(pb->batches, pb->n_batches, &s->batches);
 
-	if (got != GOT_IT)
+	if (got != CORE_GOT_IT)
 		return got;
 	s->batch_count = pb->n_batches;
 	s->batch_cap = pb->n_batches + 1;
 	s->holds = calloc(pb->n_holds + 1, sizeof *s->holds);
 	s->rollups = calloc(pb->n_rollups + 1, sizeof *s->rollups);
 	if (s->holds == NULL || s->rollups == NULL)
-		return GOT_NOMEM;
+		return CORE_GOT_NOMEM;
 	for (; s->hold_count < pb->n_holds; s->hold_count++)
 		if (!get_hold(pb->holds[s->hold_count], &s->holds[s->hold_count]))
-			return GOT_BAD;
+			return CORE_GOT_BAD;
 	for (; s->rollup_count < pb->n_rollups; s->rollup_count++)
 		if (!get_rollup(pb->rollups[s->rollup_count], &s->rollups[s->rollup_count]))
-			return GOT_BAD;
+			return CORE_GOT_BAD;
 	if (pb->n_tokens == 0)
-		return GOT_IT;
+		return CORE_GOT_IT;
 	if (pb->n_tokens > CORE_TOKENS_MAX)
-		return GOT_BAD;
+		return CORE_GOT_BAD;
 	s->tokens = calloc(pb->n_tokens, sizeof *s->tokens);
 	if (s->tokens == NULL)
-		return GOT_NOMEM;
+		return CORE_GOT_NOMEM;
 	s->token_cap = pb->n_tokens;
 	for (; s->token_count < pb->n_tokens; s->token_count++)
 		if (!get_token(pb->tokens[s->token_count], &s->tokens[s->token_count]))
-			return GOT_BAD;
-	return GOT_IT;
+			return CORE_GOT_BAD;
+	return CORE_GOT_IT;
 }
 
-static enum got get_state(const Pb__State *pb, struct core_state *s)
+static enum core_got get_state_staged(const Pb__State *pb, struct core_state *s)
 {
+	enum core_got got = get_staged_list(pb->staged, pb->n_staged, &s->staged, &s->staged_count);
+
+	s->staged_cap = s->staged_count;
+	if (got != CORE_GOT_IT || pb->n_writers == 0)
+		return got;
+	if (pb->n_writers > CORE_WRITERS_MAX)
+		return CORE_GOT_BAD;
+	s->writers = calloc(pb->n_writers, sizeof *s->writers);
+	if (s->writers == NULL)
+		return CORE_GOT_NOMEM;
+	s->writer_cap = pb->n_writers;
+	for (; s->writer_count < pb->n_writers; s->writer_count++)
+		if (!get_writer(pb->writers[s->writer_count], &s->writers[s->writer_count]))
+			return CORE_GOT_BAD;
+	return CORE_GOT_IT;
+}
+
+static enum core_got get_state(const Pb__State *pb, struct core_state *s)
+{
+	enum core_got got;
+
 	s->seqno = pb->seqno;
 	s->first_seqno = pb->first_seqno;
 	s->walltime_ms = pb->walltime_ms;
 	s->created_ms = pb->created_ms;
 	s->tombstone = pb->tombstone;
-	if (!get_bytes(&pb->attempt, s->attempt.b, sizeof s->attempt.b) ||
+	if (!core_get_bytes(&pb->attempt, s->attempt.b, sizeof s->attempt.b) ||
 	    !get_frontier(pb->since, &s->since) || !get_frontier(pb->upper, &s->upper) || pb->owner == NULL)
-		return GOT_BAD;
+		return CORE_GOT_BAD;
 	s->owner = get_owner(pb->owner);
-	return get_state_lists(pb, s);
+	got = get_state_lists(pb, s);
+	return got == CORE_GOT_IT ? get_state_staged(pb, s) : got;
 }
 
 enum kv_rc core_state_decode(struct core_shard_id shard, const void *data, size_t len, struct core_state *out,
@@ -314,12 +415,11 @@ enum kv_rc core_state_decode(struct core_shard_id shard, const void *data, size_
 	enum kv_rc rc;
 
 	*out = (struct core_state){0};
-	rc = core_unframe('R', XXH3_64bits(shard.u.b, sizeof shard.u.b), data, len, &payload, &payload_len,
-			  err);
+	rc = core_unframe('R', core_shard_seed(shard), data, len, &payload, &payload_len, err);
 	if (rc != KV_OK)
 		return rc;
 	pb = pb__state__unpack(NULL, payload_len, payload);
-	rc = say(pb != NULL ? get_state(pb, out) : GOT_BAD, "rollup", err);
+	rc = core_got_rc(pb != NULL ? get_state(pb, out) : CORE_GOT_BAD, "rollup", err);
 	if (pb != NULL)
 		pb__state__free_unpacked(pb, NULL);
 	if (rc == KV_OK)

@@ -44,6 +44,9 @@
 	X(NO_BATCH,         "UnknownBatch",             ENOENT,          "no such batch")                    \
 	X(SHARD_EXISTS,     "ShardExists",              EEXIST,          "the shard exists already")         \
 	X(NOT_FINISHED,     "ShardNotFinished",         ENOTEMPTY,       "the shard is not finished")        \
+	X(BATCH_TAKEN,      "BatchCommitted",           ESTALE,          "a commit named the batch meanwhile") \
+	X(BATCH_LOST,       "BatchIncomplete",          EIO,             "something written to the batch was lost") \
+	X(BATCH_BUSY,       "BatchBusy",                EBUSY,           "the batch is open for writing")    \
 	X(COMPACTED,        "CompactedAway",            ENODATA,         "the time is below since")          \
 	X(OVERFLOW,         "DiffOverflow",             EOVERFLOW,       "the sum of diffs leaves i64")      \
 	/* the engine: invalid usage, a function of the inputs alone */                            \

@@ -5,7 +5,7 @@
 
 const struct core_shard_id states_shard = {.u.b = {7}};
 
-static struct core_uuid random_uuid(struct rng *r)
+struct core_uuid random_uuid(struct rng *r)
 {
 	struct core_uuid u;
 	uint64_t a = rng_next(r), b = rng_next(r);
@@ -56,7 +56,10 @@ static void random_key(struct rng *r, struct core_rollup *rollup)
 
 static struct core_done random_done(struct rng *r)
 {
-	struct core_done done = {.token.u = random_uuid(r), .rows = rng_next(r), .seqno = rng_next(r)};
+	struct core_done done = {.token.u = random_uuid(r),
+				 .rows = rng_next(r),
+				 .batch_rows = rng_next(r),
+				 .seqno = rng_next(r)};
 
 	memcpy(done.asked.b, &done.token, 16);
 	done.lower = random_frontier(r, 100);
@@ -64,7 +67,73 @@ static struct core_done random_done(struct rng *r)
 	return done;
 }
 
-/* A sound state at version 1000 whose batches end at 10, 20, ... */
+struct core_uuid staged_id(uint8_t n)
+{
+	return (struct core_uuid){.b = {0x5a, n}};
+}
+
+struct core_uuid writer_id(uint8_t n)
+{
+	return (struct core_uuid){.b = {0x33, n, [CORE_WRITER_TAG] = 1}};
+}
+
+struct core_staged random_staged(struct rng *r, uint8_t id, const char *name)
+{
+	struct core_staged staged = {.id = staged_id(id),
+				     .manifest = random_uuid(r),
+				     .instance.u = random_uuid(r),
+				     .manifest_bytes = rng_below(r, 2) * rng_next(r),
+				     .rows = rng_next(r),
+				     .size = rng_next(r),
+				     .has_bounds = rng_below(r, 2) == 0,
+				     .unfinished = rng_below(r, 2) == 0,
+				     .lost = rng_below(r, 2) == 0,
+				     .changed_ms = rng_next(r)};
+
+	snprintf(staged.name, sizeof(staged.name), "%s", name);
+	if (staged.has_bounds) {
+		staged.lower = random_frontier(r, 100);
+		staged.upper = random_frontier(r, 100);
+	}
+	return staged;
+}
+
+struct core_writer_state random_writer(struct rng *r, uint8_t id)
+{
+	struct core_writer_state w = {.id = writer_id(id),
+				      .lease_ms = rng_below(r, 2) == 0 ? UINT64_MAX : rng_next(r) >> 20,
+				      .heartbeat_ms = rng_next(r) >> 20,
+				      .last_upper = random_frontier(r, 100)};
+
+	if (rng_below(r, 4) != 0) { /* neither has to be known */
+		snprintf(w.host, sizeof(w.host), "host%d", (int)id);
+		snprintf(w.purpose, sizeof(w.purpose), "shardfs /mnt/%d", (int)id);
+	}
+	return w;
+}
+
+/* Of a writer that may be known, or of none. */
+static struct core_uuid random_attempt(struct rng *r)
+{
+	struct core_uuid attempt = random_uuid(r);
+
+	if (rng_below(r, 2) == 0)
+		memcpy(attempt.b, writer_id((uint8_t)rng_below(r, 6)).b, CORE_WRITER_TAG);
+	return attempt;
+}
+
+static void add_writers(struct rng *r, struct core_diff *d)
+{
+	d->has_writer = rng_below(r, 2) == 0;
+	if (d->has_writer)
+		d->writer = random_writer(r, (uint8_t)rng_below(r, 6));
+	d->expires_writer = rng_below(r, 5) == 0;
+	if (d->expires_writer)
+		d->expired_writer = writer_id((uint8_t)rng_below(r, 6));
+}
+
+/* A sound state at version 1000 whose batches end at 10, 20, ...; with a staged batch s<i> of id i for each.
+ */
 struct core_state random_state(struct rng *r, size_t batches)
 {
 	struct core_state s;
@@ -75,14 +144,16 @@ struct core_state random_state(struct rng *r, size_t batches)
 	for (size_t i = 0; i < batches; i++) {
 		struct core_frontier lower = core_frontier_at(10 * i), upper = core_frontier_at(10 * i + 10);
 		struct core_batch *b = random_batch(r, lower, upper);
+		struct core_staged staged;
 		struct core_diff d;
+		char name[32];
 
 		core_diff_init(&d);
 		d.seqno = s.seqno + 1;
 		d.has_upper = true;
 		d.upper = upper;
 		d.walltime_ms = rng_next(r) >> 20;
-		d.attempt = random_uuid(r);
+		d.attempt = random_attempt(r);
 		ck_ok(core_diff_splice(&d, lower, lower, &b, 1, &err), err);
 		d.has_token = rng_below(r, 2) == 0;
 		d.token = random_done(r);
@@ -97,11 +168,43 @@ struct core_state random_state(struct rng *r, size_t batches)
 			snprintf(hold.name, sizeof(hold.name), "h%d", (int)rng_below(r, 12));
 			ck_ok(core_diff_hold(&d, &hold, &err), err);
 		}
+		snprintf(name, sizeof(name), "s%zu", i);
+		staged = random_staged(r, (uint8_t)i, name);
+		ck_ok(core_diff_staged(&d, &staged, &err), err);
+		add_writers(r, &d);
 		ck_ok(core_state_apply(&s, &d, &err), err);
 		core_diff_fini(&d);
 	}
 	ck_ok(core_state_check(&s, &err), err);
 	return s;
+}
+
+/* Staged batches come, change, swap their names and go, each one of random_state(.., batches) once at most.
+ */
+static void add_staged(struct rng *r, size_t batches, struct core_diff *d)
+{
+	for (size_t i = 0; i < batches; i++) {
+		struct core_staged staged;
+		struct kv_err err;
+		char name[32];
+		uint64_t what = rng_below(r, 5);
+
+		if (what == 0)
+			ck_ok(core_diff_staged_removed(d, staged_id((uint8_t)i), &err), err);
+		if (what > 2)
+			continue;
+		if (what == 2 && i + 1 < batches) {
+			snprintf(name, sizeof(name), "s%zu", i + 1);
+			staged = random_staged(r, (uint8_t)i, name);
+			ck_ok(core_diff_staged(d, &staged, &err), err);
+			snprintf(name, sizeof(name), "s%zu", i++);
+			staged = random_staged(r, (uint8_t)i, name);
+		} else { /* beside the one that may have gone, or in its place */
+			snprintf(name, sizeof(name), "%c%zu", what == 0 ? 's' : 'n', i);
+			staged = random_staged(r, (uint8_t)(what == 0 ? 100 + i : i), name);
+		}
+		ck_ok(core_diff_staged(d, &staged, &err), err);
+	}
 }
 
 /* Any diff that the codec takes and that fits a state of version 1000 + batches. In place, as it holds
@@ -113,7 +216,7 @@ void random_diff(struct rng *r, size_t batches, struct core_diff *d)
 	core_diff_init(d);
 	d->seqno = 1000 + batches + 1;
 	d->walltime_ms = rng_next(r) >> 20;
-	d->attempt = random_uuid(r);
+	d->attempt = random_attempt(r);
 	d->newest_rollup.seqno = rng_next(r);
 	random_key(r, &d->newest_rollup);
 	d->has_since = rng_below(r, 2) == 0;
@@ -127,6 +230,8 @@ void random_diff(struct rng *r, size_t batches, struct core_diff *d)
 	d->rollup.seqno = rng_next(r);
 	random_key(r, &d->rollup);
 	d->tombstone = rng_below(r, 9) == 0;
+	add_staged(r, batches, d);
+	add_writers(r, d);
 	for (uint64_t i = rng_below(r, 7); i > 0; i--) {
 		struct core_hold hold = {.since = random_frontier(r, 100)};
 

@@ -4,7 +4,9 @@
  */
 #include <xxhash.h>
 
+#include "core/state.pb-c.h"
 #include "kv/blob_impl.h"
+#include "tests/core/format1.h"
 #include "tests/core/states.h"
 #include "tests/core/suites.h"
 
@@ -109,9 +111,47 @@ START_TEST(a_newer_format_is_refused_in_words)
 	b = diff_bytes(&d);
 	b.data[4] = CORE_FORMAT + 1;
 	ck_assert_int_eq(decode(0, states_shard, b.data, b.len, &err), KV_NEWER);
-	ck_assert_ptr_nonnull(strstr(err.msg, "format 2"));
+	ck_assert_ptr_nonnull(strstr(err.msg, "format 3"));
 	core_buf_fini(&b);
 	core_diff_fini(&d);
+}
+END_TEST
+
+START_TEST(what_format_1_has_written_is_read)
+{
+	struct core_state s, again;
+	struct core_diff d;
+	struct core_buf b;
+	struct kv_err err;
+
+	ck_ok(core_state_decode(states_shard, format1_state, sizeof(format1_state), &s, &err), err);
+	ck_ok(core_diff_decode(states_shard, format1_diff, sizeof(format1_diff), &d, &err), err);
+	ck_assert_uint_eq(s.seqno, 1001);
+	ck_assert_uint_eq(s.upper.t, 10);
+	ck_assert_uint_eq(s.rollup_count, 1);
+	ck_assert_uint_eq(s.staged_count + s.writer_count, 0);
+	ck_assert_uint_eq(d.staged_count + d.staged_removed_count, 0);
+	ck_assert(!d.has_writer && !d.expires_writer);
+
+	ck_ok(core_state_apply(&s, &d, &err), err);
+	ck_ok(core_state_check(&s, &err), err);
+	ck_assert_uint_eq(s.upper.t, 20);
+	ck_assert_uint_eq(s.owner.uid, 1000);
+	ck_assert_uint_eq(s.token_count, 2);
+	ck_assert_uint_eq(s.tokens[1].rows, 903);
+	ck_assert_uint_eq(s.tokens[1].batch_rows, 0);
+	ck_assert_uint_eq(core_state_hold(&s, "reader")->follow, 5);
+	ck_assert_uint_eq(s.batches[1]->part_count, 2);
+	ck_assert_mem_eq(s.batches[1]->parts[0].inline_data, "bytes", 5);
+
+	/* It is written on in the format of today. */
+	b = state_bytes(&s);
+	ck_assert_uint_eq(b.data[4], CORE_FORMAT);
+	ck_ok(core_state_decode(states_shard, b.data, b.len, &again, &err), err);
+	core_state_fini(&again);
+	core_buf_fini(&b);
+	core_diff_fini(&d);
+	core_state_fini(&s);
 }
 END_TEST
 
@@ -151,7 +191,8 @@ static void use_forged(int which, const uint8_t *payload, size_t len, struct cor
 	struct kv_err err;
 	enum kv_rc rc;
 
-	ck_ok(core_frame(which == 0 ? 'D' : 'R', XXH3_64bits(states_shard.u.b, 16), payload, len, &b, &err), err);
+	ck_ok(core_frame(which == 0 ? 'D' : 'R', XXH3_64bits(states_shard.u.b, 16), payload, len, &b, &err),
+	      err);
 	if (which == 1) {
 		rc = core_state_decode(states_shard, b.data, b.len, &s2, &err);
 		ck_assert(rc == KV_OK || rc == KV_CORRUPT);
@@ -184,6 +225,131 @@ static void use_forged(int which, const uint8_t *payload, size_t len, struct cor
 	core_diff_fini(&d);
 	core_buf_fini(&b);
 }
+
+/* One thing that is not well-formed in the staged batches and writers of a version. */
+static void spoil_diff(Pb__Diff *d, int how)
+{
+	static char long_text[CORE_STAGED_NAME_LEN + 1];
+	Pb__Staged *staged = d->staged[0];
+
+	memset(long_text, 'x', CORE_STAGED_NAME_LEN);
+	_Static_assert(CORE_STAGED_NAME_LEN >= CORE_HOST_LEN && CORE_STAGED_NAME_LEN >= CORE_PURPOSE_LEN, "");
+	switch (how) {
+	case 0:
+		staged->id.len--;
+		break;
+	case 1:
+		staged->manifest.len = 0;
+		break;
+	case 2:
+		staged->instance.len--;
+		break;
+	case 3:
+		staged->name[0] = '\0';
+		break;
+	case 4:
+		staged->name = long_text;
+		break;
+	case 5:
+		staged->lower = NULL;
+		break;
+	case 6:
+		staged->upper = NULL;
+		break;
+	case 7:
+		staged->lower->n_times = 2;
+		break;
+	case 8:
+		staged->upper->n_times = 2;
+		break;
+	case 9:
+		d->n_staged = CORE_STAGED_MAX + 1;
+		break;
+	case 10:
+		d->staged_removed[0].len--;
+		break;
+	case 11:
+		d->n_staged_removed = CORE_STAGED_MAX + 1;
+		break;
+	case 12:
+		d->writer->id.len--;
+		break;
+	case 13:
+		d->writer->host = long_text;
+		break;
+	case 14:
+		d->writer->purpose = long_text;
+		break;
+	case 15:
+		d->writer->last_upper = NULL;
+		break;
+	case 16:
+		d->writer->last_upper->n_times = 2;
+		break;
+	case 17:
+		d->expired_writer.len = 15;
+		break;
+	default:
+		ck_abort();
+	}
+}
+
+START_TEST(staged_batches_and_writers_are_well_formed_or_corrupt)
+{
+	uint64_t two_times[2] = {1, 2};
+	uint8_t id[16] = {1};
+	Pb__Frontier lower, upper;
+	Pb__Staged staged, *list[CORE_STAGED_MAX + 1];
+	ProtobufCBinaryData ids[CORE_STAGED_MAX + 1];
+	Pb__Writer writer;
+	Pb__Rollup rollup;
+	Pb__Diff pb;
+	char name[] = "a", host[] = "h", key[] = "s/v1/n";
+	struct core_diff d;
+	struct core_buf b;
+	struct kv_err err;
+
+	pb__frontier__init(&lower);
+	pb__frontier__init(&upper);
+	pb__staged__init(&staged);
+	pb__writer__init(&writer);
+	pb__rollup__init(&rollup);
+	pb__diff__init(&pb);
+	upper.times = lower.times = two_times;
+	for (size_t i = 0; i <= CORE_STAGED_MAX; i++) {
+		ids[i] = (ProtobufCBinaryData){.data = id, .len = 16};
+		list[i] = &staged;
+	}
+	upper.n_times = lower.n_times = 1;
+	staged.id = staged.manifest = staged.instance = writer.id = ids[0];
+	staged.name = name;
+	staged.lower = &lower;
+	staged.upper = writer.last_upper = &upper;
+	writer.host = writer.purpose = host;
+	rollup.key = key;
+	pb.attempt = pb.expired_writer = ids[0];
+	pb.rollup = &rollup;
+	pb.staged = list;
+	pb.staged_removed = ids;
+	pb.n_staged = pb.n_staged_removed = 1;
+	pb.writer = &writer;
+	for (int spoilt = 0; spoilt < 2; spoilt++) {
+		uint8_t *payload;
+		size_t len;
+
+		if (spoilt)
+			spoil_diff(&pb, _i);
+		payload = malloc(pb__diff__get_packed_size(&pb));
+		len = pb__diff__pack(&pb, payload);
+		ck_ok(core_frame('D', XXH3_64bits(states_shard.u.b, 16), payload, len, &b, &err), err);
+		ck_assert_int_eq(core_diff_decode(states_shard, b.data, b.len, &d, &err),
+				 spoilt ? KV_CORRUPT : KV_OK);
+		core_diff_fini(&d);
+		core_buf_fini(&b);
+		free(payload);
+	}
+}
+END_TEST
 
 START_TEST(forged_bytes_under_a_good_checksum_never_crash)
 {
@@ -235,6 +401,8 @@ Suite *codec_suite(void)
 	tcase_add_test(t, states_and_diffs_are_the_same_after_a_way_through_bytes);
 	tcase_add_loop_test(t, every_cut_and_every_flipped_byte_is_corrupt, 0, 2);
 	tcase_add_test(t, a_newer_format_is_refused_in_words);
+	tcase_add_test(t, what_format_1_has_written_is_read);
+	tcase_add_loop_test(t, staged_batches_and_writers_are_well_formed_or_corrupt, 0, 18);
 	tcase_add_test(t, a_document_of_another_shard_or_kind_fails);
 	tcase_add_loop_test(t, forged_bytes_under_a_good_checksum_never_crash, 0, 2);
 	suite_add_tcase(s, t);

@@ -196,6 +196,21 @@ static void spoil(struct core_state *s, int how)
 	case 18:
 		s->rollups[1].seqno = s->rollups[0].seqno;
 		break;
+	case 19:
+		s->staged_count = CORE_STAGED_MAX + 1;
+		break;
+	case 20:
+		s->writer_count = CORE_WRITERS_MAX + 1;
+		break;
+	case 21:
+		s->staged[3].id = s->staged[7].id;
+		break;
+	case 22:
+		strcpy(s->staged[3].name, s->staged[7].name);
+		break;
+	case 23:
+		s->writers[0].id = s->writers[1].id;
+		break;
 	default:
 		ck_abort();
 	}
@@ -210,17 +225,20 @@ START_TEST(every_invariant_is_watched)
 	do {
 		s = random_state(&r, 12);
 		if (s.batches[1]->part_count > 0 && s.batches[2]->part_count > 0 && s.hold_count > 1 &&
-		    s.rollup_count > 1)
+		    s.rollup_count > 1 && s.writer_count > 1)
 			break;
 		core_state_fini(&s);
 	} while (true);
 	s.holds[0].since = core_frontier_at(0);
 	ck_ok(core_state_check(&s, &err), err);
 	size_t tokens = s.token_count, runs = s.batches[1]->run_count;
+	size_t staged = s.staged_count, writers = s.writer_count;
 	spoil(&s, _i);
 	ck_assert_int_eq(core_state_check(&s, &err), KV_CORRUPT);
 	ck_assert_uint_gt(strlen(err.msg), 10);
 	s.token_count = tokens;
+	s.staged_count = staged;
+	s.writer_count = writers;
 	s.batches[1]->run_count = runs;
 	core_state_fini(&s);
 }
@@ -237,7 +255,7 @@ Suite *state_suite(void)
 	tcase_add_test(t, a_diff_that_does_not_fit_changes_nothing);
 	tcase_add_test(t, only_the_next_version_can_be_applied);
 	tcase_add_test(t, the_oldest_of_1024_tokens_makes_room);
-	tcase_add_loop_test(t, every_invariant_is_watched, 0, 19);
+	tcase_add_loop_test(t, every_invariant_is_watched, 0, 24);
 	suite_add_tcase(s, t);
 	return s;
 }
