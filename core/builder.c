@@ -90,7 +90,7 @@ static bool may_stay_inline(const struct core_builder *b, const struct core_rows
 
 	for (size_t i = 0; i < rows->count && bytes < b->config.inline_max; i++)
 		bytes += core_update_bytes(&rows->u[i]) + 1;
-	return !b->config.never_inline && bytes < b->config.inline_max;
+	return !b->config.never_inline && !b->config.loose_tail && bytes < b->config.inline_max;
 }
 
 /* Encode settled rows as inline bytes if they are to stay inline; else *data stays NULL. */
@@ -151,7 +151,7 @@ static enum kv_rc place(struct core_builder *b, struct core_rows *rows, bool at_
 	rc = core_part_encode(b->home, rows->u, rows->star, rows->count, true, &part, &data, &len, err);
 	if (rc != KV_OK)
 		return rc;
-	if (at_end && b->made->part_count == 0 && len <= b->config.loose_max) {
+	if (at_end && (b->made->part_count == 0 || b->config.loose_tail) && len <= b->config.loose_max) {
 		part.inline_data = data;
 		part.loose = true;
 		return push(b, rows, at_end, &part, err);
@@ -339,6 +339,20 @@ enum kv_rc core_builder_add(struct core_builder *b, const struct core_update *u,
 uint64_t core_builder_added(const struct core_builder *b)
 {
 	return b->added;
+}
+
+uint64_t core_builder_text_len(struct core_builder *b)
+{
+	uint64_t sum = 0, len;
+
+	(void)core_rows_settle(&b->rows); /* without memory: the text before it is consolidated */
+	join_helper(b);
+	for (size_t i = 0; i < b->made->part_count; i++)
+		if (core_part_text_len(&b->made->parts[i], core_frontier_at(0), core_frontier_empty(), &len))
+			sum += len;
+	for (size_t i = 0; i < b->rows.count; i++)
+		sum += core_row_text_len(&b->rows.u[i]);
+	return sum;
 }
 
 enum kv_rc core_builder_finish(struct core_builder *b, struct core_frontier lower, struct core_frontier upper,

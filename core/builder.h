@@ -29,6 +29,7 @@ struct core_builder_config {
 	/* An only part that is not inline and encodes to at most this many bytes is left loose, for the one
 	 * who commits to store it in the same step. 0: none is. */
 	size_t loose_max;
+	bool loose_tail; /* the last part is left loose also behind others, and no part is inline */
 };
 
 #define CORE_PART_TARGET ((size_t)16 << 20)
@@ -49,6 +50,9 @@ enum kv_rc core_builder_add(struct core_builder *b, const struct core_update *u,
 
 /* Updates added so far, those with diff 0 and those that cancel out included. */
 uint64_t core_builder_added(const struct core_builder *b);
+
+/* Bytes that the rows added so far take as text, as they will be stored. Waits for parts on their way. */
+uint64_t core_builder_text_len(struct core_builder *b);
 
 /*
  * End: the batch [lower, upper) with all that was added, durable but for inline and loose parts (given; drop

@@ -14,6 +14,7 @@
 #include <time.h>
 
 #include "core/engine_impl.h"
+#include "core/staged_impl.h"
 
 uint64_t core_now_us(const struct core_engine *e)
 {
@@ -53,6 +54,9 @@ enum kv_rc core_engine_open(struct kv_store *store, const struct core_engine_con
 	e->instance.u = core_uuid_new();
 	if (config != NULL)
 		e->config = *config;
+	e->writer = core_writer_describe(e->instance.u, e->config.host, e->config.purpose);
+	e->config.host = e->writer.host; /* the copy */
+	e->config.purpose = e->writer.purpose;
 	pthread_mutex_init(&e->make_mu, NULL);
 	pthread_mutex_init(&e->mu, NULL);
 	pthread_mutex_init(&e->names_mu, NULL);
@@ -75,6 +79,7 @@ enum kv_rc core_engine_open(struct kv_store *store, const struct core_engine_con
 
 static void shard_free(struct core_shard *s)
 {
+	core_staged_end(s);
 	core_state_fini(&s->state);
 	pthread_mutex_destroy(&s->commit_mu);
 	pthread_mutex_destroy(&s->mu);
@@ -88,8 +93,13 @@ void core_engine_close(struct core_engine *e)
 	if (e == NULL)
 		return;
 	core_worker_stop(e->worker);
+	e->worker = NULL; /* what follows leaves nothing to do */
 	HASH_ITER(hh, e->shards, s, next)
 	{
+		/* Unsynced is enough: what a power cut takes back, the lease does. */
+		if (!e->traits.read_only && core_own_writer_stands(s) &&
+		    core_expire(s, e->writer.id, KV_RIDE, NULL) != KV_OK)
+			core_notice(e, "a writer was not struck from a shard; its lease will be");
 		HASH_DEL(e->shards, s);
 		shard_free(s);
 	}
@@ -198,7 +208,8 @@ static bool bury(struct core_shard *s)
 }
 
 /* The table is in order of last use: of those nobody uses, the first has been idle longest. NULL: there is
- * none among the first few, which is good enough: the next close looks again. */
+ * none among the first few, which is good enough: the next close looks again. One that knows our writer has it
+ * struck first, and is kept a while longer. */
 static struct core_shard *evict_locked(struct core_engine *e)
 {
 	struct core_shard *s, *next;
@@ -206,7 +217,12 @@ static struct core_shard *evict_locked(struct core_engine *e)
 
 	HASH_ITER(hh, e->shards, s, next)
 	{
-		if (s->refs == 0) {
+		if (s->refs == 0 && core_own_writer_stands(s)) {
+			s->refs++;
+			if (core_queue_expire(s))
+				break;
+			s->refs--;
+		} else if (s->refs == 0) {
 			HASH_DEL(e->shards, s);
 			return s;
 		}

@@ -21,8 +21,11 @@ enum {
 	CORE_FOLD_BATCHES = 64,     /* small batches at the end that are folded into one */
 	CORE_FOLD_MEMORY_MAX =
 		32 << 10, /* bytes in memory (core/rows.h) up to which a folded batch stays inline */
-	CORE_INLINE_TOTAL = 128 << 10, /* inline bytes of a shard that make folding due */
 	CORE_UNKNOWN_TRIES = 5,
+	CORE_WRITER_LEASE_MS = 60 * 60 * 1000,
+	CORE_LOOSE_MAX = 256 << 10, /* parts up to this size go with the commit, in one durable step; above it
+				       the copy costs more than a step */
+	CORE_LOOSE_TOTAL = 4 << 20, /* of one commit; what is more is stored before */
 };
 
 struct core_engine {
@@ -42,7 +45,8 @@ struct core_engine {
 	struct kv_store_traits traits;
 	struct core_instance_id instance;
 	struct core_engine_config config;
-	struct core_worker *worker;
+	struct core_writer_state writer; /* of transactions that have none of their own; its id is instance's */
+	struct core_worker *worker; /* NULL while the engine closes */
 	_Atomic(uint64_t) attempts; /* to commit, to tell them apart */
 	_Atomic(unsigned) large_builders;
 };
@@ -66,6 +70,8 @@ struct core_shard {
 	bool gone;     /* removed; never loaded again */
 	struct core_waiter *waiters; /* ascending by time */
 	struct core_need *needs;
+	struct core_stage *stages;       /* staged.c: staged batches that are open for writing */
+	struct core_staged_pin *pins;    /* staged.c: those that are read */
 
 	unsigned refs; /* these under core_engine.mu */
 	UT_hash_handle hh;
@@ -88,7 +94,8 @@ struct core_change {
 	enum kv_rc (*run)(struct core_change *c, const struct core_state *s, struct core_diff *d, bool *skip,
 			  struct kv_err *err);
 	enum kv_sync sync;
-	bool appends_rows;               /* its first splice pushes a batch with rows */
+	const struct core_uuid *writer;  /* whose attempts these are; NULL: the engine's */
+	bool appends_rows;               /* set by run: the first splice pushes a batch with rows */
 	const struct kv_blob_put *blobs; /* to go with it */
 	size_t blob_count;
 };
@@ -111,6 +118,18 @@ void core_fold_recount(struct core_shard *s);
 
 /* life.c: have a rollup written in the background. Under commit_mu. */
 void core_queue_rollup(struct core_shard *s);
+
+/* write.c: a writer as it is registered; the texts are copied, and cut. */
+struct core_writer_state core_writer_describe(struct core_uuid id, const char *host, const char *purpose);
+
+/* writers.c: strike the writer `id` if the shard has it. KV_OK also if it has not, or is gone. */
+enum kv_rc core_expire(struct core_shard *s, struct core_uuid id, enum kv_sync sync,
+		       struct kv_err *err) KV_MUST_CHECK;
+/* writers.c: whether the engine's own writer is registered. Under mu, or with nobody else there. */
+bool core_own_writer_stands(const struct core_shard *s);
+/* writers.c: strike the engine's writer in the background, with a reference, which is taken. False: no
+ * memory, nothing done. */
+bool core_queue_expire(struct core_shard *s);
 
 /* Make sure the state is loaded; with recent, that it is as new as consensus. KV_NO_SHARD. */
 enum kv_rc core_machine_load(struct core_shard *s, bool recent, struct kv_err *err) KV_MUST_CHECK;

@@ -108,7 +108,7 @@ static void do_rollup_job(struct core_job *job, bool stopping)
 
 void core_queue_rollup(struct core_shard *s)
 {
-	struct rollup_job *j = malloc(sizeof *j);
+	struct rollup_job *j = s->engine->worker != NULL ? malloc(sizeof *j) : NULL;
 
 	if (j == NULL)
 		return; /* the next commit tries again */

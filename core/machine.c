@@ -198,13 +198,42 @@ static enum kv_rc look_for_attempt(struct core_shard *s, uint64_t seqno, struct 
 	return rc;
 }
 
+enum { PUTS_INSIDE = 4 }; /* blobs of all but a few commits */
+
 struct attempt {
 	const struct core_diff *d;
 	struct core_buf version;
-	struct kv_blob_put blobs[4];
+	struct kv_blob_put *blobs;
 	size_t blob_count;
 	enum kv_sync sync;
+	struct core_buf fold_blob;
+	char (*keys)[CORE_BLOB_KEY_LEN]; /* of the fold and of loose parts */
+	size_t key_count;
+	struct kv_blob_put blob_space[PUTS_INSIDE];
+	char key_space[PUTS_INSIDE][CORE_BLOB_KEY_LEN];
 };
+
+static void attempt_fini(struct attempt *a)
+{
+	core_buf_fini(&a->version);
+	core_buf_fini(&a->fold_blob);
+	if (a->blobs != a->blob_space)
+		free(a->blobs);
+	if (a->keys != a->key_space)
+		free(a->keys);
+}
+
+/* Room for count blobs. KV_NOMEM. */
+static enum kv_rc attempt_reserve(struct attempt *a, size_t count, struct kv_err *err)
+{
+	a->blobs = a->blob_space;
+	a->keys = a->key_space;
+	if (count <= PUTS_INSIDE)
+		return KV_OK;
+	a->blobs = calloc(count, sizeof *a->blobs);
+	a->keys = calloc(count, sizeof *a->keys);
+	return a->blobs != NULL && a->keys != NULL ? KV_OK : kv_fail_rc(err, KV_NOMEM);
+}
 
 static enum kv_rc store_version(struct core_shard *s, const struct attempt *a, struct kv_err *err)
 {
@@ -239,54 +268,115 @@ static enum kv_rc settle_unknown(struct core_shard *s, const struct attempt *a, 
 		       "same token");
 }
 
-/* The loose part that the append brings, if any; only a batch's only part is loose. */
-static struct core_part *loose_part(const struct core_change *c, const struct core_diff *d)
+/* The batch with rows that the append brings, or NULL. */
+static struct core_batch *appended(const struct core_change *c, const struct core_diff *d)
 {
-	struct core_batch *b = c->appends_rows ? d->splices[d->splice_count - 1].batches[0] : NULL;
+	return c->appends_rows ? d->splices[d->splice_count - 1].batches[0] : NULL;
+}
 
-	return b != NULL && b->parts[0].loose ? &b->parts[0] : NULL;
+static bool is_loose(const struct core_batch *b, size_t i)
+{
+	return b->parts[i].inline_data != NULL && b->parts[i].loose;
+}
+
+static size_t count_loose(const struct core_batch *b)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; b != NULL && i < b->part_count; i++)
+		count += is_loose(b, i);
+	return count;
+}
+
+/* The loose parts of b as blobs of the commit; those beyond CORE_LOOSE_TOTAL are stored at once. */
+static enum kv_rc put_loose(struct core_shard *s, struct core_batch *b, struct attempt *a, struct kv_err *err)
+{
+	uint64_t bytes = 0;
+	enum kv_rc rc = KV_OK;
+
+	for (size_t i = 0; b != NULL && i < b->part_count && rc == KV_OK; i++) {
+		const struct core_part *part = &b->parts[i];
+
+		if (!is_loose(b, i))
+			continue;
+		char *key = core_part_key(s->home.shard, part, a->keys[a->key_count++]);
+		bytes += part->size;
+		if (bytes > CORE_LOOSE_TOTAL)
+			rc = kv_blob_set(s->home.blobs, key, part->inline_data, (size_t)part->size, err);
+		else
+			a->blobs[a->blob_count++] = (struct kv_blob_put){
+				.key = key, .data = part->inline_data, .len = (size_t)part->size};
+	}
+	/* Of the commit nothing was done. */
+	return rc == KV_UNKNOWN ? kv_fail(err, KV_UNREACHABLE, "the store failed to take a part") : rc;
+}
+
+/* What was loose is blobs now, before anybody else sees the batch. */
+static void settle_loose(struct core_batch *b)
+{
+	for (size_t i = 0; b != NULL && i < b->part_count; i++) {
+		if (!is_loose(b, i))
+			continue;
+		free(b->parts[i].inline_data);
+		b->parts[i].inline_data = NULL;
+		b->parts[i].loose = false;
+	}
+}
+
+/* Fill in what makes d a version of its own. */
+static void stamp(struct core_shard *s, const struct core_change *c, struct core_diff *d)
+{
+	const struct core_uuid *writer = c->writer != NULL ? c->writer : &s->engine->instance.u;
+	uint64_t attempts = atomic_fetch_add(&s->engine->attempts, 1);
+
+	d->walltime_ms = core_now_us(s->engine) / 1000;
+	if (d->walltime_ms < s->state.walltime_ms)
+		d->walltime_ms = s->state.walltime_ms; /* a clock that went back */
+	memcpy(d->attempt.b, writer->b, CORE_WRITER_TAG);
+	memcpy(d->attempt.b + CORE_WRITER_TAG, &attempts, sizeof attempts);
+	d->newest_rollup = d->has_rollup ? d->rollup : s->rollup;
+}
+
+/* All that is stored in the attempt: the version and its blobs. */
+static enum kv_rc prepare(struct core_shard *s, struct core_change *c, struct core_diff *d, struct attempt *a,
+			  struct kv_err *err)
+{
+	struct core_batch *b = appended(c, d);
+	enum kv_rc rc = attempt_reserve(a, c->blob_count + 1 + count_loose(b), err);
+
+	if (rc != KV_OK)
+		return rc;
+	for (size_t i = 0; i < c->blob_count; i++)
+		a->blobs[a->blob_count++] = c->blobs[i];
+	if (c->appends_rows) {
+		char *key = a->keys[a->key_count++];
+
+		rc = core_fold(s, d, &a->fold_blob, key, err);
+		if (rc == KV_OK && a->fold_blob.len != 0)
+			a->blobs[a->blob_count++] = (struct kv_blob_put){
+				.key = key, .data = a->fold_blob.data, .len = a->fold_blob.len};
+	}
+	if (rc == KV_OK)
+		rc = put_loose(s, b, a, err);
+	if (rc == KV_OK)
+		rc = core_diff_encode(s->home.shard, d, &a->version, err);
+	if (rc == KV_OK) { /* what is stored must be seen: no failing for want of memory after it */
+		pthread_mutex_lock(&s->mu);
+		rc = core_state_reserve(&s->state, d, err);
+		pthread_mutex_unlock(&s->mu);
+	}
+	return rc;
 }
 
 /* Store the version d and apply it. */
 static enum kv_rc commit_diff(struct core_shard *s, struct core_change *c, struct core_diff *d,
 			      struct kv_err *err)
 {
-	struct attempt a = {.d = d, .sync = c->sync, .blob_count = c->blob_count};
-	struct core_buf fold_blob = {0};
-	char fold_key[CORE_BLOB_KEY_LEN], loose_key[CORE_BLOB_KEY_LEN];
-	struct core_part *loose = loose_part(c, d);
-	uint64_t attempts;
-	enum kv_rc rc = KV_OK;
+	struct attempt a = {.d = d, .sync = c->sync};
+	enum kv_rc rc;
 
-	assert(c->blob_count <= 2);
-	if (c->blob_count != 0)
-		memcpy(a.blobs, c->blobs, c->blob_count * sizeof a.blobs[0]);
-	d->walltime_ms = core_now_us(s->engine) / 1000;
-	if (d->walltime_ms < s->state.walltime_ms)
-		d->walltime_ms = s->state.walltime_ms; /* a clock that went back */
-	attempts = atomic_fetch_add(&s->engine->attempts, 1);
-	memcpy(d->attempt.b, s->engine->instance.u.b, 8);
-	memcpy(d->attempt.b + 8, &attempts, 8);
-	d->newest_rollup = d->has_rollup ? d->rollup : s->rollup;
-	if (c->appends_rows) {
-		rc = core_fold(s, d, &fold_blob, fold_key, err);
-		if (rc == KV_OK && fold_blob.len != 0)
-			a.blobs[a.blob_count++] = (struct kv_blob_put){
-				.key = fold_key, .data = fold_blob.data, .len = fold_blob.len};
-	}
-	if (loose != NULL)
-		a.blobs[a.blob_count++] = (struct kv_blob_put){
-			.key = core_part_key(s->home.shard, loose, loose_key),
-			.data = loose->inline_data,
-			.len = (size_t)loose->size,
-		};
-	if (rc == KV_OK)
-		rc = core_diff_encode(s->home.shard, d, &a.version, err);
-	if (rc == KV_OK) { /* what is stored must be seen: no failing for want of memory after it */
-		pthread_mutex_lock(&s->mu);
-		rc = core_state_reserve(&s->state, d, err);
-		pthread_mutex_unlock(&s->mu);
-	}
+	stamp(s, c, d);
+	rc = prepare(s, c, d, &a, err);
 	if (rc != KV_OK)
 		goto out;
 #ifdef CORE_SLOW_CHECKS
@@ -301,12 +391,8 @@ static enum kv_rc commit_diff(struct core_shard *s, struct core_change *c, struc
 		s->doubtful = true;
 		pthread_mutex_unlock(&s->mu);
 	}
-	if (rc == KV_OK && loose != NULL) { /* a blob now, before anybody else sees it */
-		free(loose->inline_data);
-		loose->inline_data = NULL;
-		loose->loose = false;
-	}
 	if (rc == KV_OK) {
+		settle_loose(appended(c, d));
 		rc = core_apply_version(s, d, a.version.len, err);
 		assert(rc == KV_OK); /* it follows the state, and there is room */
 	}
@@ -317,8 +403,7 @@ static enum kv_rc commit_diff(struct core_shard *s, struct core_change *c, struc
 		core_state_fini(&shadow.state);
 #endif
 out:
-	core_buf_fini(&a.version);
-	core_buf_fini(&fold_blob);
+	attempt_fini(&a);
 	return rc;
 }
 

@@ -38,6 +38,8 @@ struct core_txn;
 struct core_snapshot;
 
 struct core_engine_config {
+	const char *host;    /* where writers write from, as the state shows it; NULL: not told. Copied */
+	const char *purpose; /* of the writer that core_txn_begin uses; NULL: not told. Copied */
 	/* A notice from background work: one sentence. Any thread. NULL: not told. */
 	void (*notice)(void *arg, const char *sentence);
 	void *notice_arg;
@@ -110,6 +112,10 @@ enum kv_rc core_shard_batch(struct core_shard *s, struct core_frontier lower, st
 /* Where its parts are, for core_scan; valid while the shard is open. */
 const struct core_home *core_shard_home(const struct core_shard *s);
 
+/* Who appends, as registered in the state; given, free with free(). KV_NO_SHARD */
+enum kv_rc core_shard_writers(struct core_shard *s, struct core_writer_state **out, size_t *count,
+			      struct kv_err *err) KV_MUST_CHECK;
+
 /* KV_NO_SHARD */
 enum kv_rc core_shard_set_owner(struct core_shard *s, struct core_owner owner,
 				struct kv_err *err) KV_MUST_CHECK;
@@ -169,10 +175,11 @@ enum kv_rc core_txn_begin(struct core_shard *s, const struct core_append *ask, s
 enum kv_rc core_txn_add(struct core_txn *t, const struct core_row *row, struct kv_err *err) KV_MUST_CHECK;
 
 /*
- * Add a staged batch of the shard, by name (at most 128 bytes), to what is committed.
+ * Add a staged batch of the shard (core/staged.h), by name, to what is committed. It is looked up at commit,
+ * which takes what has been written to it until then; success, also of a no-op append, consumes it.
  * KV_BAD_SYNTAX  it was added before, or CORE_TXN_BATCHES were
  */
-enum { CORE_TXN_BATCHES = 1024, CORE_BATCH_NAME_LEN = 129 };
+enum { CORE_TXN_BATCHES = 1024 };
 enum kv_rc core_txn_add_staged(struct core_txn *t, const char *name, struct kv_err *err) KV_MUST_CHECK;
 
 /*
@@ -181,6 +188,9 @@ enum kv_rc core_txn_add_staged(struct core_txn *t, const char *name, struct kv_e
  * KV_UPPER_MISMATCH   nothing was done; detail: expected_upper, current_upper
  * KV_TOKEN_REUSED, KV_BAD_BOUNDS, KV_BAD_REWRITE, KV_NOT_BEYOND_LOWER, KV_BEYOND_UPPER
  * KV_NO_BATCH         there is no such staged batch
+ * KV_BATCH_BOUNDS     the append is wider than a staged batch with bounds
+ * KV_BATCH_LOST       what was written to a staged batch is not all in it
+ * KV_BAD_SYNTAX       the last row of a staged batch has no newline
  * KV_NO_SHARD, KV_SHARD_REPLACED   the shard is gone, or another one is under its id now
  * KV_UNKNOWN          done or not; the same append with the same token tells
  */

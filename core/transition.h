@@ -14,6 +14,21 @@
 
 #include "core/state.h"
 
+/* A batch that was built before the append: staged, or by the C API. Borrowed by the append. */
+struct core_input {
+	struct core_batch *batch; /* its parts; copied where they are committed */
+	bool is_staged;           /* consumes the entry of the state with this id */
+	struct core_uuid staged;
+	const char *name;          /* of a staged one */
+	struct core_uuid manifest; /* that batch was read from */
+	bool has_bounds;           /* all rows lie in [lower, upper); else it vouches for nothing */
+	struct core_frontier lower;
+	struct core_frontier upper;
+	bool has_rewrite; /* its parts were rewritten to rewrite_ts before (C API) */
+	uint64_t rewrite_ts;
+	uint64_t rows; /* handed over */
+};
+
 /* What an append asks for. */
 struct core_append {
 	bool idempotent; /* append: data below the current upper is there already; else compare-and-append */
@@ -29,10 +44,14 @@ struct core_append {
 	uint64_t rewrite_ts;
 	struct core_token token;
 	struct core_frontier since; /* to move the default hold to */
-	uint64_t rows;              /* handed over, for the verdict and the token */
+	uint64_t rows;              /* handed over one by one, for the verdict and the token */
 
-	/* A staged batch to commit with the rows, by name, or NULL. */
-	const char *staged;
+	/* Batches to commit with the rows; borrowed. */
+	const struct core_input *inputs;
+	size_t input_count;
+
+	/* Who appends; registered if the state does not know it. Borrowed; NULL: nobody. */
+	const struct core_writer_state *writer;
 
 	/* The rows as an uncommitted batch, or NULL: none. A reference; its parts' rewrite_ts and its bounds
 	 * are set by the transition, so nobody else may hold it yet. */
@@ -44,7 +63,9 @@ struct core_appended {
 	struct core_frontier upper;
 	uint64_t seqno;
 	uint64_t updates;
-	bool committed; /* false: nothing to commit (a no-op append, a token seen before) */
+	bool committed; /* false: its data were not committed (a no-op append, a token seen before) */
+	bool known;     /* the token was seen before: it says what was done then */
+	bool changes;   /* there is a version to commit, if only for the staged batches that go */
 };
 
 /* The bounds as asked, for the comparison of tokens. */
@@ -64,10 +85,12 @@ enum kv_rc core_append_check_time(const struct core_append *a, uint64_t time,
 
 /*
  * compare-and-append and append.
- * KV_OK  with r->committed: d is to be committed, and r says what it will have done; else r says what was
+ * KV_OK  with r->changes: d is to be committed, and r says what it will have done; else r says what was
  *        done before, and d is unused
- * KV_TOKEN_REUSED, KV_NO_BATCH, KV_UPPER_MISMATCH (detail: expected_upper, current_upper), KV_BAD_BOUNDS,
- * KV_BAD_REWRITE, KV_NOT_BEYOND_LOWER, KV_BEYOND_UPPER, KV_EMPTY_INTERVAL, KV_NOMEM
+ * KV_BATCH_TAKEN  a staged input is not what the state has under its id any more
+ * KV_TOKEN_REUSED, KV_NO_BATCH, KV_BATCH_LOST, KV_UPPER_MISMATCH (detail: expected_upper, current_upper),
+ * KV_BAD_BOUNDS, KV_BATCH_BOUNDS, KV_BAD_REWRITE, KV_NOT_BEYOND_LOWER, KV_BEYOND_UPPER, KV_EMPTY_INTERVAL,
+ * KV_BAD_SYNTAX (a staged batch whose last row is not whole), KV_NOMEM
  */
 enum kv_rc core_do_append(const struct core_state *s, struct core_append *a, struct core_diff *d,
 			  struct core_appended *r, struct kv_err *err) KV_MUST_CHECK;
@@ -77,6 +100,26 @@ enum kv_rc core_do_append(const struct core_state *s, struct core_append *a, str
 enum kv_rc core_do_hold(const struct core_state *s, const char *name, struct core_frontier since,
 			uint64_t follow, struct core_diff *d, bool *changed,
 			struct kv_err *err) KV_MUST_CHECK;
+
+/*
+ * Make a staged batch (was: all zero), or put `now` in the place of the one that has its id, of which the
+ * content was that of manifest `was`.
+ * KV_EXISTS, KV_QUOTA, KV_NO_BATCH, KV_BATCH_TAKEN (its content is another one now), KV_NO_SHARD
+ */
+enum kv_rc core_do_stage(const struct core_state *s, struct core_uuid was, const struct core_staged *now,
+			 struct core_diff *d, struct kv_err *err) KV_MUST_CHECK;
+
+/* Remove one. KV_NO_BATCH, KV_NO_SHARD */
+enum kv_rc core_do_unstage(const struct core_state *s, struct core_uuid id, struct core_diff *d,
+			   struct kv_err *err) KV_MUST_CHECK;
+
+/* Rename one; what has the name `to` is removed, or swapped. KV_NO_BATCH, KV_EXISTS, KV_NO_SHARD */
+enum kv_rc core_do_rename_staged(const struct core_state *s, const char *from, const char *to, bool noreplace,
+				 bool exchange, struct core_diff *d, struct kv_err *err) KV_MUST_CHECK;
+
+/* Strike a writer. KV_NOTFOUND: there is none of that id. KV_NO_SHARD */
+enum kv_rc core_do_expire(const struct core_state *s, struct core_uuid writer, struct core_diff *d,
+			  struct kv_err *err) KV_MUST_CHECK;
 
 enum kv_rc core_do_owner(const struct core_state *s, struct core_owner owner, struct core_diff *d,
 			 struct kv_err *err) KV_MUST_CHECK;

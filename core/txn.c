@@ -5,6 +5,11 @@
  * as they come. The commit makes the batch and has the machine run the
  * transition. What was shipped for an append that was refused is deleted; after
  * an unknown outcome nothing is, for it may have landed.
+ *
+ * Staged batches are named by name and committed by id: at commit their writers
+ * are sealed, and each try looks the names up in the state it runs on, reads
+ * their manifests, and finds a writer that was not sealed (the name went to
+ * another batch meanwhile): then all is done again.
  */
 #include <assert.h>
 #include <inttypes.h>
@@ -13,21 +18,32 @@
 
 #include "core/builder.h"
 #include "core/engine_impl.h"
-
-/* Parts up to this size go with the commit, in one durable step; above it the copy costs more than a step. */
-enum { LOOSE_MAX = 256 << 10 };
+#include "core/manifest.h"
+#include "core/staged_impl.h"
+#include "core/txn.h"
 
 struct core_txn {
 	struct core_shard *shard;
+	struct core_writer_state registered;
+	struct core_frontier *met; /* the writer's, or NULL */
 	struct core_append ask;
 	struct core_builder *builder; /* NULL until the first row */
-	char (*staged)[CORE_BATCH_NAME_LEN];
-	size_t staged_count;
+	/* Batches to commit; of a staged one that is named, what was read from its manifest. As long. */
+	struct core_input *inputs;
+	struct named *named;
+	size_t input_count;
 	bool ended;
 };
 
-enum kv_rc core_txn_begin(struct core_shard *s, const struct core_append *ask, struct core_txn **out,
-			  struct kv_err *err)
+struct named {
+	char name[CORE_STAGED_NAME_LEN]; /* "": not named, but given by id or built here */
+	struct core_manifest manifest;
+	struct core_staged entry; /* it was read from; all zero: none yet */
+};
+
+enum kv_rc core_txn_begin_as(struct core_shard *s, const struct core_append *ask,
+			     const struct core_writer_state *writer, struct core_frontier *met,
+			     struct core_txn **out, struct kv_err *err)
 {
 	struct core_txn *t;
 	enum kv_rc rc = core_append_check(ask, err);
@@ -39,11 +55,22 @@ enum kv_rc core_txn_begin(struct core_shard *s, const struct core_append *ask, s
 	if (t == NULL)
 		return kv_fail_rc(err, KV_NOMEM);
 	t->shard = s;
+	t->registered = *writer;
+	t->met = met;
 	t->ask = *ask;
 	t->ask.batch = NULL;
 	t->ask.rows = 0;
+	t->ask.inputs = NULL;
+	t->ask.input_count = 0;
+	t->ask.writer = &t->registered;
 	*out = t;
 	return KV_OK;
+}
+
+enum kv_rc core_txn_begin(struct core_shard *s, const struct core_append *ask, struct core_txn **out,
+			  struct kv_err *err)
+{
+	return core_txn_begin_as(s, ask, &s->engine->writer, NULL, out, err);
 }
 
 static enum kv_rc check_row(const struct core_txn *t, const struct core_row *row, struct kv_err *err)
@@ -90,59 +117,176 @@ enum kv_rc core_txn_add(struct core_txn *t, const struct core_row *row, struct k
 	if (rc != KV_OK)
 		return rc;
 	if (t->builder == NULL)
-		rc = core_builder_new(&t->shard->home, (struct core_builder_config){.loose_max = LOOSE_MAX},
-				      &t->builder, err);
+		rc = core_builder_new(&t->shard->home,
+				      (struct core_builder_config){.loose_max = CORE_LOOSE_MAX}, &t->builder,
+				      err);
 	if (rc == KV_OK)
 		rc = surely_not(core_builder_add(t->builder, &lifted.update, lifted.star, err), err);
 	t->ask.rows += rc == KV_OK;
 	return rc;
 }
 
+/* --- batches --------------------------------------------------------------------------------------- */
+
+static enum kv_rc add_input(struct core_txn *t, const struct core_input *in, const char *name,
+			    struct kv_err *err)
+{
+	struct core_input *inputs;
+	struct named *named;
+
+	assert(!t->ended);
+	if (t->input_count == CORE_TXN_BATCHES)
+		return kv_fail(err, KV_BAD_SYNTAX, "more than %d batches in one transaction",
+			       CORE_TXN_BATCHES);
+	inputs = reallocarray(t->inputs, t->input_count + 1, sizeof *inputs);
+	if (inputs == NULL)
+		return kv_fail_rc(err, KV_NOMEM);
+	t->inputs = inputs;
+	named = reallocarray(t->named, t->input_count + 1, sizeof *named);
+	if (named == NULL)
+		return kv_fail_rc(err, KV_NOMEM);
+	t->named = named;
+	inputs[t->input_count] = *in;
+	named[t->input_count] = (struct named){0};
+	memcpy(named[t->input_count].name, name, strlen(name) + 1);
+	t->input_count++;
+	return KV_OK;
+}
+
+enum kv_rc core_txn_add_staged(struct core_txn *t, const char *name, struct kv_err *err)
+{
+	struct core_input in = {.is_staged = true};
+
+	assert(strlen(name) < CORE_STAGED_NAME_LEN);
+	for (size_t i = 0; i < t->input_count; i++)
+		if (strcmp(t->named[i].name, name) == 0)
+			return kv_fail(err, KV_BAD_SYNTAX, "batch %s is named twice", name);
+	return add_input(t, &in, name, err);
+}
+
+enum kv_rc core_txn_add_input(struct core_txn *t, const struct core_input *in, struct kv_err *err)
+{
+	return add_input(t, in, "", err);
+}
+
+struct core_input core_input_of(const struct core_staged *entry, struct core_batch *batch)
+{
+	struct core_input in = {
+		.batch = batch,
+		.is_staged = true,
+		.staged = entry->id,
+		.name = entry->name,
+		.manifest = entry->manifest,
+		.has_bounds = entry->has_bounds,
+		.lower = entry->lower,
+		.upper = entry->upper,
+		.rows = entry->rows,
+	};
+
+	/* All parts of a batch are rewritten together. */
+	if (batch->part_count != 0 && batch->parts[0].rewrite_ts != 0) {
+		in.has_rewrite = true;
+		in.rewrite_ts = batch->parts[0].rewrite_ts;
+	}
+	return in;
+}
+
+/* What the state has under the name; *again: it is written to, and was not sealed. */
+static enum kv_rc look_up(struct core_txn *t, const struct core_state *s, size_t i, bool *again,
+			  struct kv_err *err)
+{
+	const struct core_staged *entry = core_state_staged(s, t->named[i].name);
+	struct core_input *in = &t->inputs[i];
+	struct named *named = &t->named[i];
+	enum kv_rc rc = KV_OK;
+
+	*in = (struct core_input){.is_staged = true, .name = named->name};
+	if (entry == NULL)
+		return KV_OK; /* for the transition to say, in its order */
+	if (!core_uuid_eq(entry->manifest, named->entry.manifest)) {
+		core_manifest_fini(&named->manifest);
+		named->entry = (struct core_staged){0};
+		rc = core_manifest_read(&t->shard->home, entry, &named->manifest, err);
+		if (rc == KV_NOTFOUND) /* under commit_mu nobody here takes it away */
+			rc = kv_fail(err, KV_CORRUPT, "the manifest of batch %s is missing", named->name);
+		if (rc != KV_OK)
+			return rc;
+		named->entry = *entry;
+	}
+	*again = *again || core_stage_is_writing(t->shard, entry->id);
+	*in = core_input_of(&named->entry, named->manifest.batch);
+	return KV_OK;
+}
+
+/* --- the commit ------------------------------------------------------------------------------------ */
+
 struct append_change {
 	struct core_change change;
-	struct core_append *ask;
+	struct core_txn *txn;
 	struct core_appended *result;
+	bool again;
 };
 
 static enum kv_rc run_append(struct core_change *c, const struct core_state *s, struct core_diff *d,
 			     bool *skip, struct kv_err *err)
 {
 	struct append_change *a = (struct append_change *)c;
-	enum kv_rc rc = core_do_append(s, a->ask, d, a->result, err);
+	struct core_txn *t = a->txn;
+	enum kv_rc rc = KV_OK;
 
-	*skip = rc == KV_OK && !a->result->committed;
+	a->again = false;
+	for (size_t i = 0; i < t->input_count && rc == KV_OK; i++)
+		if (t->named[i].name[0] != '\0')
+			rc = look_up(t, s, i, &a->again, err);
+	*skip = a->again;
+	if (rc != KV_OK || a->again)
+		return rc;
+	t->ask.inputs = t->inputs;
+	t->ask.input_count = t->input_count;
+	rc = core_do_append(s, &t->ask, d, a->result, err);
+	*skip = rc == KV_OK && !a->result->changes;
+	c->appends_rows = rc == KV_OK && d->splice_count != 0 && d->splices[0].batches[0]->part_count != 0;
 	return rc;
 }
 
-enum kv_rc core_txn_add_staged(struct core_txn *t, const char *name, struct kv_err *err)
+static void note_upper(struct core_txn *t, enum kv_rc rc, const struct core_appended *r)
 {
-	char(*grown)[CORE_BATCH_NAME_LEN];
+	struct core_shard *s = t->shard;
+	struct core_frontier upper = r->upper;
 
-	assert(!t->ended && strlen(name) < CORE_BATCH_NAME_LEN);
-	for (size_t i = 0; i < t->staged_count; i++)
-		if (strcmp(t->staged[i], name) == 0)
-			return kv_fail(err, KV_BAD_SYNTAX, "batch %s is named twice", name);
-	if (t->staged_count == CORE_TXN_BATCHES)
-		return kv_fail(err, KV_BAD_SYNTAX, "more than %d batches in one transaction",
-			       CORE_TXN_BATCHES);
-	grown = reallocarray(t->staged, t->staged_count + 1, sizeof *t->staged);
-	if (grown == NULL)
-		return kv_fail_rc(err, KV_NOMEM);
-	t->staged = grown;
-	memcpy(t->staged[t->staged_count++], name, strlen(name) + 1);
-	return KV_OK;
+	if (t->met == NULL || (rc != KV_OK && rc != KV_UPPER_MISMATCH))
+		return;
+	if (rc == KV_UPPER_MISMATCH) {
+		pthread_mutex_lock(&s->mu);
+		upper = s->state.upper;
+		pthread_mutex_unlock(&s->mu);
+	}
+	*t->met = core_frontier_max(*t->met, upper);
+}
+
+/* After the commit: what was consumed leaves its manifest, and after a no-op its parts too. */
+static void clean_up(struct core_txn *t, const struct core_appended *r)
+{
+	for (size_t i = 0; i < t->input_count; i++) {
+		const struct core_input *in = &t->inputs[i];
+
+		if (in->is_staged && t->named[i].name[0] != '\0')
+			core_staged_consumed(t->shard, &t->named[i].entry,
+					     r->committed ? NULL : t->named[i].manifest.batch);
+	}
 }
 
 enum kv_rc core_txn_commit(struct core_txn *t, struct core_appended *r, struct kv_err *err)
 {
 	struct append_change c = {
-		.change = {.run = run_append, .sync = KV_SYNC}, .ask = &t->ask, .result = r};
+		.change = {.run = run_append, .sync = KV_SYNC, .writer = &t->registered.id},
+		.txn = t,
+		.result = r,
+	};
 	enum kv_rc rc = KV_OK;
 
 	assert(!t->ended);
 	t->ended = true;
-	t->ask.staged =
-		t->staged_count != 0 ? t->staged[0] : NULL; /* none can be there: one is enough to say so */
 	*r = (struct core_appended){0};
 	if (t->builder != NULL)
 		/* The bounds are set by the transition, which knows them. */
@@ -151,13 +295,21 @@ enum kv_rc core_txn_commit(struct core_txn *t, struct core_appended *r, struct k
 				err);
 	if (rc != KV_OK)
 		return rc;
-	c.change.appends_rows = t->ask.batch != NULL && t->ask.batch->part_count != 0;
-	rc = core_machine_commit(t->shard, &c.change, err);
+	do {
+		for (size_t i = 0; i < t->input_count && rc == KV_OK; i++)
+			if (t->named[i].name[0] != '\0')
+				rc = core_stage_seal(t->shard, t->named[i].name, err);
+		if (rc == KV_OK)
+			rc = core_machine_commit(t->shard, &c.change, err);
+	} while (rc == KV_OK && c.again);
 	/* The transition may have said what would be done, and the store then refused it. */
 	if (rc != KV_OK)
 		*r = (struct core_appended){0};
 	if (t->ask.batch != NULL && rc != KV_UNKNOWN && !r->committed)
 		core_batch_delete_blobs(&t->shard->home, t->ask.batch);
+	if (r->changes)
+		clean_up(t, r);
+	note_upper(t, rc, r);
 	return rc;
 }
 
@@ -167,6 +319,9 @@ void core_txn_free(struct core_txn *t)
 		return;
 	core_builder_free(t->builder);
 	core_batch_unref(t->ask.batch);
-	free(t->staged);
+	for (size_t i = 0; i < t->input_count; i++)
+		core_manifest_fini(&t->named[i].manifest);
+	free(t->inputs);
+	free(t->named);
 	free(t);
 }

@@ -1,0 +1,185 @@
+/*
+ * staged_read.c - staged batches as they are read, and the end of their blobs.
+ *
+ * What was committed, removed or replaced leaves a manifest and perhaps parts that
+ * nobody names. While somebody in this process reads the batch (a pin) parts stay;
+ * the last one deletes them. Another process that reads them may find them gone.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/builder.h"
+#include "core/stage_impl.h"
+
+/* Those who read one staged batch; under the shard's mu. */
+struct core_staged_pin {
+	struct core_staged_pin *next;
+	struct core_uuid id;
+	unsigned users;
+	struct core_batch **doomed; /* to be deleted when there are none */
+	size_t doomed_count;
+};
+
+/* --- deleting -------------------------------------------------------------------------------------- */
+
+static struct core_staged_pin *pin_locked(struct core_shard *s, struct core_uuid id)
+{
+	struct core_staged_pin *pin = s->pins;
+
+	while (pin != NULL && !core_uuid_eq(pin->id, id))
+		pin = pin->next;
+	return pin;
+}
+
+/* Delete the blobs of parts nobody names any more, at once or when those who read the batch are done. */
+void core_staged_doom(struct core_shard *s, struct core_uuid id, struct core_batch *parts)
+{
+	struct core_staged_pin *pin;
+	struct core_batch **grown = NULL;
+
+	pthread_mutex_lock(&s->mu);
+	pin = pin_locked(s, id);
+	if (pin != NULL) {
+		grown = reallocarray(pin->doomed, pin->doomed_count + 1, sizeof(struct core_batch *));
+		if (grown != NULL) {
+			pin->doomed = grown;
+			grown[pin->doomed_count++] = core_batch_ref(parts);
+		} /* else a leak, which the sweep finds */
+	}
+	pthread_mutex_unlock(&s->mu);
+	if (pin == NULL)
+		core_batch_delete_blobs(&s->home, parts);
+}
+
+void core_staged_delete_manifest(struct core_shard *s, const struct core_staged *entry)
+{
+	char key[CORE_BLOB_KEY_LEN];
+
+	if (entry->manifest_bytes == 0)
+		return;
+	/* What fails to go is a blob that nobody names, which the sweep finds. */
+	enum kv_rc rc =
+		kv_blob_delete(s->home.blobs, core_manifest_key(s->home.shard, entry, key), NULL, NULL, NULL);
+	(void)rc;
+}
+
+void core_staged_consumed(struct core_shard *s, const struct core_staged *entry, struct core_batch *parts)
+{
+	core_staged_delete_manifest(s, entry);
+	if (parts != NULL)
+		core_staged_doom(s, entry->id, parts);
+}
+
+/* --- reading --------------------------------------------------------------------------------------- */
+
+enum kv_rc core_staged_read(struct core_shard *s, struct core_uuid id, struct core_staged *entry,
+			    struct core_manifest *manifest, struct kv_err *err)
+{
+	struct core_uuid before = {0};
+	enum kv_rc rc;
+
+	for (;;) {
+		const struct core_staged *there;
+
+		*entry = (struct core_staged){0};
+		pthread_mutex_lock(&s->mu);
+		there = core_state_staged_by_id(&s->state, id);
+		if (there != NULL)
+			*entry = *there;
+		pthread_mutex_unlock(&s->mu);
+		if (core_uuid_eq(entry->id, (struct core_uuid){0}))
+			return kv_fail_rc(err, KV_NO_BATCH);
+		if (core_uuid_eq(entry->manifest, before))
+			return kv_fail(err, KV_CORRUPT, "the manifest of batch %s is missing", entry->name);
+		rc = core_manifest_read(&s->home, entry, manifest, err);
+		if (rc != KV_NOTFOUND)
+			return rc;
+		before = entry->manifest; /* another one may have come meanwhile */
+	}
+}
+
+static struct core_staged_pin *pin(struct core_shard *s, struct core_uuid id)
+{
+	struct core_staged_pin *fresh = calloc(1, sizeof *fresh), *p;
+
+	if (fresh == NULL)
+		return NULL;
+	pthread_mutex_lock(&s->mu);
+	p = pin_locked(s, id);
+	if (p == NULL) {
+		p = fresh;
+		p->id = id;
+		p->next = s->pins;
+		s->pins = p;
+	}
+	p->users++;
+	pthread_mutex_unlock(&s->mu);
+	if (p != fresh)
+		free(fresh);
+	return p;
+}
+
+static void unpin(struct core_shard *s, struct core_staged_pin *pin)
+{
+	bool last;
+
+	pthread_mutex_lock(&s->mu);
+	last = --pin->users == 0;
+	for (struct core_staged_pin **p = &s->pins; last && *p != NULL; p = &(*p)->next) {
+		if (*p == pin) {
+			*p = pin->next;
+			break;
+		}
+	}
+	pthread_mutex_unlock(&s->mu);
+	if (!last)
+		return;
+	for (size_t i = 0; i < pin->doomed_count; i++) {
+		core_batch_delete_blobs(&s->home, pin->doomed[i]);
+		core_batch_unref(pin->doomed[i]);
+	}
+	free(pin->doomed);
+	free(pin);
+}
+
+enum kv_rc core_staged_open(struct core_shard *s, struct core_uuid id, struct core_staged_view *out,
+			    struct kv_err *err)
+{
+	struct core_manifest manifest = {0};
+	struct core_stage *g = core_stage_get(s, id);
+	enum kv_rc rc = KV_OK;
+
+	*out = (struct core_staged_view){0};
+	if (g != NULL) { /* with what its writer has not stored yet */
+		pthread_mutex_lock(&g->mu);
+		if (!g->lost && !g->taken)
+			rc = core_stage_flush_locked(g, err);
+		pthread_mutex_unlock(&g->mu);
+		core_stage_put(g);
+	}
+	if (rc != KV_OK)
+		return rc;
+	out->pin = pin(s, id); /* before the entry is read: what it names then stays */
+	if (out->pin == NULL)
+		return kv_fail_rc(err, KV_NOMEM);
+	rc = core_staged_read(s, id, &out->entry, &manifest, err);
+	if (rc != KV_OK) {
+		unpin(s, out->pin);
+		out->pin = NULL;
+		return rc;
+	}
+	out->batch = manifest.batch;
+	out->rest = manifest.rest.data;
+	out->rest_len = manifest.rest.len;
+	return KV_OK;
+}
+
+void core_staged_close(struct core_shard *s, struct core_staged_view *view)
+{
+	if (view->pin == NULL)
+		return;
+	core_batch_unref(view->batch);
+	free(view->rest);
+	unpin(s, view->pin);
+	*view = (struct core_staged_view){0};
+}

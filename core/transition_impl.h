@@ -1,0 +1,19 @@
+/*
+ * transition_impl.h - what the transitions share.
+ */
+#ifndef CORE_TRANSITION_IMPL_H
+#define CORE_TRANSITION_IMPL_H
+
+#include "core/state.h"
+
+/* The since that the holds allow, as d changes them; it never goes back. */
+void core_settle_since(const struct core_state *s, struct core_diff *d);
+
+/* Where a hold that follows the upper at distance n stands; it stays where it was when the shard finishes. */
+struct core_frontier core_followed(struct core_frontier was, struct core_frontier upper, uint64_t n);
+
+/* One time against bounds: KV_NOT_BEYOND_LOWER, KV_BEYOND_UPPER. */
+enum kv_rc core_check_time(uint64_t time, struct core_frontier lower, struct core_frontier upper,
+			   struct kv_err *err) KV_MUST_CHECK;
+
+#endif
