@@ -56,7 +56,7 @@ LIB_OBJ = $(call obj,$(KV_SRC) $(CORE_SRC)) $(GEN_OBJ)
 BIN = $(O)/shardfs $(O)/shardctl $(O)/libshard.a
 
 # The headers a program that embeds the engine needs; core/shard.h is the one to include.
-PUBLIC = core/shard.h core/batch.h core/frontier.h core/id.h core/part.h core/row.h core/scan.h core/state.h \
+PUBLIC = core/shard.h core/staged.h core/write.h core/buf.h core/batch.h core/frontier.h core/id.h core/part.h core/row.h core/scan.h core/state.h \
 	core/transition.h kv/blob.h kv/consensus.h kv/rc.h kv/store.h
 
 .PHONY: all embed deps demo check check-quick asan tsan ubsan clang layers lint format bench install clean
@@ -76,7 +76,11 @@ demo: deps
 	@$(MAKE) --no-print-directory -s all
 	@sh tools/demo.sh
 
-check: deps layers
+test-deps:
+	@sh tools/deps.sh --check
+.PHONY: test-deps
+
+check: test-deps layers
 	@$(MAKE) --no-print-directory -s all
 	@$(MAKE) --no-print-directory -s embed
 	@$(MAKE) --no-print-directory -s V=check run-tests
@@ -91,7 +95,7 @@ clang: clang-deps
 clang-deps:
 	@sh tools/deps.sh --clang
 .PHONY: clang-deps
-asan tsan ubsan clang: deps
+asan tsan ubsan clang: test-deps
 	@$(MAKE) --no-print-directory -s V=$@ run-tests
 
 # --- compiling ---------------------------------------------------------------------------------------
@@ -127,6 +131,19 @@ $(O)/bench: $(call obj,$(BENCH_SRC))
 	@echo '  LINK $@'
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lrocksdb -lsqlite3 -lpthread
 
+# The examples that are compiled; tests/fs runs them and the others. Debian's JRE has the compiler, without its name.
+EXAMPLES = $(O)/examples/append $(O)/examples/put $(O)/examples/Append.class $(O)/examples/Put.class
+examples: $(EXAMPLES)
+.PHONY: examples
+$(O)/examples/%: examples/c/%.c
+	@mkdir -p $(@D)
+	@echo '  CC $<'
+	$(Q)$(CC) -std=gnu17 -O2 $(WARN) $(CONV) -o $@ $<
+$(O)/examples/%.class: examples/java/%.java
+	@mkdir -p $(@D)
+	@echo '  JAVAC $<'
+	$(Q)java -m jdk.compiler/com.sun.tools.javac.Main -Xlint:all -Werror -d $(@D) $<
+
 # --- tests -------------------------------------------------------------------------------------------
 # One runner per folder of tests/; each closes with the line of Check.
 
@@ -135,7 +152,7 @@ $(O)/tests/run-%: $(O)/libshard.a $(O)/shardfs $(O)/shardctl FORCE
 	@$(MAKE) --no-print-directory -s V=$(V) link-test T=$*
 FORCE:
 TEST_SRC = $(sort $(wildcard tests/$(T)/*.c))
-link-test: $(call obj,$(TEST_SRC)) $(O)/tests/check_util.o $(O)/libshard.a
+link-test: $(call obj,$(TEST_SRC)) $(O)/tests/check_util.o $(O)/libshard.a | $(if $(filter fs,$(T)),$(EXAMPLES))
 	@echo '  LINK $@'
 	$(Q)$(CC) $(LDFLAGS) -o $(O)/tests/run-$(T) $^ $(PKG_LIBS) -lcheck -lsubunit -lrt -lm
 .PHONY: link-test run-tests FORCE

@@ -1,10 +1,12 @@
 #!/bin/sh
 # Install by apt what building, testing or the demo lacks. Silent, and no root needed, when nothing is missing.
-# --bench adds what only `make bench` compares with, --clang what only `make clang` compiles with.
+# --check adds what only the tests run, --bench what only `make bench` compares with, --clang what only `make clang`
+# compiles with.
 set -eu
 
 need="gcc make pkg-config libc6-dev protobuf-c-compiler libprotobuf-c-dev libfuse3-dev fuse3 libzstd-dev
 uuid-dev librocksdb-dev libjansson-dev libxxhash-dev libsystemd-dev uthash-dev check python3"
+[ "${1:-}" = --check ] && need="$need nodejs openjdk-17-jre-headless"
 [ "${1:-}" = --bench ] && need="$need libsqlite3-dev"
 [ "${1:-}" = --clang ] && need="$need clang"
 
