@@ -2,6 +2,7 @@
  * staged.c - the calls of one who writes a staged batch; see staged.h. How it is
  * stored is in staged_flush.c.
  */
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,6 +39,21 @@ static enum kv_rc enlist(struct core_shard *s, struct core_uuid id, struct core_
 	if (*again)
 		core_shard_close(s);
 	return *out != NULL ? KV_OK : kv_fail(err, KV_BATCH_BUSY, "the batch is open for writing");
+}
+
+/* From here on another one may write. */
+static void delist(struct core_stage *g)
+{
+	struct core_shard *s = g->shard;
+
+	pthread_mutex_lock(&s->mu);
+	for (struct core_stage **p = &s->stages; *p != NULL; p = &(*p)->next) {
+		if (*p == g) {
+			*p = g->next;
+			break;
+		}
+	}
+	pthread_mutex_unlock(&s->mu);
 }
 
 static enum kv_rc load_stage(struct core_stage *g, struct kv_err *err)
@@ -78,10 +94,12 @@ enum kv_rc core_stage_open(struct core_shard *s, struct core_uuid id, struct cor
 	if (!again)
 		rc = load_stage(g, err);
 	pthread_mutex_unlock(&g->mu);
-	if (rc == KV_OK)
+	if (rc == KV_OK) {
 		*out = g;
-	else
+	} else {
+		delist(g);
 		core_stage_put(g);
+	}
 	return rc;
 }
 
@@ -178,7 +196,7 @@ enum kv_rc core_stage_clear(struct core_stage *g, struct kv_err *err)
 	g->measured = false;
 	core_stage_drop_own_parts(g);
 	if (g->stored_parts != 0) {
-		core_batch_unref(g->cleared); /* empty: base is what is stored */
+		assert(g->cleared == NULL); /* that was stored no more */
 		g->cleared = g->base;
 	} else {
 		core_batch_unref(g->base);
@@ -240,6 +258,7 @@ void core_stage_close(struct core_stage *g)
 	g->builder = NULL;
 	pthread_mutex_unlock(&g->mu);
 	if (rc == KV_OK) {
+		delist(g);
 		core_stage_put(g);
 		return;
 	}

@@ -70,12 +70,6 @@ void core_stage_put(struct core_stage *g)
 
 	pthread_mutex_lock(&s->mu);
 	last = --g->refs == 0;
-	for (struct core_stage **p = &s->stages; last && *p != NULL; p = &(*p)->next) {
-		if (*p == g) {
-			*p = g->next;
-			break;
-		}
-	}
 	pthread_mutex_unlock(&s->mu);
 	if (last)
 		core_stage_free(g);
