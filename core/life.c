@@ -19,7 +19,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/builder.h"
 #include "core/engine_impl.h"
+#include "core/manifest.h"
 
 enum { DELETE_PAGE = 256, ROLLUP_INSIDE_MAX = 128 << 10 };
 
@@ -277,12 +279,32 @@ enum kv_rc core_dying_resume(struct core_engine *e, struct kv_err *err)
 	return rc;
 }
 
+/* A staged batch's parts, then the manifest that names them. */
+static enum kv_rc delete_staged(struct core_shard *s, const struct core_staged *entry, struct kv_err *err)
+{
+	struct core_manifest manifest;
+	char key[CORE_BLOB_KEY_LEN];
+	enum kv_rc rc = core_manifest_read(&s->home, entry, &manifest, err);
+
+	if (rc == KV_NOTFOUND || rc == KV_CORRUPT) /* deleted before, or past telling */
+		return KV_OK;
+	if (rc != KV_OK)
+		return rc;
+	core_batch_delete_blobs(&s->home, manifest.batch);
+	core_manifest_fini(&manifest);
+	return entry->manifest_bytes == 0
+		       ? KV_OK
+		       : kv_blob_delete(s->home.blobs, core_manifest_key(s->home.shard, entry, key), NULL, NULL, err);
+}
+
 static enum kv_rc delete_named(struct core_shard *s, struct kv_err *err)
 {
 	struct kv_blobs *blobs = kv_store_blobs(s->engine->store);
 	char key[CORE_BLOB_KEY_LEN];
 	enum kv_rc rc = KV_OK;
 
+	for (size_t i = 0; i < s->state.staged_count && rc == KV_OK; i++)
+		rc = delete_staged(s, &s->state.staged[i], err);
 	for (size_t i = 0; i < s->state.batch_count; i++) {
 		const struct core_batch *b = s->state.batches[i];
 

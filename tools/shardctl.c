@@ -11,13 +11,15 @@
 #include <string.h>
 
 #include "core/part.h"
+#include "core/scan.h"
 #include "core/shard.h"
+#include "core/staged.h"
 
 static const char usage[] =
 	"usage: shardctl COMMAND STORE [...]\n"
 	"  ls STORE                 the shards, one line each: id, since, upper, batches, updates\n"
 	"  cat STORE SHARD [TIME]   what a shard holds as of TIME, or of the latest complete one\n"
-	"  fsck STORE               check every shard's state and every byte of its parts\n";
+	"  fsck STORE               check every shard's state and every byte of its parts and staged batches\n";
 
 static int fail(const struct kv_err *err)
 {
@@ -138,6 +140,7 @@ struct checked {
 	uint64_t shards;
 	uint64_t parts;
 	uint64_t rows;
+	uint64_t staged;
 };
 
 static enum kv_rc check_part(const struct core_home *home, const struct core_part *part, struct kv_err *err)
@@ -164,13 +167,59 @@ static enum kv_rc check_part(const struct core_home *home, const struct core_par
 	return rc;
 }
 
+/* Every part of a batch; the status. */
+static int check_batch(const struct core_home *home, const struct core_batch *b, struct checked *checked)
+{
+	struct kv_err err;
+	int status = 0;
+
+	for (size_t i = 0; i < b->part_count; i++) {
+		checked->parts++;
+		checked->rows += b->parts[i].rows;
+		if (check_part(home, &b->parts[i], &err) != KV_OK)
+			status = fail(&err);
+	}
+	return status;
+}
+
+static int check_staged(struct core_shard *shard, const struct core_staged *entry, struct checked *checked)
+{
+	const struct core_home *home = core_shard_home(shard);
+	char line[CORE_BOUNDS_LINE_LEN];
+	struct core_staged_view view;
+	struct kv_err err;
+	uint64_t size = 0;
+	enum kv_rc rc = core_staged_open(shard, entry->id, &view, &err);
+	int status;
+
+	if (rc != KV_OK) {
+		fprintf(stderr, "shardctl: staged batch %s: %s\n", entry->name, err.msg);
+		return 1;
+	}
+	checked->staged++;
+	status = check_batch(home, view.batch, checked);
+	rc = core_scan_size(home, view.batch, &size, &err);
+	size += strlen(core_staged_bounds_line(entry, line)) + view.rest_len;
+	if (rc == KV_OK && size != entry->size) {
+		fprintf(stderr,
+			"shardctl: staged batch %s has %" PRIu64 " bytes of text where its shard counts %" PRIu64
+			"\n",
+			entry->name, size, entry->size);
+		status = 1;
+	} else if (rc != KV_OK) {
+		status = fail(&err);
+	}
+	core_staged_close(shard, &view);
+	return status;
+}
+
 static int check_one(struct core_shard *shard, const char *name, void *arg)
 {
 	struct checked *checked = arg;
 	struct core_state state;
 	struct kv_err err;
 	enum kv_rc rc = core_shard_state(shard, &state, &err);
-	int status = 0;
+	int status = 0, found;
 
 	if (rc == KV_OK)
 		rc = core_state_check(&state, &err);
@@ -180,16 +229,12 @@ static int check_one(struct core_shard *shard, const char *name, void *arg)
 	}
 	checked->shards++;
 	for (size_t i = 0; i < state.batch_count; i++) {
-		for (size_t j = 0; j < state.batches[i]->part_count; j++) {
-			const struct core_part *part = &state.batches[i]->parts[j];
-
-			checked->parts++;
-			checked->rows += part->rows;
-			if (check_part(core_shard_home(shard), part, &err) != KV_OK) {
-				fprintf(stderr, "shardctl: %s\n", err.msg);
-				status = 1;
-			}
-		}
+		found = check_batch(core_shard_home(shard), state.batches[i], checked);
+		status = found > status ? found : status;
+	}
+	for (size_t i = 0; i < state.staged_count; i++) {
+		found = check_staged(shard, &state.staged[i], checked);
+		status = found > status ? found : status;
 	}
 	core_state_fini(&state);
 	return status;
@@ -200,9 +245,9 @@ static int fsck(struct core_engine *e)
 	struct checked checked = {0};
 	int status = for_each_shard(e, check_one, &checked);
 
-	printf("%s: %" PRIu64 " shards, %" PRIu64 " parts, %" PRIu64 " updates\n",
+	printf("%s: %" PRIu64 " shards, %" PRIu64 " parts, %" PRIu64 " updates, %" PRIu64 " staged batches\n",
 	       status == 0 ? "clean" : "damage was found in what was read", checked.shards, checked.parts,
-	       checked.rows);
+	       checked.rows, checked.staged);
 	return status;
 }
 
