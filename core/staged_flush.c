@@ -232,8 +232,10 @@ enum kv_rc core_staged_store(struct core_shard *s, struct core_uuid was, struct 
 			     const struct core_staged *now, const struct core_buf *manifest,
 			     struct kv_err *err)
 {
+	/* Without a manifest it gives space back, or says that rows were lost: both must work on a full disk. */
+	enum kv_sync sync = manifest->len != 0 ? KV_SYNC : KV_RELEASE;
 	struct stage_change c = {
-		.change = {.run = run_stage, .sync = KV_SYNC}, .was = was, .maybe = maybe, .now = now};
+		.change = {.run = run_stage, .sync = sync}, .was = was, .maybe = maybe, .now = now};
 	char key[CORE_BLOB_KEY_LEN];
 	struct kv_blob_put put = {
 		.key = core_manifest_key(s->home.shard, now, key),

@@ -152,7 +152,7 @@ static enum kv_rc change_names(struct core_shard *s, struct name_change c, struc
 	enum kv_rc rc;
 
 	c.shard = s;
-	c.change = (struct core_change){.run = run_name, .sync = KV_SYNC};
+	c.change = (struct core_change){.run = run_name, .sync = c.to == NULL ? KV_RELEASE : KV_SYNC};
 	rc = core_machine_commit(s, &c.change, err);
 	if (rc == KV_OK && c.gone.name[0] != '\0') {
 		core_stage_removed(s, c.gone.id);
