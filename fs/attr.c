@@ -7,10 +7,13 @@
  */
 #include "fs/attr.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "core/names.h"
+#include "core/staged.h"
+#include "fs/staged.h"
 #include "fs/text.h"
 
 /* A large block size makes Python, cp and cat write in pieces of 1 MiB. */
@@ -27,6 +30,7 @@ static const struct fs_fixed shard_entries[] = {
 	{"batches", FS_BATCHES, S_IFDIR | 0777}, {"errors", FS_ERRORS, S_IFREG | 0444},
 	{"since", FS_SINCE, S_IFREG | 0666},     {"snapshot", FS_SNAPSHOT, S_IFREG | 0444},
 	{"state", FS_STATE, S_IFREG | 0444},     {"upper", FS_UPPER, S_IFREG | 0444},
+	{"wait", FS_WAIT_DIR, S_IFDIR | 0777},   {"writers", FS_WRITERS, S_IFDIR | 0777},
 };
 
 const struct fs_fixed *fs_fixed_of(enum fs_kind dir, size_t *count)
@@ -41,7 +45,7 @@ const struct fs_fixed *fs_fixed_of(enum fs_kind dir, size_t *count)
 
 bool fs_kind_writable(enum fs_kind kind)
 {
-	return kind == FS_APPEND || kind == FS_SINCE;
+	return kind == FS_APPEND || kind == FS_SINCE || kind == FS_STAGED;
 }
 
 enum kv_rc fs_node_shard(struct fs *fs, const struct fs_node *node, struct core_shard **out,
@@ -119,6 +123,8 @@ static mode_t kind_mode(enum fs_kind kind)
 	size_t count;
 	const struct fs_fixed *fixed = fs_fixed_of(FS_SHARD, &count);
 
+	if (kind == FS_STAGED)
+		return S_IFREG | 0666;
 	for (size_t i = 0; i < count; i++)
 		if (fixed[i].kind == kind)
 			return fixed[i].mode;
@@ -136,17 +142,68 @@ static void shard_attr(const struct fs_node *node, const struct core_info *info,
 	st->st_nlink = S_ISDIR(st->st_mode) ? 2 : 1;
 	set_times(st, info->changed_ms);
 	if (node->kind == FS_SHARD)
-		st->st_nlink = 4;
+		st->st_nlink = 6; /* of as_of, batches, wait and writers */
 	if (node->kind == FS_UPPER)
 		set_size(st, fs_text_frontier(info->upper, line));
 	if (node->kind == FS_SINCE)
 		set_size(st, fs_text_frontier(info->since, line));
 	if (node->kind == FS_BATCH) {
-		set_size(st, node->batch_size);
+		set_size(st, node->size);
 		set_times(st, node->batch->committed_ms);
 	}
-	if (node->kind == FS_APPEND)
+	if (node->kind == FS_APPEND || node->kind == FS_STAGED)
 		st->st_blksize = APPEND_BLKSIZE;
+}
+
+static enum kv_rc staged_attr(struct fs *fs, const struct fs_node *node, struct core_shard *shard,
+			      struct stat *st, struct kv_err *err)
+{
+	struct core_staged entry;
+	enum kv_rc rc;
+
+	fs_staged_settle(fs, node->id);
+	rc = core_staged_get_by_id(shard, node->id, &entry, err);
+	if (rc != KV_OK)
+		return rc;
+	set_size(st, entry.size);
+	set_times(st, entry.changed_ms);
+	fs_node_note_size(&fs->nodes, node->nodeid, entry.size);
+	return KV_OK;
+}
+
+enum kv_rc fs_writer_find(struct core_shard *shard, struct core_uuid id, struct core_writer_state *out,
+			  struct kv_err *err)
+{
+	struct core_writer_state *all;
+	size_t count, i = 0;
+	enum kv_rc rc = core_shard_writers(shard, &all, &count, err);
+
+	if (rc != KV_OK)
+		return rc;
+	while (i < count && !core_uuid_eq(all[i].id, id))
+		i++;
+	if (i < count)
+		*out = all[i];
+	free(all);
+	return i < count ? KV_OK : kv_fail(err, KV_NOTFOUND, "no such writer is registered");
+}
+
+static enum kv_rc writer_attr(const struct fs_node *node, struct core_shard *shard, struct stat *st,
+			      struct kv_err *err)
+{
+	struct core_writer_state writer;
+	char *text;
+	enum kv_rc rc = fs_writer_find(shard, node->id, &writer, err);
+
+	if (rc != KV_OK)
+		return rc;
+	text = fs_text_writer(&writer);
+	if (text == NULL)
+		return kv_fail_rc(err, KV_NOMEM);
+	set_size(st, strlen(text));
+	set_times(st, writer.heartbeat_ms);
+	free(text);
+	return KV_OK;
 }
 
 enum kv_rc fs_attr(struct fs *fs, const struct fs_node *node, struct stat *st, double *timeout,
@@ -169,11 +226,22 @@ enum kv_rc fs_attr(struct fs *fs, const struct fs_node *node, struct stat *st, d
 	if (node->kind != FS_SHARD)
 		*timeout = 0;
 	rc = fs_node_shard(fs, node, &shard, &info, err);
-	if (rc == KV_OK) {
-		shard_attr(node, &info, st);
-		core_shard_close(shard);
-	}
+	if (rc != KV_OK)
+		return rc;
+	shard_attr(node, &info, st);
+	if (node->kind == FS_STAGED)
+		rc = staged_attr(fs, node, shard, st, err);
+	if (node->kind == FS_WRITER)
+		rc = writer_attr(node, shard, st, err);
+	core_shard_close(shard);
 	return rc;
+}
+
+bool fs_attr_is_gone(const struct fs_node *node, enum kv_rc rc)
+{
+	return (rc == KV_NO_SHARD && node->kind > FS_SHARD) ||
+	       (rc == KV_NO_BATCH && node->kind == FS_STAGED) ||
+	       (rc == KV_NOTFOUND && node->kind == FS_WRITER);
 }
 
 void fs_attr_removed(const struct fs_node *node, struct stat *st)
@@ -183,6 +251,6 @@ void fs_attr_removed(const struct fs_node *node, struct stat *st)
 		.st_mode = kind_mode(node->kind) & (S_IFMT | 0444),
 		.st_blksize = TEXT_BLKSIZE,
 	};
-	if (node->kind == FS_BATCH)
-		set_size(st, node->batch_size);
+	if (node->kind == FS_BATCH || node->kind == FS_STAGED)
+		set_size(st, node->size);
 }

@@ -27,11 +27,16 @@ bool fs_kind_writable(enum fs_kind kind);
 enum kv_rc fs_node_shard(struct fs *fs, const struct fs_node *node, struct core_shard **out,
 			 struct core_info *info, struct kv_err *err) KV_MUST_CHECK;
 
+/* The registered writer with this id. KV_NOTFOUND. */
+enum kv_rc fs_writer_find(struct core_shard *shard, struct core_uuid id, struct core_writer_state *out,
+			  struct kv_err *err) KV_MUST_CHECK;
+
 /* stat of a node, and how long the kernel may keep it. */
 enum kv_rc fs_attr(struct fs *fs, const struct fs_node *node, struct stat *st, double *timeout,
 		   struct kv_err *err) KV_MUST_CHECK;
 
-/* The same for a file of a shard that was removed, which only those see who have it open. */
+/* The same for a file that is gone, or whose shard is, which only those see who have it open. */
+bool fs_attr_is_gone(const struct fs_node *node, enum kv_rc rc); /* rc: of fs_attr */
 void fs_attr_removed(const struct fs_node *node, struct stat *st);
 
 #endif

@@ -3,9 +3,9 @@
  *
  * Fixed entries come first, at offsets 1, 2, ...; after them the names that the
  * engine gives. Those of /shard come page by page, so that a million of them cost
- * no memory; those of batches/ and /name are a list made when the directory is
- * opened. as_of lists nothing: its names are only looked up, so that what walks a
- * tree comes to an end.
+ * no memory; those of batches/, writers/ and /name are a list made when the
+ * directory is opened. as_of and wait list nothing: their names are only looked
+ * up, so that what walks a tree comes to an end.
  *
  * The offset of an entry is its number in this listing. Going back starts the
  * listing over; what was added or removed since then may show or not.
@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "core/names.h"
+#include "core/staged.h"
 #include "fs/attr.h"
 #include "fs/files.h"
 #include "fs/text.h"
@@ -59,30 +60,69 @@ static void dir_end(struct fs_open *o)
 	free(d);
 }
 
-static enum kv_rc list_batches(struct fs *fs, struct dir *d, struct kv_err *err)
+/* Add a name, for which there is room. */
+static bool add_name(struct dir *d, const char *name)
+{
+	d->names[d->count] = strdup(name);
+	if (d->names[d->count] == NULL)
+		return false;
+	d->count++;
+	return true;
+}
+
+/* Committed batches in order, then staged ones. */
+static enum kv_rc add_batches(struct dir *d, struct core_shard *shard, struct kv_err *err)
+{
+	struct core_state state;
+	struct core_staged *staged = NULL;
+	size_t staged_count = 0;
+	char name[FS_BATCH_FILE_LEN];
+	bool ok;
+	enum kv_rc rc = core_shard_state(shard, &state, err);
+
+	if (rc != KV_OK)
+		return rc;
+	rc = core_staged_list(shard, &staged, &staged_count, err);
+	d->names = calloc(state.batch_count + staged_count + 1, sizeof(char *));
+	ok = d->names != NULL;
+	for (size_t i = 0; ok && i < state.batch_count; i++)
+		ok = add_name(d, fs_text_batch(state.batches[i]->lower, state.batches[i]->upper, name));
+	for (size_t i = 0; ok && i < staged_count; i++)
+		ok = add_name(d, staged[i].name);
+	free(staged);
+	core_state_fini(&state);
+	return rc == KV_OK && !ok ? kv_fail_rc(err, KV_NOMEM) : rc;
+}
+
+static enum kv_rc add_writers(struct dir *d, struct core_shard *shard, struct kv_err *err)
+{
+	struct core_writer_state *writers;
+	char name[CORE_ID_LEN];
+	size_t count;
+	bool ok;
+	enum kv_rc rc = core_shard_writers(shard, &writers, &count, err);
+
+	if (rc != KV_OK)
+		return rc;
+	d->names = calloc(count + 1, sizeof(char *));
+	ok = d->names != NULL;
+	for (size_t i = 0; ok && i < count; i++)
+		ok = add_name(d, core_uuid_format('w', writers[i].id, name));
+	free(writers);
+	return ok ? KV_OK : kv_fail_rc(err, KV_NOMEM);
+}
+
+/* batches/ or writers/ of a shard. */
+static enum kv_rc list_of_shard(struct fs *fs, struct dir *d, struct kv_err *err)
 {
 	struct core_shard *shard;
-	struct core_state state;
 	struct core_info info;
-	char name[FS_BATCH_FILE_LEN];
 	enum kv_rc rc = fs_node_shard(fs, &d->node, &shard, &info, err);
 
 	if (rc != KV_OK)
 		return rc;
-	rc = core_shard_state(shard, &state, err);
+	rc = d->node.kind == FS_BATCHES ? add_batches(d, shard, err) : add_writers(d, shard, err);
 	core_shard_close(shard);
-	if (rc != KV_OK)
-		return rc;
-	d->names = calloc(state.batch_count + 1, sizeof(char *));
-	for (size_t i = 0; d->names != NULL && i < state.batch_count; i++) {
-		d->names[i] = strdup(fs_text_batch(state.batches[i]->lower, state.batches[i]->upper, name));
-		if (d->names[i] == NULL)
-			break;
-		d->count++;
-	}
-	if (d->count < state.batch_count)
-		rc = kv_fail_rc(err, KV_NOMEM);
-	core_state_fini(&state);
 	return rc;
 }
 
@@ -90,19 +130,17 @@ static enum kv_rc list_names(struct fs *fs, struct dir *d, struct kv_err *err)
 {
 	struct core_name *names;
 	size_t count;
+	bool ok;
 	enum kv_rc rc = core_name_list(fs->engine, &names, &count, err);
 
 	if (rc != KV_OK)
 		return rc;
 	d->names = calloc(count + 1, sizeof(char *));
-	for (size_t i = 0; d->names != NULL && i < count; i++) {
-		d->names[i] = strdup(names[i].name);
-		if (d->names[i] == NULL)
-			break;
-		d->count++;
-	}
+	ok = d->names != NULL;
+	for (size_t i = 0; ok && i < count; i++)
+		ok = add_name(d, names[i].name);
 	free(names);
-	return d->count == count ? KV_OK : kv_fail_rc(err, KV_NOMEM);
+	return ok ? KV_OK : kv_fail_rc(err, KV_NOMEM);
 }
 
 /* The next page of /shard in place of the one in hand. */
@@ -133,8 +171,8 @@ static enum kv_rc start(struct fs *fs, struct dir *d, struct kv_err *err)
 	d->base = (off_t)fixed + 2;
 	d->last[0] = '\0';
 	d->more = false;
-	if (d->node.kind == FS_BATCHES)
-		return list_batches(fs, d, err);
+	if (d->node.kind == FS_BATCHES || d->node.kind == FS_WRITERS)
+		return list_of_shard(fs, d, err);
 	if (d->node.kind == FS_NAMES)
 		return list_names(fs, d, err);
 	return d->node.kind == FS_SHARDS ? next_page(fs, d, err) : KV_OK;

@@ -24,6 +24,7 @@
 #include "fs/append.h"
 #include "fs/attr.h"
 #include "fs/grammar.h"
+#include "fs/staged.h"
 #include "fs/stream.h"
 #include "fs/text.h"
 
@@ -39,9 +40,9 @@ struct fs_handle {
 	uint64_t first_seqno;
 	struct core_as_of as_of;
 
-	char *text; /* upper, since, state, errors, README */
+	char *text; /* upper, since, state, errors, a writer, README; wait/<t> once it is over */
 	size_t text_len;
-	bool text_read;          /* reading at 0 again refreshes upper and since */
+	bool text_read;          /* reading at 0 again refreshes upper, since and wait/<t> */
 	struct core_frontier at; /* upper: what the text says */
 	struct fs_append *append;
 	struct fs_stream *stream; /* NULL: an as_of that still has to wait */
@@ -49,6 +50,7 @@ struct fs_handle {
 	bool needing;
 	struct core_batch *batch; /* a reference */
 	struct core_scan *scan;
+	struct fs_staged *staged;
 	struct fs_poll poll;
 };
 
@@ -70,6 +72,7 @@ static void handle_put(struct fs_handle *h)
 		return;
 	if (h->append != NULL)
 		fs_append_close(h->append);
+	fs_staged_close(h->staged);
 	if (h->shard != NULL)
 		fs_poll_fini(&h->poll, h->shard);
 	stop_needing(h);
@@ -101,7 +104,7 @@ static enum kv_rc set_text(struct fs_handle *h, char *text, struct kv_err *err)
 	return text != NULL ? KV_OK : kv_fail_rc(err, KV_NOMEM);
 }
 
-/* upper or since as it is now; of the upper, not older than any append acknowledged before. */
+/* since, or else the upper, as it is now; of the upper, not older than any append acknowledged before. */
 static enum kv_rc show_frontier(struct fs_handle *h, struct kv_err *err)
 {
 	char line[FS_FRONTIER_LINE + 1];
@@ -110,9 +113,29 @@ static enum kv_rc show_frontier(struct fs_handle *h, struct kv_err *err)
 
 	if (rc != KV_OK)
 		return rc;
-	h->at = h->kind == FS_UPPER ? info.upper : info.since;
+	h->at = h->kind == FS_SINCE ? info.since : info.upper;
 	line[fs_text_frontier(h->at, line)] = '\0';
 	return set_text(h, strdup(line), err);
+}
+
+/* wait/<t>. KV_WOULD_BLOCK: the upper has not passed the time; there is no text then. */
+static enum kv_rc show_wait(struct fs_handle *h, struct kv_err *err)
+{
+	enum kv_rc rc = show_frontier(h, err);
+
+	if (rc != KV_OK || !core_frontier_covers(h->at, h->as_of.time))
+		return rc;
+	free(h->text);
+	h->text = NULL;
+	return KV_WOULD_BLOCK;
+}
+
+static enum kv_rc show_writer(struct fs_handle *h, struct core_uuid id, struct kv_err *err)
+{
+	struct core_writer_state writer;
+	enum kv_rc rc = fs_writer_find(h->shard, id, &writer, err);
+
+	return rc == KV_OK ? set_text(h, fs_text_writer(&writer), err) : rc;
 }
 
 static enum kv_rc show_state(struct fs_handle *h, struct kv_err *err)
@@ -154,7 +177,8 @@ static enum kv_rc show_batch(struct fs_handle *h, const struct fs_node *node, st
 	return core_scan_open(core_shard_home(h->shard), h->batch, &h->scan, err);
 }
 
-static enum kv_rc show(struct fs *fs, struct fs_handle *h, const struct fs_node *node, struct kv_err *err)
+static enum kv_rc show(struct fs *fs, struct fs_handle *h, const struct fs_node *node, int flags,
+		       struct kv_err *err)
 {
 	enum kv_rc rc;
 
@@ -178,8 +202,15 @@ static enum kv_rc show(struct fs *fs, struct fs_handle *h, const struct fs_node 
 		h->as_of = node->as_of;
 		rc = show_snapshot(h, err);
 		return rc == KV_WOULD_BLOCK ? KV_OK : rc;
+	case FS_WAIT:
+		h->as_of = node->as_of;
+		return KV_OK; /* its text is made by its reads */
 	case FS_BATCH:
 		return show_batch(h, node, err);
+	case FS_STAGED:
+		return fs_staged_open(fs, h->shard, node, flags, &h->staged, err);
+	case FS_WRITER:
+		return show_writer(h, node->id, err);
 	case FS_NONE:
 	case FS_ROOT:
 	case FS_NAMES:
@@ -187,7 +218,9 @@ static enum kv_rc show(struct fs *fs, struct fs_handle *h, const struct fs_node 
 	case FS_NAME:
 	case FS_SHARD:
 	case FS_AS_OF_DIR:
+	case FS_WAIT_DIR:
 	case FS_BATCHES:
+	case FS_WRITERS:
 	case FS_KIND_COUNT:
 		break;
 	}
@@ -215,7 +248,7 @@ static enum kv_rc open_handle(struct fs *fs, const struct fs_node *node, int fla
 	if (node->kind != FS_README)
 		rc = fs_node_shard(fs, node, &h->shard, &info, err);
 	if (rc == KV_OK)
-		rc = show(fs, h, node, err);
+		rc = show(fs, h, node, flags, err);
 	if (rc == KV_OK)
 		*out = h;
 	else
@@ -223,69 +256,91 @@ static enum kv_rc open_handle(struct fs *fs, const struct fs_node *node, int fla
 	return rc;
 }
 
-static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+enum kv_rc fs_handle_open(struct fs *fs, const struct fs_node *node, struct fuse_file_info *fi,
+			  struct kv_err *err)
 {
-	struct fs *fs = fs_of(req);
-	struct fs_node node;
-	struct fs_handle *h = NULL;
-	struct kv_err err;
-	enum kv_rc rc = KV_NOTFOUND;
+	struct fs_handle *h;
+	enum kv_rc rc = open_handle(fs, node, fi->flags, &h, err);
 
-	if (fs_node_get(&fs->nodes, ino, &node)) {
-		rc = open_handle(fs, &node, fi->flags, &h, &err);
-		fs_node_fini(&node);
-	}
-	if (rc != KV_OK) {
-		fs_reply_rc(req, rc);
-		return;
-	}
+	if (rc != KV_OK)
+		return rc;
 	h->fs = fs;
 	fs_open_add(fs, &h->open, handle_end);
 	fi->fh = (uintptr_t)h;
 	/* What never changes the kernel may keep; the rest comes from us each time. */
 	fi->direct_io = h->kind != FS_BATCH;
 	fi->keep_cache = h->kind == FS_BATCH;
-	fi->noflush = 1;
-	if (fuse_reply_open(req, fi) != 0)
-		handle_end(&h->open);
+	fi->noflush = h->kind != FS_STAGED;
+	return KV_OK;
+}
+
+void fs_handle_close(struct fuse_file_info *fi)
+{
+	handle_end(&handle_of(fi)->open);
+}
+
+static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	struct fs_node node;
+	struct kv_err err;
+	enum kv_rc rc = KV_NOTFOUND;
+
+	if (fs_node_get(&fs->nodes, ino, &node)) {
+		rc = fs_handle_open(fs, &node, fi, &err);
+		fs_node_fini(&node);
+	}
+	if (rc != KV_OK)
+		fs_reply_rc(req, rc);
+	else if (fuse_reply_open(req, fi) != 0)
+		fs_handle_close(fi);
 }
 
 static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	(void)ino;
-	handle_end(&handle_of(fi)->open);
+	fs_handle_close(fi);
 	fuse_reply_err(req, 0);
 }
 
-void fs_handle_reset(struct fuse_file_info *fi)
+enum kv_rc fs_handle_cut(struct fuse_file_info *fi, uint64_t size, struct kv_err *err)
 {
 	struct fs_handle *h = handle_of(fi);
+	enum kv_rc rc = KV_OK;
 
-	if (h == NULL || h->append == NULL)
-		return;
 	pthread_mutex_lock(&h->mu);
-	fs_append_reset(h->append);
+	if (h->staged != NULL)
+		rc = fs_staged_cut(h->staged, size, err);
+	else if (h->append != NULL && size == 0)
+		fs_append_reset(h->append);
 	pthread_mutex_unlock(&h->mu);
+	return rc;
 }
 
 /* --- reading --------------------------------------------------------------------------------------- */
 
-static void read_text(fuse_req_t req, struct fs_handle *h, size_t size, off_t offset)
+/* True: it was answered; false: it has to wait. */
+static bool read_text(fuse_req_t req, struct fs_handle *h, size_t size, off_t offset)
 {
 	struct kv_err err;
 	enum kv_rc rc = KV_OK;
 	size_t from, n;
 
-	if (offset == 0 && h->text_read && (h->kind == FS_UPPER || h->kind == FS_SINCE))
+	if (h->kind == FS_WAIT && (offset == 0 || h->text == NULL))
+		rc = show_wait(h, &err);
+	else if (offset == 0 && h->text_read && (h->kind == FS_UPPER || h->kind == FS_SINCE))
 		rc = show_frontier(h, &err);
+	if (rc == KV_WOULD_BLOCK)
+		return false;
 	if (rc != KV_OK) {
 		fs_reply_rc(req, rc);
-		return;
+		return true;
 	}
 	h->text_read = true;
 	from = (uint64_t)offset < h->text_len ? (size_t)offset : h->text_len;
 	n = h->text_len - from < size ? h->text_len - from : size;
 	fuse_reply_buf(req, h->text + from, n);
+	return true;
 }
 
 static void read_verdicts(fuse_req_t req, struct fs_handle *h, size_t size)
@@ -303,7 +358,9 @@ static void read_batch(fuse_req_t req, struct fs_handle *h, size_t size, off_t o
 	size_t got = 0;
 	enum kv_rc rc = KV_NOMEM;
 
-	if (buf != NULL)
+	if (buf != NULL && h->staged != NULL)
+		rc = fs_staged_read(h->staged, (uint64_t)offset, buf, size, &got, &err);
+	else if (buf != NULL)
 		rc = core_scan_read(h->scan, (uint64_t)offset, buf, size, &got, &err);
 	if (rc == KV_OK)
 		fuse_reply_buf(req, buf, got);
@@ -344,12 +401,12 @@ static void do_read(fuse_req_t req, size_t size, off_t offset, const struct fuse
 	pthread_mutex_lock(&h->mu);
 	if (h->append != NULL)
 		read_verdicts(req, h, size);
-	else if (h->kind == FS_BATCH)
+	else if (h->kind == FS_BATCH || h->kind == FS_STAGED)
 		read_batch(req, h, size, offset);
 	else if (h->kind == FS_SNAPSHOT || h->kind == FS_AS_OF)
 		answered = read_stream(req, h, size, offset);
 	else
-		read_text(req, h, size, offset);
+		answered = read_text(req, h, size, offset);
 	pthread_mutex_unlock(&h->mu);
 	if (!answered && (fi->flags & O_NONBLOCK) != 0)
 		fs_reply_rc(req, KV_WOULD_BLOCK);
@@ -370,7 +427,8 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, s
 	do_read(req, size, offset, fi);
 }
 
-/* Files that have no events are always ready; upper has one when it is another, as_of when it is complete. */
+/* Files that have no events are always ready; upper has one when it is another, as_of when it is complete,
+ * wait/<t> when it is over. */
 static void op_poll(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct fuse_pollhandle *ph)
 {
 	struct fs_handle *h = handle_of(fi);
@@ -378,7 +436,7 @@ static void op_poll(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, s
 
 	(void)ino;
 	pthread_mutex_lock(&h->mu);
-	if (h->kind == FS_AS_OF && h->stream == NULL) {
+	if ((h->kind == FS_AS_OF && h->stream == NULL) || h->kind == FS_WAIT) {
 		ready = fs_poll_until(&h->poll, h->shard, h->as_of.time, ph);
 		ph = NULL;
 	} else if (h->kind == FS_UPPER) {
@@ -420,10 +478,12 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t siz
 	enum kv_rc rc;
 
 	(void)ino;
-	(void)offset; /* transactions are a sequence, wherever the client thinks it is */
 	pthread_mutex_lock(&h->mu);
-	if (h->append != NULL)
+	if (h->append != NULL) /* transactions are a sequence, wherever the client thinks it is */
 		rc = fs_append_write(h->append, ctx->pid, ctx->uid, buf, size, &done);
+	else if (h->staged != NULL)
+		rc = fs_staged_write(h->staged, ctx->pid, ctx->uid, (fi->flags & O_APPEND) != 0,
+				     (uint64_t)offset, buf, size, &done);
 	else
 		rc = write_since(fs_of(req), h, buf, size, &err);
 	pthread_mutex_unlock(&h->mu);
@@ -433,19 +493,30 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t siz
 		fuse_reply_write(req, done);
 }
 
-/* Sent at every close of every duplicate, also before the first byte: it says nothing. */
+/* Sent at every close of every duplicate, also before the first byte: it says nothing, but that the last
+ * close may be near. */
 static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+	struct fs_handle *h = handle_of(fi);
+
 	(void)ino;
-	(void)fi;
+	if (h->staged != NULL)
+		fs_staged_flushed(h->staged);
 	fuse_reply_err(req, 0);
 }
 
-/* What was acknowledged is durable already. */
+/* But for staged batches, what was acknowledged is durable already. */
 static void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
+	struct fs_handle *h = handle_of(fi);
+	struct kv_err err;
+	enum kv_rc rc = KV_OK;
+
+	(void)ino;
 	(void)datasync;
-	op_flush(req, ino, fi);
+	if (h->staged != NULL)
+		rc = fs_staged_sync(h->staged, &err);
+	fs_reply_rc(req, rc);
 }
 
 void fs_fill_file_ops(struct fuse_lowlevel_ops *ops)

@@ -6,6 +6,8 @@
  *
  * Locks, none held while another of them or one of core/ is taken, unless said:
  *   fs_handle.mu   one per open file; held across engine calls: one descriptor, one producer
+ *   fs_staged.mu   one per open staged batch; as fs_handle.mu, which may be held when it is taken
+ *   fs_stages.mu   stages.c
  *   fs_nodes.mu    nodes.c
  *   fs.stop_mu     commits in flight
  *   fs.open_mu     what is open
@@ -24,6 +26,7 @@
 #include "core/shard.h"
 #include "fs/errors.h"
 #include "fs/nodes.h"
+#include "fs/stages.h"
 #include "fs/wait.h"
 
 struct fs_options {
@@ -50,6 +53,7 @@ struct fs {
 	struct fs_nodes nodes;
 	struct fs_errors errors;
 	struct fs_waits waits;
+	struct fs_stages stages;
 
 	pthread_mutex_t stop_mu; /* the two below */
 	bool stopping;

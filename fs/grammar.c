@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/staged.h"
+
 /* A piece of a line. */
 struct word {
 	const char *p;
@@ -163,25 +165,46 @@ enum kv_rc fs_parse_begin(const char *line, size_t len, struct core_append *out,
 
 /* --- the other lines ------------------------------------------------------------------------------- */
 
-static bool name_char(char c, bool first)
-{
-	if ((c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_')
-		return true;
-	return !first && ((c >= '0' && c <= '9') || c == '.' || c == '-');
-}
-
 enum kv_rc fs_parse_batch(const char *line, size_t len, char name[FS_BATCH_NAME_LEN], struct kv_err *err)
 {
 	struct word w = {.p = line + 6, .len = len - 6}; /* behind "batch " */
 
-	if (w.len == 0 || w.len >= FS_BATCH_NAME_LEN)
+	if (w.len >= FS_BATCH_NAME_LEN || memchr(w.p, '\0', w.len) != NULL)
 		return bad(err, "no name of a staged batch", w);
-	for (size_t i = 0; i < w.len; i++)
-		if (!name_char(w.p[i], i == 0))
-			return bad(err, "no name of a staged batch", w);
 	memcpy(name, w.p, w.len);
 	name[w.len] = '\0';
+	return core_staged_name_ok(name) ? KV_OK : bad(err, "no name of a staged batch", w);
+}
+
+bool fs_is_bounds(const char *line, size_t len)
+{
+	return starts(line, len, "bounds ") || (len == 6 && starts(line, len, "bounds"));
+}
+
+enum kv_rc fs_parse_bounds(const char *line, size_t len, struct core_frontier *lower,
+			   struct core_frontier *upper, struct kv_err *err)
+{
+	struct word a = {.p = line + 7}, b; /* behind "bounds " */
+	const char *space = len > 7 ? memchr(a.p, ' ', len - 7) : NULL;
+
+	*lower = *upper = core_frontier_at(0);
+	if (space == NULL)
+		return bad(err, "not bounds <lower> <upper>", (struct word){.p = line, .len = len});
+	a.len = (size_t)(space - a.p);
+	b = (struct word){.p = space + 1, .len = (size_t)(line + len - space - 1)};
+	if (!core_frontier_parse(a.p, a.len, lower))
+		return bad(err, "lower is no frontier", a);
+	if (!core_frontier_parse(b.p, b.len, upper))
+		return bad(err, "upper is no frontier", b);
 	return KV_OK;
+}
+
+size_t fs_format_bounds(struct core_frontier lower, struct core_frontier upper, char buf[FS_BOUNDS_LEN])
+{
+	char a[CORE_FRONTIER_LEN], b[CORE_FRONTIER_LEN];
+
+	return (size_t)snprintf(buf, FS_BOUNDS_LEN, "bounds %s %s\n", core_frontier_format(lower, a),
+				core_frontier_format(upper, b));
 }
 
 enum kv_rc fs_parse_since(const char *text, size_t len, struct core_frontier *since, uint64_t *follow,

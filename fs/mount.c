@@ -28,6 +28,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fs/batches.h"
 #include "fs/files.h"
 #include "fs/tree.h"
 
@@ -300,10 +301,22 @@ static enum kv_rc open_store(const struct fs_options *o, const char *purpose, st
 	return rc;
 }
 
+/* The engine tells others on a shared store who writes: this host, this mount. */
+static enum kv_rc start_engine(struct fs *fs, struct kv_store *store, struct kv_err *err)
+{
+	char host[CORE_HOST_LEN] = "", purpose[CORE_PURPOSE_LEN];
+	struct core_engine_config config = {.host = host, .purpose = purpose, .notice = notice};
+
+	if (gethostname(host, sizeof host - 1) != 0)
+		host[0] = '\0';
+	snprintf(purpose, sizeof purpose, "shardfs mounted on %s (pid %d)", fs->options.mountpoint,
+		 (int)getpid());
+	return core_engine_open(store, &config, &fs->engine, err);
+}
+
 static bool open_engine(struct life *life, char why[1024])
 {
 	const struct fs_options *o = &life->fs.options;
-	struct core_engine_config config = {.notice = notice};
 	struct kv_store *store;
 	struct kv_err err;
 	char *purpose = NULL;
@@ -319,7 +332,7 @@ static bool open_engine(struct life *life, char why[1024])
 	rc = open_store(o, purpose, &store, &err);
 	free(purpose);
 	if (rc == KV_OK)
-		rc = core_engine_open(store, &config, &life->fs.engine, &err);
+		rc = start_engine(&life->fs, store, &err);
 	if (rc != KV_OK)
 		snprintf(why, 1024, "%s", err.msg);
 	return rc == KV_OK;
@@ -348,6 +361,7 @@ static bool make_session(struct life *life, char why[1024])
 	char line[256] = "";
 
 	fs_fill_tree_ops(&ops);
+	fs_fill_batch_ops(&ops);
 	fs_fill_file_ops(&ops);
 	fs_fill_dir_ops(&ops);
 	fuse_set_log_func(keep_log);
@@ -410,6 +424,7 @@ int fs_mount_run(struct fs_command *command, void (*ready)(void *arg), void *arg
 	pthread_mutex_init(&life.fs.open_mu, NULL);
 	fs_nodes_init(&life.fs.nodes);
 	fs_errors_init(&life.fs.errors);
+	fs_stages_init(&life.fs.stages);
 	/* Before any thread is made, so that all of them leave these to the stopping one. */
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	if (start(&life, why)) {
@@ -423,6 +438,7 @@ int fs_mount_run(struct fs_command *command, void (*ready)(void *arg), void *arg
 	end_open(&life.fs);
 	fs_nodes_fini(&life.fs.nodes);
 	fs_errors_fini(&life.fs.errors);
+	fs_stages_fini(&life.fs.stages);
 	core_engine_close(life.fs.engine);
 	pthread_cond_destroy(&life.fs.idle);
 	pthread_mutex_destroy(&life.fs.stop_mu);

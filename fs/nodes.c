@@ -104,13 +104,13 @@ static struct fs_entry *entry_new_locked(struct fs_nodes *n, enum fs_kind kind, 
 	return e;
 }
 
-uint64_t fs_nodeid_as_of(struct fs_nodes *n, struct core_shard_id id, uint64_t first_seqno,
-			 struct core_as_of as_of)
+uint64_t fs_nodeid_time(struct fs_nodes *n, enum fs_kind kind, struct core_shard_id id, uint64_t first_seqno,
+			struct core_as_of as_of)
 {
 	struct fs_entry *e;
 
 	pthread_mutex_lock(&n->mu);
-	e = entry_new_locked(n, FS_AS_OF, id, first_seqno, n->next_entry++);
+	e = entry_new_locked(n, kind, id, first_seqno, n->next_entry++);
 	if (e != NULL)
 		e->as_of = as_of;
 	pthread_mutex_unlock(&n->mu);
@@ -131,11 +131,46 @@ uint64_t fs_nodeid_batch(struct fs_nodes *n, struct core_shard_id id, uint64_t f
 		e = entry_new_locked(n, FS_BATCH, id, first_seqno, batch->serial);
 		if (e != NULL) {
 			e->batch = core_batch_ref(batch);
-			e->batch_size = size;
+			e->size = size;
 		}
 	}
 	pthread_mutex_unlock(&n->mu);
 	return e != NULL ? nodeid : 0;
+}
+
+uint64_t fs_nodeid_id(struct fs_nodes *n, enum fs_kind kind, struct core_shard_id id, uint64_t first_seqno,
+		      struct core_uuid of)
+{
+	uint64_t number = XXH3_64bits(&of, sizeof of) & LOW56, nodeid;
+	struct fs_entry *e;
+
+	pthread_mutex_lock(&n->mu);
+	for (;; number++) { /* on, should two ids ever come to the same number */
+		nodeid = make(kind, number);
+		HASH_FIND(hh, n->entries, &nodeid, sizeof nodeid, e);
+		if (e == NULL || core_uuid_eq(e->id, of))
+			break;
+	}
+	if (e != NULL) {
+		e->lookups++;
+	} else {
+		e = entry_new_locked(n, kind, id, first_seqno, number);
+		if (e != NULL)
+			e->id = of;
+	}
+	pthread_mutex_unlock(&n->mu);
+	return e != NULL ? nodeid : 0;
+}
+
+void fs_node_note_size(struct fs_nodes *n, uint64_t nodeid, uint64_t size)
+{
+	struct fs_entry *e;
+
+	pthread_mutex_lock(&n->mu);
+	HASH_FIND(hh, n->entries, &nodeid, sizeof nodeid, e);
+	if (e != NULL)
+		e->size = size;
+	pthread_mutex_unlock(&n->mu);
 }
 
 bool fs_node_batch_size(struct fs_nodes *n, const struct core_batch *batch, uint64_t *size)
@@ -146,7 +181,7 @@ bool fs_node_batch_size(struct fs_nodes *n, const struct core_batch *batch, uint
 	pthread_mutex_lock(&n->mu);
 	HASH_FIND(hh, n->entries, &nodeid, sizeof nodeid, e);
 	if (e != NULL)
-		*size = e->batch_size;
+		*size = e->size;
 	pthread_mutex_unlock(&n->mu);
 	return e != NULL;
 }
@@ -177,7 +212,8 @@ bool fs_node_get(struct fs_nodes *n, uint64_t nodeid, struct fs_node *out)
 	if (e != NULL) {
 		out->as_of = e->as_of;
 		out->batch = e->batch != NULL ? core_batch_ref(e->batch) : NULL;
-		out->batch_size = e->batch_size;
+		out->id = e->id;
+		out->size = e->size;
 	}
 	known = slot < n->slot_count;
 	if (known) {

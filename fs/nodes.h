@@ -8,7 +8,9 @@
  *     top of the tree, and names:   bits 55..0   0, or the id of the name
  *     files of a shard:             bits 55..32  slot of the shard
  *                                   bits 31..0   0; for `append` a number of its own for each lookup
- *     batches and as_of/<t>:        bits 55..0   number of an entry in a table, kept until FORGET
+ *     batches, writers, as_of/<t>,  bits 55..0   number of an entry in a table, kept until FORGET; of staged
+ *     wait/<t>:                                  batches and writers it is made from their id, so that it
+ *                                                stays the same
  *
  * The root is 1 by FUSE's rule. st_ino is the nodeid, but that of every
  * `append` of a shard is the same. A slot stands for one life of a shard: one
@@ -45,9 +47,14 @@ enum fs_kind {
 	FS_STATE,
 	FS_ERRORS,
 	FS_AS_OF_DIR,
+	FS_WAIT_DIR,
 	FS_BATCHES,
-	FS_AS_OF, /* one of as_of/<t> */
-	FS_BATCH, /* a committed batch */
+	FS_WRITERS,
+	FS_AS_OF,  /* one of as_of/<t>; from here on with an entry in the table */
+	FS_WAIT,   /* one of wait/<t> */
+	FS_BATCH,  /* a committed batch */
+	FS_STAGED, /* a staged batch */
+	FS_WRITER,
 	FS_KIND_COUNT
 };
 
@@ -58,14 +65,15 @@ struct fs_slot {
 	UT_hash_handle hh; /* by id and first_seqno */
 };
 
-/* An entry of the table of batches and as_of times. */
+/* An entry of the table of batches, writers and times. */
 struct fs_entry {
 	uint64_t nodeid;
 	uint32_t slot;
 	uint64_t lookups;
-	struct core_as_of as_of;
+	struct core_as_of as_of;  /* wait/<t>: its time */
 	struct core_batch *batch; /* a reference, or NULL */
-	uint64_t batch_size;      /* bytes of its text */
+	struct core_uuid id;      /* of a staged batch or a writer */
+	uint64_t size;            /* bytes of the text: of a batch; of a staged batch when it was seen last */
 	UT_hash_handle hh;        /* by nodeid */
 };
 
@@ -87,9 +95,10 @@ struct fs_node {
 	uint64_t name_id; /* FS_NAME */
 	struct core_shard_id shard;
 	uint64_t first_seqno;
-	struct core_as_of as_of;  /* FS_AS_OF */
+	struct core_as_of as_of;  /* FS_AS_OF, FS_WAIT */
 	struct core_batch *batch; /* FS_BATCH: a reference; drop with fs_node_fini */
-	uint64_t batch_size;
+	struct core_uuid id;      /* FS_STAGED, FS_WRITER */
+	uint64_t size;            /* FS_BATCH, FS_STAGED */
 };
 
 void fs_nodes_init(struct fs_nodes *n);
@@ -103,14 +112,20 @@ uint64_t fs_nodeid_shard(struct fs_nodes *n, enum fs_kind kind, struct core_shar
 			 uint64_t first_seqno);
 
 /*
- * A nodeid in the table, counted as looked up once: for a time, or for a batch (borrowed; a reference is
- * taken) whose text has size bytes. The same batch has the same nodeid while the kernel knows it.
- * 0: out of memory.
+ * A nodeid in the table, counted as looked up once: for a time (FS_AS_OF, FS_WAIT); for a batch (borrowed; a
+ * reference is taken) whose text has size bytes; for what has an id (FS_STAGED, FS_WRITER). The same batch or
+ * id has the same nodeid. 0: out of memory.
  */
-uint64_t fs_nodeid_as_of(struct fs_nodes *n, struct core_shard_id id, uint64_t first_seqno,
-			 struct core_as_of as_of);
+uint64_t fs_nodeid_time(struct fs_nodes *n, enum fs_kind kind, struct core_shard_id id, uint64_t first_seqno,
+			struct core_as_of as_of);
 uint64_t fs_nodeid_batch(struct fs_nodes *n, struct core_shard_id id, uint64_t first_seqno,
 			 struct core_batch *batch, uint64_t size);
+
+uint64_t fs_nodeid_id(struct fs_nodes *n, enum fs_kind kind, struct core_shard_id id, uint64_t first_seqno,
+		      struct core_uuid of);
+
+/* Remember the size of a staged batch, for those who still have it open when it is gone. */
+void fs_node_note_size(struct fs_nodes *n, uint64_t nodeid, uint64_t size);
 
 /* The size of a batch's text if the kernel knows the batch; false: it does not. */
 bool fs_node_batch_size(struct fs_nodes *n, const struct core_batch *batch, uint64_t *size);

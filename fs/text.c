@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 const char *fs_text_readme(void)
 {
@@ -29,10 +30,17 @@ const char *fs_text_readme(void)
 	       "  time may then be * too. Other options: token=i<uuid> (do it once), since=<t>,\n"
 	       "  rewrite_ts=<t>. begin lower=<f> upper=<f> appends what is not there yet.\n"
 	       "\n"
+	       "  cp rows.tsv batches/x                             stage rows under a name\n"
+	       "  printf 'begin expected_upper=1 new_upper=9\\nbatch x\\ncommit\\n' > append\n"
+	       "\n"
+	       "  commits them. Their first line may be bounds <lower> <upper>. Until then x is\n"
+	       "  written at its end only, renamed, removed; durable after fsync.\n"
+	       "\n"
 	       "  cat snapshot          the collection now, summed and sorted\n"
 	       "  cat as_of/7           the same as of time 7 (waits until 7 is complete)\n"
+	       "  cat wait/7            waits until 7 is complete, then prints the upper\n"
 	       "  ls -l batches/        what was committed, by interval; readable files\n"
-	       "  cat state             the shard's state as JSON\n"
+	       "  cat state; ls writers/    the shard's state as JSON; who appends to it\n"
 	       "  echo 5 > since        give up history below 5 (upper-10: always keep 10)\n"
 	       "\n"
 	       "  ln -s ../shard/$id ../../name/fruit               a name for a shard\n"
@@ -67,6 +75,49 @@ bool fs_parse_batch_file(const char *name, struct core_frontier *lower, struct c
 
 	return dash != NULL && core_frontier_parse(name, (size_t)(dash - name), lower) &&
 	       core_frontier_parse(dash + 1, strlen(dash + 1), upper);
+}
+
+/* --- writers --------------------------------------------------------------------------------------- */
+
+/* Words of another program, made harmless in place: no control characters, and UTF-8. */
+static char *harmless(char *text)
+{
+	json_t *utf8 = json_string(text); /* NULL: it is none */
+
+	for (char *p = text; *p != '\0'; p++)
+		if ((unsigned char)*p < ' ' || *p == 127 || (utf8 == NULL && (unsigned char)*p > 127))
+			*p = '?';
+	json_decref(utf8);
+	return text;
+}
+
+enum { TIME_LEN = 40 };
+
+/* Milliseconds since 1970 as ISO 8601, in UTC. */
+static const char *iso_time(uint64_t ms, char buf[TIME_LEN])
+{
+	time_t seconds = (time_t)(ms / 1000);
+	struct tm tm = {0};
+	char day[24];
+
+	gmtime_r(&seconds, &tm);
+	strftime(day, sizeof day, "%Y-%m-%dT%H:%M:%S", &tm);
+	snprintf(buf, TIME_LEN, "%s.%03uZ", day, (unsigned)(ms % 1000));
+	return buf;
+}
+
+char *fs_text_writer(const struct core_writer_state *w)
+{
+	char host[CORE_HOST_LEN], purpose[CORE_PURPOSE_LEN], heartbeat[TIME_LEN], upper[CORE_FRONTIER_LEN],
+		*text;
+
+	memcpy(host, w->host, sizeof host);
+	memcpy(purpose, w->purpose, sizeof purpose);
+	if (asprintf(&text, "host=%s\npurpose=%s\nheartbeat=%s\nlease_s=%" PRIu64 "\nlast_upper=%s\n",
+		     harmless(host), harmless(purpose), iso_time(w->heartbeat_ms, heartbeat),
+		     w->lease_ms / 1000, core_frontier_format(w->last_upper, upper)) < 0)
+		return NULL;
+	return text;
 }
 
 /* --- state ----------------------------------------------------------------------------------------- */
@@ -120,21 +171,61 @@ static json_t *rollups_json(const struct core_state *s)
 	return rollups;
 }
 
+static json_t *staged_json(const struct core_state *s)
+{
+	json_t *all = json_object();
+
+	for (size_t i = 0; i < s->staged_count; i++) {
+		const struct core_staged *b = &s->staged[i];
+		json_t *batch = json_pack("{s:o,s:o,s:b,s:b}", "rows", number(b->rows), "size",
+					  number(b->size), "unfinished", b->unfinished, "lost", b->lost);
+
+		if (b->has_bounds) {
+			json_object_set_new(batch, "lower", frontier(b->lower));
+			json_object_set_new(batch, "upper", frontier(b->upper));
+		}
+		json_object_set_new(all, b->name, batch);
+	}
+	return all;
+}
+
+static json_t *writers_json(const struct core_state *s)
+{
+	json_t *all = json_object();
+
+	for (size_t i = 0; i < s->writer_count; i++) {
+		const struct core_writer_state *w = &s->writers[i];
+		char host[CORE_HOST_LEN], purpose[CORE_PURPOSE_LEN], heartbeat[TIME_LEN], id[CORE_ID_LEN];
+
+		memcpy(host, w->host, sizeof host);
+		memcpy(purpose, w->purpose, sizeof purpose);
+		json_object_set_new(all, core_uuid_format('w', w->id, id),
+				    json_pack("{s:s,s:s,s:s,s:o,s:o}", "host", harmless(host), "purpose",
+					      harmless(purpose), "heartbeat",
+					      iso_time(w->heartbeat_ms, heartbeat), "lease_s",
+					      number(w->lease_ms / 1000), "last_upper",
+					      frontier(w->last_upper)));
+	}
+	return all;
+}
+
 char *fs_text_state(struct core_shard_id id, const struct core_state *s)
 {
 	struct core_totals totals = core_state_totals(s);
 	char text[CORE_ID_LEN], *dump, *line = NULL;
 	json_t *root;
 
-	root = json_pack("{s:s,s:o,s:o,s:o,s:o,s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "shard",
-			 core_uuid_format('s', id.u, text), "seqno", number(s->seqno), "first_seqno",
-			 number(s->first_seqno), "upper", frontier(s->upper), "since", frontier(s->since),
-			 "since_pinned_by", pinned_by(s), "holds", holds_json(s), "batches",
-			 number(s->batch_count), "runs", number(totals.runs), "parts", number(totals.parts),
-			 "inline_parts", number(totals.inline_parts), "updates", number(totals.rows),
-			 "inline_bytes", number(totals.inline_bytes), "blob_bytes", number(totals.blob_bytes),
-			 "tokens", number(s->token_count), "rollups", rollups_json(s), "changed_ms",
-			 number(s->walltime_ms));
+	root = json_pack(
+		"{s:s,s:o,s:o,s:o,s:o,s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}",
+		"shard", core_uuid_format('s', id.u, text), "seqno", number(s->seqno), "first_seqno",
+		number(s->first_seqno), "upper", frontier(s->upper), "since", frontier(s->since),
+		"since_pinned_by", pinned_by(s), "holds", holds_json(s), "batches", number(s->batch_count),
+		"runs", number(totals.runs), "parts", number(totals.parts), "inline_parts",
+		number(totals.inline_parts), "updates", number(totals.rows), "inline_bytes",
+		number(totals.inline_bytes), "blob_bytes", number(totals.blob_bytes), "tokens",
+		number(s->token_count), "rollups", rollups_json(s), "changed_ms", number(s->walltime_ms),
+		"staged_batches", number(s->staged_count), "staged", staged_json(s), "writer_count",
+		number(s->writer_count), "writers", writers_json(s));
 	if (root == NULL)
 		return NULL;
 	dump = json_dumps(root, JSON_INDENT(2));

@@ -19,6 +19,9 @@ size_t fs_text_frontier(struct core_frontier f, char buf[FS_FRONTIER_LINE]);
 /* The state of a shard as JSON, with a newline; NULL: out of memory. */
 char *fs_text_state(struct core_shard_id id, const struct core_state *s);
 
+/* What is known of a writer, a line for each; NULL: out of memory. */
+char *fs_text_writer(const struct core_writer_state *w);
+
 /* The name of a committed batch as a file, `<lower>-<upper>`, to buf; back. */
 enum { FS_BATCH_FILE_LEN = 2 * CORE_FRONTIER_LEN };
 char *fs_text_batch(struct core_frontier lower, struct core_frontier upper, char buf[FS_BATCH_FILE_LEN]);

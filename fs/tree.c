@@ -13,10 +13,10 @@
 #include <unistd.h>
 
 #include "core/names.h"
-#include "core/scan.h"
 #include "fs/attr.h"
+#include "fs/batches.h"
 #include "fs/files.h"
-#include "fs/text.h"
+#include "fs/staged.h"
 
 /* --- lookup ---------------------------------------------------------------------------------------- */
 
@@ -44,40 +44,37 @@ static enum kv_rc look_shard(struct fs *fs, const char *name, uint64_t *nodeid, 
 	return rc;
 }
 
-static enum kv_rc look_batch(struct fs *fs, const struct fs_node *dir, const char *name, uint64_t *nodeid,
-			     struct kv_err *err)
+/* as_of/<t> and wait/<t>. */
+static enum kv_rc look_time(struct fs *fs, const struct fs_node *dir, const char *name, uint64_t *nodeid)
 {
-	struct core_frontier lower, upper;
-	struct core_batch *batch = NULL;
+	enum fs_kind kind = dir->kind == FS_AS_OF_DIR ? FS_AS_OF : FS_WAIT;
+	struct core_as_of as_of = {.latest = kind == FS_AS_OF && strcmp(name, "now") == 0};
+
+	if (!as_of.latest && !core_u64_parse(name, strlen(name), &as_of.time))
+		return KV_NOTFOUND;
+	*nodeid = fs_nodeid_time(&fs->nodes, kind, dir->shard, dir->first_seqno, as_of);
+	return KV_OK;
+}
+
+static enum kv_rc look_writer(struct fs *fs, const struct fs_node *dir, const char *name, uint64_t *nodeid,
+			      struct kv_err *err)
+{
+	struct core_writer_state writer;
 	struct core_shard *shard;
 	struct core_info info;
-	uint64_t size;
+	struct core_uuid id;
 	enum kv_rc rc;
 
-	if (!fs_parse_batch_file(name, &lower, &upper))
+	if (!core_uuid_parse('w', name, strlen(name), &id))
 		return KV_NOTFOUND;
 	rc = fs_node_shard(fs, dir, &shard, &info, err);
 	if (rc != KV_OK)
 		return rc;
-	rc = core_shard_batch(shard, lower, upper, &batch, err);
-	/* What the description does not tell takes reading the batch; once is enough. */
-	if (rc == KV_OK && !fs_node_batch_size(&fs->nodes, batch, &size))
-		rc = core_scan_size(core_shard_home(shard), batch, &size, err);
-	if (rc == KV_OK)
-		*nodeid = fs_nodeid_batch(&fs->nodes, dir->shard, dir->first_seqno, batch, size);
-	core_batch_unref(batch);
+	rc = fs_writer_find(shard, id, &writer, err);
 	core_shard_close(shard);
+	if (rc == KV_OK)
+		*nodeid = fs_nodeid_id(&fs->nodes, FS_WRITER, dir->shard, dir->first_seqno, id);
 	return rc;
-}
-
-static enum kv_rc look_as_of(struct fs *fs, const struct fs_node *dir, const char *name, uint64_t *nodeid)
-{
-	struct core_as_of as_of = {.latest = strcmp(name, "now") == 0};
-
-	if (!as_of.latest && !core_u64_parse(name, strlen(name), &as_of.time))
-		return KV_NOTFOUND;
-	*nodeid = fs_nodeid_as_of(&fs->nodes, dir->shard, dir->first_seqno, as_of);
-	return KV_OK;
 }
 
 static enum kv_rc look(struct fs *fs, const struct fs_node *dir, const char *name, uint64_t *nodeid,
@@ -100,9 +97,11 @@ static enum kv_rc look(struct fs *fs, const struct fs_node *dir, const char *nam
 	if (dir->kind == FS_SHARDS)
 		rc = look_shard(fs, name, nodeid, err);
 	else if (dir->kind == FS_BATCHES)
-		rc = look_batch(fs, dir, name, nodeid, err);
-	else if (dir->kind == FS_AS_OF_DIR)
-		rc = look_as_of(fs, dir, name, nodeid);
+		rc = fs_batches_look(fs, dir, name, nodeid, err);
+	else if (dir->kind == FS_AS_OF_DIR || dir->kind == FS_WAIT_DIR)
+		rc = look_time(fs, dir, name, nodeid);
+	else if (dir->kind == FS_WRITERS)
+		rc = look_writer(fs, dir, name, nodeid, err);
 	else if (dir->kind == FS_NAMES) {
 		rc = core_name_get(fs->engine, name, &link, err);
 		*nodeid = rc == KV_OK ? fs_nodeid_top(FS_NAME, link.id) : 0;
@@ -121,7 +120,9 @@ static double entry_timeout(enum fs_kind kind)
 	case FS_NAME:
 	case FS_SHARD:
 	case FS_AS_OF_DIR:
+	case FS_WAIT_DIR:
 	case FS_BATCHES:
+	case FS_WRITERS:
 		return 1.0;
 	/* `append` must have a fresh nodeid each time; of the others the size or the mode can have changed.
 	 */
@@ -132,7 +133,10 @@ static double entry_timeout(enum fs_kind kind)
 	case FS_STATE:
 	case FS_ERRORS:
 	case FS_AS_OF:
+	case FS_WAIT:
 	case FS_BATCH:
+	case FS_STAGED:
+	case FS_WRITER:
 	case FS_NONE:
 	case FS_ROOT:
 	case FS_KIND_COUNT:
@@ -141,19 +145,25 @@ static double entry_timeout(enum fs_kind kind)
 	return 0;
 }
 
-/* Answer with the entry of a nodeid that was just looked up or made. */
-static void reply_entry(struct fs *fs, fuse_req_t req, uint64_t nodeid)
+enum kv_rc fs_entry(struct fs *fs, struct fuse_entry_param *e, struct kv_err *err)
+{
+	struct fs_node node;
+	enum kv_rc rc;
+
+	if (!fs_node_get(&fs->nodes, e->ino, &node))
+		return kv_fail_rc(err, KV_NOTFOUND);
+	rc = fs_attr(fs, &node, &e->attr, &e->attr_timeout, err);
+	e->entry_timeout = entry_timeout(node.kind);
+	fs_node_fini(&node);
+	return rc;
+}
+
+void fs_reply_entry(struct fs *fs, fuse_req_t req, uint64_t nodeid)
 {
 	struct fuse_entry_param e = {.ino = nodeid};
-	struct fs_node node;
 	struct kv_err err;
-	enum kv_rc rc = KV_NOTFOUND;
+	enum kv_rc rc = fs_entry(fs, &e, &err);
 
-	if (fs_node_get(&fs->nodes, nodeid, &node)) {
-		rc = fs_attr(fs, &node, &e.attr, &e.attr_timeout, &err);
-		e.entry_timeout = entry_timeout(node.kind);
-		fs_node_fini(&node);
-	}
 	if (rc != KV_OK) {
 		fs_node_forget(&fs->nodes, nodeid, 1);
 		fs_reply_rc(req, rc);
@@ -177,7 +187,7 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	if (rc != KV_OK)
 		fs_reply_rc(req, rc);
 	else
-		reply_entry(fs, req, nodeid);
+		fs_reply_entry(fs, req, nodeid);
 }
 
 static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
@@ -202,6 +212,13 @@ static void reply_attr(struct fs *fs, fuse_req_t req, const struct fs_node *node
 	double timeout;
 	enum kv_rc rc = fs_attr(fs, node, &st, &timeout, &err);
 
+	/* Open readers read to their end; most of them ask for the size first. By path nobody comes here: the
+	 * lookup before has failed. */
+	if (fs_attr_is_gone(node, rc)) {
+		fs_attr_removed(node, &st);
+		timeout = 0;
+		rc = KV_OK;
+	}
 	if (rc != KV_OK)
 		fs_reply_rc(req, rc);
 	else
@@ -212,28 +229,13 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 {
 	struct fs *fs = fs_of(req);
 	struct fs_node node;
-	struct stat st;
-	struct kv_err err;
-	double timeout;
-	enum kv_rc rc;
 
 	(void)fi;
 	if (!fs_node_get(&fs->nodes, ino, &node)) {
 		fuse_reply_err(req, ENOENT);
 		return;
 	}
-	rc = fs_attr(fs, &node, &st, &timeout, &err);
-	/* Open readers read to their end; most of them ask for the size first. By path nobody comes here: the
-	 * lookup before has failed. */
-	if (rc == KV_NO_SHARD && node.kind > FS_SHARD) {
-		fs_attr_removed(&node, &st);
-		timeout = 0;
-		rc = KV_OK;
-	}
-	if (rc != KV_OK)
-		fs_reply_rc(req, rc);
-	else
-		fuse_reply_attr(req, &st, timeout);
+	reply_attr(fs, req, &node);
 	fs_node_fini(&node);
 }
 
@@ -262,6 +264,28 @@ static enum kv_rc change_owner(struct fs *fs, const struct fs_node *node, const 
 	return rc;
 }
 
+/* truncate and ftruncate (which has an fi). */
+static enum kv_rc set_size(struct fs *fs, const struct fs_node *node, uint64_t size,
+			   struct fuse_file_info *fi, struct kv_err *err)
+{
+	struct core_shard *shard;
+	struct core_info info;
+	enum kv_rc rc;
+
+	if (!fs_kind_writable(node->kind))
+		return kv_fail_rc(err, KV_NOT_HERE);
+	if (fi != NULL)
+		return fs_handle_cut(fi, size, err);
+	if (node->kind != FS_STAGED)
+		return KV_OK;
+	rc = fs_node_shard(fs, node, &shard, &info, err);
+	if (rc != KV_OK)
+		return rc;
+	rc = fs_staged_cut_path(fs, shard, node->id, size, err);
+	core_shard_close(shard);
+	return rc;
+}
+
 /*
  * Owner and mode of a shard's directory are kept. Those of control files, and times and lengths, are taken
  * and ignored, for the tools that set them after a write; what cannot be written cannot be cut.
@@ -270,15 +294,12 @@ static enum kv_rc set_attr(struct fs *fs, const struct fs_node *node, const stru
 			   struct fuse_file_info *fi, struct kv_err *err)
 {
 	int owner = to_set & (FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID);
+	enum kv_rc rc = KV_OK;
 
-	if ((to_set & FUSE_SET_ATTR_SIZE) != 0) {
-		if (!fs_kind_writable(node->kind))
-			return KV_NOT_HERE;
-		if (fi != NULL && attr->st_size == 0)
-			fs_handle_reset(fi);
-	}
-	if (owner == 0)
-		return KV_OK;
+	if ((to_set & FUSE_SET_ATTR_SIZE) != 0)
+		rc = set_size(fs, node, (uint64_t)attr->st_size, fi, err);
+	if (rc != KV_OK || owner == 0)
+		return rc;
 	if (node->kind == FS_SHARD)
 		return change_owner(fs, node, attr, owner, err);
 	return node->kind > FS_SHARD ? KV_OK : KV_NOT_HERE;
@@ -365,7 +386,7 @@ static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 	if (rc != KV_OK)
 		fs_reply_rc(req, rc);
 	else
-		reply_entry(fs, req, nodeid);
+		fs_reply_entry(fs, req, nodeid);
 }
 
 static enum kv_rc remove_shard(struct fs *fs, const char *name, struct kv_err *err)
@@ -406,16 +427,24 @@ static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct fs *fs = fs_of(req);
+	struct fs_node dir;
 	struct kv_err err;
 	enum kv_rc rc = KV_NOT_HERE;
 
-	if (kind_of(fs, parent) == FS_NAMES) {
+	if (!fs_node_get(&fs->nodes, parent, &dir)) {
+		fuse_reply_err(req, ENOENT);
+		return;
+	}
+	if (dir.kind == FS_BATCHES) {
+		rc = fs_batches_unlink(fs, &dir, name, &err);
+	} else if (dir.kind == FS_NAMES) {
 		rc = KV_SHUTDOWN;
 		if (fs_commit_begin(fs)) {
 			rc = core_name_remove(fs->engine, name, &err);
 			fs_commit_end(fs);
 		}
 	}
+	fs_node_fini(&dir);
 	fs_reply_rc(req, rc);
 }
 
@@ -461,29 +490,46 @@ static void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, co
 	if (rc != KV_OK)
 		fs_reply_rc(req, rc);
 	else
-		reply_entry(fs, req, fs_nodeid_top(FS_NAME, link.id));
+		fs_reply_entry(fs, req, fs_nodeid_top(FS_NAME, link.id));
+}
+
+/* Whether names of these directories may be changed to this one: 0, or the errno why not. *dir: the first
+ * one. Between the batches/ of two shards mv may copy. */
+static int rename_refusal(struct fs *fs, fuse_ino_t parent, fuse_ino_t to_parent, const char *to_name,
+			  unsigned flags, struct fs_node *dir)
+{
+	enum fs_kind to = kind_of(fs, to_parent);
+	size_t name_len;
+
+	if (!fs_node_get(&fs->nodes, parent, dir))
+		return ENOENT;
+	fs_node_fini(dir); /* directories hold nothing */
+	if (dir->kind != to || (to != FS_NAMES && to != FS_BATCHES))
+		return EPERM;
+	if (parent != to_parent)
+		return EXDEV;
+	name_len = to == FS_NAMES ? CORE_NAME_LEN : CORE_STAGED_NAME_LEN;
+	if (strlen(to_name) >= name_len)
+		return ENAMETOOLONG;
+	return (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE)) != 0 ? EINVAL : 0;
 }
 
 static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t to_parent,
 		      const char *to_name, unsigned flags)
 {
 	struct fs *fs = fs_of(req);
+	struct fs_node dir;
 	struct kv_err err;
 	enum kv_rc rc = KV_SHUTDOWN;
+	int errnum = rename_refusal(fs, parent, to_parent, to_name, flags, &dir);
 
-	if (kind_of(fs, parent) != FS_NAMES || kind_of(fs, to_parent) != FS_NAMES) {
-		fuse_reply_err(req, EPERM);
+	if (errnum != 0) {
+		fuse_reply_err(req, errnum);
 		return;
 	}
-	if (strlen(to_name) >= CORE_NAME_LEN) {
-		fuse_reply_err(req, ENAMETOOLONG);
-		return;
-	}
-	if ((flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE)) != 0) {
-		fuse_reply_err(req, EINVAL);
-		return;
-	}
-	if (fs_commit_begin(fs)) {
+	if (dir.kind == FS_BATCHES) {
+		rc = fs_batches_rename(fs, &dir, name, to_name, flags, &err);
+	} else if (fs_commit_begin(fs)) {
 		rc = core_name_rename(fs->engine, name, to_name, (flags & RENAME_NOREPLACE) != 0,
 				      (flags & RENAME_EXCHANGE) != 0, &err);
 		fs_commit_end(fs);
@@ -491,27 +537,12 @@ static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_
 	fs_reply_rc(req, rc);
 }
 
-/* Stray files of editors and tools are refused, and leave nothing. */
-static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
-{
-	(void)parent;
-	(void)name;
-	(void)mode;
-	(void)rdev;
-	fuse_reply_err(req, EPERM);
-}
-
-static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
-		      struct fuse_file_info *fi)
-{
-	(void)fi;
-	op_mknod(req, parent, name, mode, 0);
-}
-
 static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
 {
 	(void)ino;
-	op_mknod(req, parent, name, 0, 0);
+	(void)parent;
+	(void)name;
+	fuse_reply_err(req, EPERM);
 }
 
 static void op_statfs(fuse_req_t req, fuse_ino_t ino)
@@ -545,8 +576,6 @@ void fs_fill_tree_ops(struct fuse_lowlevel_ops *ops)
 	ops->unlink = op_unlink;
 	ops->symlink = op_symlink;
 	ops->rename = op_rename;
-	ops->mknod = op_mknod;
-	ops->create = op_create;
 	ops->link = op_link;
 	ops->statfs = op_statfs;
 }

@@ -8,4 +8,10 @@
 
 void fs_fill_tree_ops(struct fuse_lowlevel_ops *ops);
 
+/* Fill the entry of e->ino, a nodeid that was just looked up or made. */
+enum kv_rc fs_entry(struct fs *fs, struct fuse_entry_param *e, struct kv_err *err) KV_MUST_CHECK;
+
+/* Answer with it. What cannot be told is forgotten. */
+void fs_reply_entry(struct fs *fs, fuse_req_t req, uint64_t nodeid);
+
 #endif

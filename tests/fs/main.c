@@ -6,8 +6,8 @@ int main(void)
 	static Suite *(*const suites[])(void) = {
 		start_suite, append_suite,  options_suite, split_suite, spent_suite,   files_suite,
 		wait_suite,  batches_suite, owner_suite,   names_suite, clients_suite, faults_suite, crash_suite,
-		staged_suite, staged_commit_suite, writers_suite,
-		examples_suite,
+		staged_suite, staged_commit_suite, staged_clients_suite, writers_suite,
+		blind_suite, examples_suite,
 	};
 	int status;
 

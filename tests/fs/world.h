@@ -154,11 +154,13 @@ Suite *batches_suite(void);
 Suite *owner_suite(void);
 Suite *names_suite(void);
 Suite *clients_suite(void);
+Suite *blind_suite(void);
 Suite *examples_suite(void);
 Suite *crash_suite(void);
 Suite *faults_suite(void);
 Suite *staged_suite(void);
 Suite *staged_commit_suite(void);
+Suite *staged_clients_suite(void);
 Suite *writers_suite(void);
 
 #endif
