@@ -39,8 +39,11 @@ struct last_row {
 	bool part_has_stars;
 };
 
-/* Up to ALONE builders may fill their target; more share what those would have, down to LEAST each. */
+/* Up to ALONE builders may fill their target; more share half of what those would have, down to LEAST each. */
 enum { ALONE = 2, LEAST = 256 << 10 };
+
+/* So many place at a time. */
+enum { PLACING_MAX = 2 };
 
 struct core_builder {
 	pthread_mutex_t lock; /* waiting .. err */
@@ -127,8 +130,38 @@ static enum kv_rc push(struct core_builder *b, const struct core_rows *rows, boo
 	return KV_OK;
 }
 
+void core_builders_init(struct core_builders *s)
+{
+	*s = (struct core_builders){0};
+	pthread_mutex_init(&s->mu, NULL);
+	pthread_cond_init(&s->turn, NULL);
+}
+
+void core_builders_fini(struct core_builders *s)
+{
+	pthread_cond_destroy(&s->turn);
+	pthread_mutex_destroy(&s->mu);
+}
+
+static void take_turn(struct core_builders *s)
+{
+	pthread_mutex_lock(&s->mu);
+	while (s->placing == PLACING_MAX)
+		pthread_cond_wait(&s->turn, &s->mu);
+	s->placing++;
+	pthread_mutex_unlock(&s->mu);
+}
+
+static void end_turn(struct core_builders *s)
+{
+	pthread_mutex_lock(&s->mu);
+	s->placing--;
+	pthread_cond_signal(&s->turn);
+	pthread_mutex_unlock(&s->mu);
+}
+
 /* Make a part of the rows and have it durable, or inline if it is the end; nothing if they cancel out. */
-static enum kv_rc place(struct core_builder *b, struct core_rows *rows, bool at_end, struct kv_err *err)
+static enum kv_rc place_now(struct core_builder *b, struct core_rows *rows, bool at_end, struct kv_err *err)
 {
 	struct core_part part = {0};
 	char key[CORE_BLOB_KEY_LEN];
@@ -161,6 +194,20 @@ static enum kv_rc place(struct core_builder *b, struct core_rows *rows, bool at_
 	if (rc == KV_OK)
 		rc = kv_blob_set(b->home->blobs, key, data, len, err);
 	free(data);
+	return rc;
+}
+
+/* The same, where it takes much memory in turn with other builders. */
+static enum kv_rc place(struct core_builder *b, struct core_rows *rows, bool at_end, struct kv_err *err)
+{
+	struct core_builders *others = rows->bytes >= LEAST ? b->home->builders : NULL;
+	enum kv_rc rc;
+
+	if (others != NULL)
+		take_turn(others);
+	rc = place_now(b, rows, at_end, err);
+	if (others != NULL)
+		end_turn(others);
 	return rc;
 }
 
@@ -306,7 +353,7 @@ enum kv_rc core_builder_new(const struct core_home *home, struct core_builder_co
 /* Bytes of rows after which this builder ships. */
 static size_t share(struct core_builder *b)
 {
-	_Atomic(unsigned) *large = b->home->large_builders;
+	_Atomic(unsigned) *large = b->home->builders != NULL ? &b->home->builders->large : NULL;
 	size_t target = b->config.target_bytes, part;
 	unsigned count;
 
@@ -314,7 +361,7 @@ static size_t share(struct core_builder *b)
 		return target;
 	count = b->is_large ? atomic_load(large) : atomic_fetch_add(large, 1) + 1;
 	b->is_large = true;
-	part = count > ALONE ? target / count * ALONE : target;
+	part = count > ALONE ? target / count * ALONE / 2 : target;
 	return part > LEAST ? part : LEAST;
 }
 
@@ -393,7 +440,7 @@ void core_builder_free(struct core_builder *b)
 	pthread_mutex_unlock(&b->lock);
 	join_helper(b);
 	if (b->is_large)
-		atomic_fetch_sub(b->home->large_builders, 1);
+		atomic_fetch_sub(&b->home->builders->large, 1);
 	core_batch_delete_blobs(b->home, b->made);
 	core_batch_unref(b->made);
 	core_rows_fini(&b->rows);

@@ -7,8 +7,9 @@
  * other in order make one run. A batch that is small as a whole stays inline, as
  * one part.
  *
- * Builders of one engine share memory: each that holds much counts itself in its
- * home, and the more there are, the smaller the parts that each of them ships.
+ * Builders of one engine share memory: the more there are that hold much, the
+ * smaller the parts that each of them ships; and few at a time sort, encode and
+ * store what they ship, which takes most of it, while the others wait their turn.
  *
  * Threads: a builder belongs to one thread at a time; it may ship from helper
  * threads of its own.
@@ -16,9 +17,21 @@
 #ifndef CORE_BUILDER_H
 #define CORE_BUILDER_H
 
+#include <pthread.h>
+
 #include "core/part.h"
 
 struct core_builder;
+
+struct core_builders {
+	pthread_mutex_t mu; /* placing; held for moments */
+	pthread_cond_t turn;
+	unsigned placing;
+	_Atomic(unsigned) large; /* how many hold much */
+};
+
+void core_builders_init(struct core_builders *s);
+void core_builders_fini(struct core_builders *s);
 
 struct core_builder_config {
 	/* Bytes of memory that rows take (key, val and 48 each) after which a part is shipped, at most 32

@@ -60,6 +60,7 @@ enum kv_rc core_engine_open(struct kv_store *store, const struct core_engine_con
 	pthread_mutex_init(&e->make_mu, NULL);
 	pthread_mutex_init(&e->mu, NULL);
 	pthread_mutex_init(&e->names_mu, NULL);
+	core_builders_init(&e->builders);
 	e->worker = core_worker_start();
 	if (e->worker == NULL) {
 		core_engine_close(e);
@@ -105,6 +106,7 @@ void core_engine_close(struct core_engine *e)
 	}
 	core_names_forget(e);
 	kv_store_close(e->store);
+	core_builders_fini(&e->builders);
 	pthread_mutex_destroy(&e->names_mu);
 	pthread_mutex_destroy(&e->mu);
 	pthread_mutex_destroy(&e->make_mu);
@@ -150,7 +152,7 @@ static struct core_shard *shard_get(struct core_engine *e, struct core_shard_id 
 			.blobs = kv_store_blobs(e->store),
 			.shard = id,
 			.instance = e->instance,
-			.large_builders = &e->large_builders,
+			.builders = &e->builders,
 		};
 		HASH_ADD(hh, e->shards, home.shard, sizeof id, s);
 		s->hashed = true;

@@ -10,6 +10,7 @@
 #include <pthread.h>
 
 #include "core/hash.h"
+#include "core/builder.h"
 #include "core/part.h"
 #include "core/shard.h"
 #include "core/state_codec.h"
@@ -48,7 +49,7 @@ struct core_engine {
 	struct core_writer_state writer; /* of transactions that have none of their own; its id is instance's */
 	struct core_worker *worker; /* NULL while the engine closes */
 	_Atomic(uint64_t) attempts; /* to commit, to tell them apart */
-	_Atomic(unsigned) large_builders;
+	struct core_builders builders;
 };
 
 struct core_shard {

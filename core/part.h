@@ -16,12 +16,14 @@
 
 enum { CORE_BLOCK_TARGET = 64 << 10 }; /* bytes of columns after which a block is closed */
 
+struct core_builders;
+
 /* Where parts of one shard live and who writes them; blobs are borrowed. */
 struct core_home {
 	struct kv_blobs *blobs;
 	struct core_shard_id shard;
 	struct core_instance_id instance;
-	_Atomic(unsigned) *large_builders; /* how many builders hold much (builder.h); NULL: nobody counts */
+	struct core_builders *builders; /* what builders share (builder.h); NULL: with nobody */
 };
 
 /*

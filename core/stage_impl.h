@@ -19,10 +19,12 @@ struct core_stage {
 	struct core_uuid id;
 	_Atomic(bool) sealed;  /* set under mu */
 	_Atomic(bool) removed; /* here, by name: what is written is for nobody */
+	_Atomic(uint64_t) seen_size; /* bytes of its text when they were counted last */
 
 	struct core_staged entry; /* as stored last, but its name */
 	struct core_uuid maybe;   /* manifest of an entry whose storing has an unknown outcome */
 	struct core_batch *base;
+	uint64_t base_text; /* bytes of its rows as text, lifted where the parts were rewritten */
 	size_t stored_parts;
 	struct core_batch *cleared;   /* what the stored manifest names and nobody needs any more, or NULL */
 	struct core_builder *builder; /* NULL: no rows since */

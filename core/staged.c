@@ -59,6 +59,7 @@ static void delist(struct core_stage *g)
 static enum kv_rc load_stage(struct core_stage *g, struct kv_err *err)
 {
 	struct core_manifest manifest;
+	char line[CORE_BOUNDS_LINE_LEN];
 	enum kv_rc rc = core_staged_read(g->shard, g->id, &g->entry, &manifest, err);
 
 	if (rc != KV_OK)
@@ -67,6 +68,7 @@ static enum kv_rc load_stage(struct core_stage *g, struct kv_err *err)
 	g->stored_parts = core_stage_blobs(g);
 	g->rest = (char *)manifest.rest.data;
 	g->rest_len = manifest.rest.len;
+	g->base_text = g->entry.size - strlen(core_staged_bounds_line(&g->entry, line)) - g->rest_len;
 	g->rows = g->entry.rows;
 	g->has_bounds = g->entry.has_bounds;
 	g->lower = g->entry.lower;
@@ -118,6 +120,7 @@ enum kv_rc core_stage_bounds(struct core_stage *g, struct core_frontier lower, s
 		g->has_bounds = true;
 		g->lower = lower;
 		g->upper = upper;
+		g->rest_len = 0;
 		g->dirty = true;
 	}
 	pthread_mutex_unlock(&g->mu);
@@ -134,6 +137,8 @@ enum kv_rc core_stage_add(struct core_stage *g, const struct core_row *row, stru
 		rc = kv_fail(err, KV_BAD_SYNTAX, "a staged batch cannot have a time of *");
 	if (rc == KV_OK && g->has_bounds)
 		rc = core_check_time(row->update.time, g->lower, g->upper, err);
+	if (rc == KV_OK && core_update_bytes(&row->update) > CORE_ROW_MAX)
+		rc = kv_fail_rc(err, KV_ROW_TOO_LARGE);
 	if (rc == KV_OK)
 		rc = core_stage_start_builder(g, err);
 	if (rc == KV_OK) {
@@ -142,6 +147,7 @@ enum kv_rc core_stage_add(struct core_stage *g, const struct core_row *row, stru
 		rc = core_builder_add(g->builder, &row->update, false, err);
 		g->lost = rc != KV_OK;
 		g->rows += rc == KV_OK;
+		g->rest_len = 0; /* in the same moment: a commit must not meet the row and its beginning */
 	}
 	pthread_mutex_unlock(&g->mu);
 	return rc;
@@ -173,8 +179,13 @@ enum kv_rc core_stage_keep(struct core_stage *g, const void *rest, size_t len, s
 
 const void *core_stage_kept(struct core_stage *g, size_t *len)
 {
+	const void *kept;
+
+	pthread_mutex_lock(&g->mu); /* who commits or reads may find out that it is not for us any more */
 	*len = g->rest_len;
-	return g->rest;
+	kept = g->rest;
+	pthread_mutex_unlock(&g->mu);
+	return kept;
 }
 
 enum kv_rc core_stage_clear(struct core_stage *g, struct kv_err *err)
@@ -202,6 +213,7 @@ enum kv_rc core_stage_clear(struct core_stage *g, struct kv_err *err)
 		core_batch_unref(g->base);
 	}
 	g->base = empty;
+	g->base_text = 0;
 	g->stored_parts = 0;
 	g->rows = 0;
 	g->has_bounds = false;

@@ -79,11 +79,11 @@ enum kv_rc core_stage_open(struct core_shard *s, struct core_uuid id, struct cor
  * and by what shipping a full part can fail with: then rows are lost.
  */
 
-/* Give it bounds; only while it has no rows. KV_BAD_SYNTAX: it has. KV_BAD_BOUNDS */
+/* Give it bounds; only while it has no rows. What was kept is forgotten: it has become the line. KV_BAD_SYNTAX: it has. KV_BAD_BOUNDS */
 enum kv_rc core_stage_bounds(struct core_stage *g, struct core_frontier lower, struct core_frontier upper,
 			     struct kv_err *err) KV_MUST_CHECK;
 
-/* Add a row, copied. KV_NOT_BEYOND_LOWER, KV_BEYOND_UPPER; KV_BAD_SYNTAX: a `*` time. It is not in then. */
+/* Add a row, copied; what was kept is forgotten: it has become the row. KV_NOT_BEYOND_LOWER, KV_BEYOND_UPPER; KV_BAD_SYNTAX: a `*` time. It is not in then. */
 enum kv_rc core_stage_add(struct core_stage *g, const struct core_row *row, struct kv_err *err) KV_MUST_CHECK;
 
 /* Keep the beginning of a row, in place of what was kept before; len 0: none. At most 64 MiB less a

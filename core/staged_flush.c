@@ -22,12 +22,13 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "core/manifest.h"
 #include "core/stage_impl.h"
 
 /* A last part of at most so many bytes is left in the manifest. */
-enum { TAIL_MAX = 64 << 10 };
+enum { TAIL_MAX = 64 << 10, DESCRIBE_WAIT_NS = 20 * 1000 * 1000 };
 
 /* --- stages ---------------------------------------------------------------------------------------- */
 
@@ -107,12 +108,14 @@ static void give_up(struct core_stage *g)
 	g->taken = !atomic_load(&g->removed);
 }
 
-/* The last part's rows, if it is loose, go to the new builder, to be put together with those that come. */
+/* The last part's rows, if it is loose, go to the new builder, to be put together with those that come. A part
+ * that was rewritten (one that was made transmittable) becomes one that says the same without. */
 static enum kv_rc absorb_tail(struct core_stage *g, struct kv_err *err)
 {
 	size_t last = g->base->part_count - 1;
 	struct core_part_reader *reader;
 	struct core_update u;
+	uint64_t text = 0;
 	bool end = false;
 	enum kv_rc rc;
 
@@ -123,13 +126,19 @@ static enum kv_rc absorb_tail(struct core_stage *g, struct kv_err *err)
 		return rc;
 	while (rc == KV_OK && !end) {
 		rc = core_part_next(reader, &u, &end, err);
-		if (rc == KV_OK && !end)
-			rc = core_builder_add(g->builder, &u, false, err);
+		if (rc != KV_OK || end)
+			break;
+		if (u.time < g->base->parts[last].rewrite_ts)
+			u.time = g->base->parts[last].rewrite_ts;
+		text += core_row_text_len(&u);
+		rc = core_builder_add(g->builder, &u, false, err);
 	}
 	core_part_close(reader);
-	if (rc == KV_OK)
-		core_batch_pop(g->base);
-	return rc;
+	if (rc != KV_OK)
+		return rc;
+	core_batch_pop(g->base);
+	g->base_text -= text;
+	return KV_OK;
 }
 
 enum kv_rc core_stage_start_builder(struct core_stage *g, struct kv_err *err)
@@ -162,8 +171,11 @@ static enum kv_rc gather(struct core_stage *g, struct kv_err *err)
 	for (size_t i = 0; rc == KV_OK && i < made->part_count; i++) {
 		bool first = run < made->run_count && made->run_starts[run] == i;
 		struct core_part part = made->parts[i];
+		uint64_t text = 0;
 
 		run += first;
+		if (core_part_text_len(&part, core_frontier_at(0), core_frontier_empty(), &text))
+			g->base_text += text; /* always: a part that was just made is not rewritten */
 		made->parts[i].inline_data = NULL; /* moved */
 		if (!core_batch_push(g->base, &part, first)) {
 			core_part_fini(&part);
@@ -178,16 +190,6 @@ static enum kv_rc gather(struct core_stage *g, struct kv_err *err)
 	return rc;
 }
 
-static uint64_t text_of(const struct core_batch *b)
-{
-	uint64_t sum = 0, len;
-
-	for (size_t i = 0; i < b->part_count; i++)
-		if (core_part_text_len(&b->parts[i], core_frontier_at(0), core_frontier_empty(), &len))
-			sum += len;
-	return sum;
-}
-
 uint64_t core_stage_size_locked(struct core_stage *g)
 {
 	struct core_staged entry = {.has_bounds = g->has_bounds, .lower = g->lower, .upper = g->upper};
@@ -196,8 +198,10 @@ uint64_t core_stage_size_locked(struct core_stage *g)
 	if (!g->measured)
 		g->builder_text = g->builder != NULL ? core_builder_text_len(g->builder) : 0;
 	g->measured = true;
-	return strlen(core_staged_bounds_line(&entry, line)) + text_of(g->base) + g->builder_text +
-	       g->rest_len;
+	uint64_t size = strlen(core_staged_bounds_line(&entry, line)) + g->base_text + g->builder_text +
+			g->rest_len;
+	atomic_store(&g->seen_size, size);
+	return size;
 }
 
 size_t core_stage_blobs(const struct core_stage *g)
@@ -297,7 +301,8 @@ enum kv_rc core_stage_mark_lost(struct core_stage *g, struct kv_err *err)
 		rc = core_staged_store(g->shard, g->entry.manifest, g->maybe, &now, &none, err);
 	if (rc == KV_OK)
 		g->entry.lost = true;
-	return rc == KV_NO_BATCH || rc == KV_NO_SHARD || rc == KV_BATCH_TAKEN ? KV_OK : rc;
+	return rc == KV_NO_BATCH || rc == KV_NO_SHARD || rc == KV_SHARD_REPLACED || rc == KV_BATCH_TAKEN ? KV_OK
+												    : rc;
 }
 
 enum kv_rc core_stage_check(const struct core_stage *g, struct kv_err *err)
@@ -400,13 +405,33 @@ void core_stage_removed(struct core_shard *s, struct core_uuid id)
 	core_stage_put(g);
 }
 
+/* The lock, but not for long: who only asks must not hang for a writer that waits for the store. */
+static bool lock_soon(struct core_stage *g)
+{
+	struct timespec until;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_nsec += DESCRIBE_WAIT_NS;
+	if (until.tv_nsec >= 1000000000) {
+		until.tv_sec++;
+		until.tv_nsec -= 1000000000;
+	}
+	return pthread_mutex_clocklock(&g->mu, CLOCK_MONOTONIC, &until) == 0;
+}
+
 void core_stage_describe(struct core_shard *s, struct core_staged *entry)
 {
 	struct core_stage *g = core_stage_get(s, entry->id);
+	uint64_t seen;
 
 	if (g == NULL)
 		return;
-	pthread_mutex_lock(&g->mu);
+	if (!lock_soon(g)) { /* a write is under way; what was counted before it is as good an answer */
+		seen = atomic_load(&g->seen_size);
+		entry->size = seen > entry->size ? seen : entry->size;
+		core_stage_put(g);
+		return;
+	}
 	if (g->base != NULL && !g->taken) {
 		entry->size = core_stage_size_locked(g);
 		entry->rows = g->rows;

@@ -270,13 +270,14 @@ START_TEST(many_large_builders_ship_smaller_parts)
 {
 	enum { BUILDERS = 8, ROWS = 40000 };
 	struct world w = world_new();
-	_Atomic(unsigned) large = 0;
+	struct core_builders builders;
 	struct core_builder *b[BUILDERS];
 	struct kv_err err;
 	uint8_t key[64] = {0};
 	size_t parts[2] = {0};
 
-	w.home.large_builders = &large;
+	core_builders_init(&builders);
+	w.home.builders = &builders;
 	for (int round = 0; round < 2; round++) { /* alone, and together */
 		unsigned count = round == 0 ? 1 : BUILDERS;
 
@@ -290,7 +291,7 @@ START_TEST(many_large_builders_ship_smaller_parts)
 						       false, &err),
 				      err);
 		}
-		ck_assert_uint_eq(atomic_load(&large), count);
+		ck_assert_uint_eq(atomic_load(&builders.large), count);
 		for (unsigned i = 0; i < count; i++) {
 			struct core_batch *batch;
 
@@ -300,7 +301,7 @@ START_TEST(many_large_builders_ship_smaller_parts)
 			core_batch_unref(batch);
 			core_builder_free(b[i]);
 		}
-		ck_assert_uint_eq(atomic_load(&large), 0);
+		ck_assert_uint_eq(atomic_load(&builders.large), 0);
 	}
 	ck_assert_uint_ge(parts[1], 3 * parts[0]);
 	world_free(&w);
