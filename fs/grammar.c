@@ -199,14 +199,6 @@ enum kv_rc fs_parse_bounds(const char *line, size_t len, struct core_frontier *l
 	return KV_OK;
 }
 
-size_t fs_format_bounds(struct core_frontier lower, struct core_frontier upper, char buf[FS_BOUNDS_LEN])
-{
-	char a[CORE_FRONTIER_LEN], b[CORE_FRONTIER_LEN];
-
-	return (size_t)snprintf(buf, FS_BOUNDS_LEN, "bounds %s %s\n", core_frontier_format(lower, a),
-				core_frontier_format(upper, b));
-}
-
 enum kv_rc fs_parse_since(const char *text, size_t len, struct core_frontier *since, uint64_t *follow,
 			  struct kv_err *err)
 {

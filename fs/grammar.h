@@ -32,13 +32,10 @@ enum { FS_BATCH_NAME_LEN = 129 };
 enum kv_rc fs_parse_batch(const char *line, size_t len, char name[FS_BATCH_NAME_LEN],
 			  struct kv_err *err) KV_MUST_CHECK;
 
-/* A bounds line, by its first word; its frontiers (KV_BAD_SYNTAX); and its text with the newline: its length.
- */
-enum { FS_BOUNDS_LEN = 2 * CORE_FRONTIER_LEN + 16 };
+/* A bounds line, by its first word; and its frontiers (KV_BAD_SYNTAX). */
 bool fs_is_bounds(const char *line, size_t len);
 enum kv_rc fs_parse_bounds(const char *line, size_t len, struct core_frontier *lower,
 			   struct core_frontier *upper, struct kv_err *err) KV_MUST_CHECK;
-size_t fs_format_bounds(struct core_frontier lower, struct core_frontier upper, char buf[FS_BOUNDS_LEN]);
 
 /* `<f>` or `upper-<n>` with an optional newline, as written to `since`. KV_BAD_SYNTAX. */
 enum kv_rc fs_parse_since(const char *text, size_t len, struct core_frontier *since, uint64_t *follow,

@@ -29,8 +29,7 @@ enum kv_rc fs_view_open(struct fs_view *v, struct core_shard *shard, struct core
 		return rc;
 	}
 	v->open = true;
-	if (entry->has_bounds)
-		v->bounds_len = fs_format_bounds(entry->lower, entry->upper, v->bounds);
+	v->bounds_len = strlen(core_staged_bounds_line(entry, v->bounds));
 	return KV_OK;
 }
 

@@ -9,13 +9,12 @@
 
 #include "core/scan.h"
 #include "core/staged.h"
-#include "fs/grammar.h"
 
 /* {0}: not open. */
 struct fs_view {
 	bool open;
 	struct core_staged_view staged;
-	char bounds[FS_BOUNDS_LEN];
+	char bounds[CORE_BOUNDS_LINE_LEN];
 	size_t bounds_len;
 	uint64_t rows_len;
 	struct core_scan *scan;
