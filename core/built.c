@@ -5,6 +5,9 @@
  * in memory. It is appended by a transaction that has it as an input (txn.c). Made
  * transmittable it is a staged batch with a name of its own, and the bytes that
  * stand for it are message Transmitted of state.proto in a frame of kind 'T'.
+ *
+ * No part may be named twice. So after an unknown outcome the batch can only go
+ * the same way again: that append finds out, or does nothing where it was done.
  */
 #include <assert.h>
 #include <stdio.h>
@@ -42,7 +45,13 @@ struct core_built {
 	bool keep; /* its blobs are, or may be, named by the shard */
 	bool is_staged;
 	bool consumed;
-	struct core_staged entry; /* if staged */
+	bool tried;               /* an append of it failed */
+	struct core_staged entry; /* if staged, or staging */
+	bool is_staging;          /* it may be staged: the outcome is unknown */
+	bool doubtful;            /* it may be appended: the outcome is unknown of an append that asked */
+	struct core_asked asked;  /* this */
+	bool has_token;
+	struct core_token token;
 };
 
 /* --- building -------------------------------------------------------------------------------------- */
@@ -76,7 +85,7 @@ enum kv_rc core_batch_builder_add(struct core_batch_builder *b, const struct cor
 	if (rc == KV_OK && core_update_bytes(row) > CORE_ROW_MAX)
 		rc = kv_fail_rc(err, KV_ROW_TOO_LARGE);
 	if (rc == KV_OK)
-		rc = core_builder_add(b->builder, row, false, err);
+		rc = core_surely_not(core_builder_add(b->builder, row, false, err), err);
 	if (rc != KV_OK || row->diff == 0)
 		return rc;
 	if (!b->has_rows || row->time > b->max_time)
@@ -98,10 +107,13 @@ enum kv_rc core_batch_builder_finish(struct core_batch_builder *b, struct core_f
 	if (built == NULL)
 		return kv_fail_rc(err, KV_NOMEM);
 	rc = core_append_check(&bounds, err);
+	if (rc == KV_OK && core_frontier_lt(upper, b->lower))
+		rc = kv_fail(err, KV_BAD_BOUNDS, "the upper lies below the empty lower");
 	if (rc == KV_OK && b->has_rows)
 		rc = core_check_time(b->max_time, core_frontier_at(0), upper, err);
 	if (rc == KV_OK)
-		rc = core_builder_finish(b->builder, b->lower, upper, &built->batch, err);
+		rc = core_surely_not(core_builder_finish(b->builder, b->lower, upper, &built->batch, err),
+				     err);
 	if (rc != KV_OK) {
 		free(built);
 		return rc;
@@ -178,7 +190,7 @@ void core_built_free(struct core_built *b)
 	if (b == NULL)
 		return;
 	if (!b->keep && !b->is_staged)
-		core_batch_delete_blobs(&b->shard->home, b->batch);
+		core_delete_refused(&b->shard->home, b->batch, b->tried);
 	core_batch_unref(b->batch);
 	core_shard_close(b->shard);
 	free(b);
@@ -201,10 +213,43 @@ static struct core_input input_of(const struct core_built *b)
 	};
 }
 
+static struct core_asked asked_of(const struct core_append *ask, size_t count)
+{
+	struct core_append a = *ask;
+
+	a.input_count = count;
+	return core_append_asked(&a);
+}
+
+/* After an unknown outcome: whether the append cannot do again what may be done. */
+static enum kv_rc check_doubt(const struct core_built *b, const struct core_append *ask, size_t count,
+			      struct kv_err *err)
+{
+	struct core_asked asked = asked_of(ask, count);
+	bool same = memcmp(asked.b, b->asked.b, sizeof asked.b) == 0 && ask->has_token == b->has_token &&
+		    (ask->has_token ? core_uuid_eq(ask->token.u, b->token.u) : !ask->lower_star);
+
+	if (b->is_staging || (b->doubtful && !same))
+		return kv_fail(err, KV_UNKNOWN,
+			       "the store did not tell what became of the batch; do the same with it again, "
+			       "or build it anew");
+	return KV_OK;
+}
+
 /* What came of the append for one of its batches. */
-static void conclude(struct core_built *b, enum kv_rc rc, const struct core_appended *r)
+static void conclude(struct core_built *b, const struct core_append *ask, size_t count, enum kv_rc rc,
+		     const struct core_appended *r)
 {
 	b->keep = b->keep || rc == KV_UNKNOWN;
+	b->tried = b->tried || rc != KV_OK;
+	if (rc == KV_UNKNOWN && !b->is_staged) {
+		b->doubtful = true;
+		b->asked = asked_of(ask, count);
+		b->has_token = ask->has_token;
+		b->token = ask->token;
+	} else if (rc == KV_UPPER_MISMATCH && ask->has_token) {
+		b->doubtful = false; /* the token would have been known */
+	}
 	if (rc != KV_OK)
 		return;
 	b->consumed = true;
@@ -218,15 +263,20 @@ enum kv_rc core_writer_commit(struct core_writer *w, const struct core_append *a
 			      struct core_built *const *batches, size_t count, struct core_appended *r,
 			      struct kv_err *err)
 {
+	struct core_append bounds = *ask;
 	struct core_appended appended = {0};
 	struct core_txn *t = NULL;
-	enum kv_rc rc = KV_OK;
+	enum kv_rc rc;
 
+	bounds.has_rewrite = false;
+	rc = core_append_check(&bounds, err);
 	for (size_t i = 0; i < count && rc == KV_OK; i++) {
 		assert(!batches[i]->consumed);
 		if (!core_uuid_eq(batches[i]->shard->home.shard.u, w->shard->home.shard.u))
 			rc = kv_fail_rc(err, KV_OTHER_SHARD);
 	}
+	for (size_t i = 0; i < count && rc == KV_OK; i++)
+		rc = check_doubt(batches[i], ask, count, err);
 	if (rc == KV_OK)
 		rc = core_writer_begin(w, ask, &t, err);
 	for (size_t i = 0; i < count && rc == KV_OK; i++) {
@@ -237,7 +287,7 @@ enum kv_rc core_writer_commit(struct core_writer *w, const struct core_append *a
 	if (rc == KV_OK) {
 		rc = core_txn_commit(t, &appended, err);
 		for (size_t i = 0; i < count; i++)
-			conclude(batches[i], rc, &appended);
+			conclude(batches[i], ask, count, rc, &appended);
 	}
 	core_txn_free(t);
 	if (r != NULL)
@@ -273,7 +323,7 @@ static enum kv_rc stage(struct core_built *b, struct kv_err *err)
 	char line[CORE_BOUNDS_LINE_LEN], id[CORE_ID_LEN];
 	struct core_buf manifest = {0};
 	struct core_staged now = {
-		.id = core_uuid_new(),
+		.id = b->is_staging ? b->entry.id : core_uuid_new(),
 		.manifest = core_uuid_new(),
 		.instance = b->shard->home.instance,
 		.rows = b->rows,
@@ -284,6 +334,8 @@ static enum kv_rc stage(struct core_built *b, struct kv_err *err)
 	};
 	enum kv_rc rc;
 
+	if (b->doubtful)
+		return kv_fail(err, KV_UNKNOWN, "the store did not tell whether the batch was appended");
 	snprintf(now.name, sizeof now.name, "transmitted-%s", core_uuid_format('b', now.id, id));
 	/* As a file it shows all its rows. */
 	all->lower = core_frontier_at(0);
@@ -299,12 +351,15 @@ static enum kv_rc stage(struct core_built *b, struct kv_err *err)
 		rc = core_staged_store(b->shard, (struct core_uuid){0}, (struct core_uuid){0}, &now,
 				       &manifest, err);
 	core_buf_fini(&manifest);
+	if (rc == KV_EXISTS && b->is_staging) /* so the try before had landed */
+		rc = core_staged_get_by_id(b->shard, now.id, &now, err);
 	b->keep = b->keep || rc == KV_UNKNOWN;
-	if (rc != KV_OK)
+	if (rc != KV_OK && rc != KV_UNKNOWN)
 		return rc;
 	b->entry = now;
-	b->is_staged = true;
-	return KV_OK;
+	b->is_staging = rc == KV_UNKNOWN;
+	b->is_staged = rc == KV_OK;
+	return rc;
 }
 
 enum kv_rc core_built_transmit(struct core_built *b, struct core_buf *out, struct kv_err *err)

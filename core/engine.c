@@ -420,6 +420,7 @@ enum kv_rc core_shard_remove(struct core_shard *s, struct kv_err *err)
 	if (rc != KV_OK)
 		return rc;
 	core_machine_end(s);
+	core_stages_let_go(s);
 	unhash(s);
 	return KV_OK;
 }

@@ -169,8 +169,8 @@ enum kv_rc core_txn_begin(struct core_shard *s, const struct core_append *ask, s
 
 /*
  * Add a row; its bytes are copied. What is large goes to the blob store while it comes in.
- * KV_NOT_BEYOND_LOWER, KV_BEYOND_UPPER, KV_EMPTY_INTERVAL, KV_BAD_SYNTAX (a `*` time without a `*` lower):
- * the transaction can then only be freed
+ * KV_NOT_BEYOND_LOWER, KV_BEYOND_UPPER, KV_EMPTY_INTERVAL, KV_ROW_TOO_LARGE, KV_BAD_SYNTAX (a `*` time
+ * without a `*` lower): the transaction can then only be freed
  */
 enum kv_rc core_txn_add(struct core_txn *t, const struct core_row *row, struct kv_err *err) KV_MUST_CHECK;
 

@@ -17,8 +17,8 @@ struct core_stage {
 	bool is_open; /* false: closed, but the mark of its loss is not stored yet; it holds the shard then */
 	struct core_shard *shard;
 	struct core_uuid id;
-	_Atomic(bool) sealed;  /* set under mu */
-	_Atomic(bool) removed; /* here, by name: what is written is for nobody */
+	_Atomic(bool) sealed;        /* set under mu */
+	_Atomic(bool) removed;       /* here, by name: what is written is for nobody */
 	_Atomic(uint64_t) seen_size; /* bytes of its text when they were counted last */
 
 	struct core_staged entry; /* as stored last, but its name */
@@ -46,7 +46,8 @@ struct core_stage *core_stage_locked(struct core_shard *s, struct core_uuid id);
 
 /* With a reference, or NULL. Without locks. */
 struct core_stage *core_stage_get(struct core_shard *s, struct core_uuid id);
-void core_stage_put(struct core_stage *g); /* the last one frees it */
+void core_stage_put(struct core_stage *g);           /* the last one frees it */
+void core_stage_delist_locked(struct core_stage *g); /* off the shard's list. Under the shard's mu */
 void core_stage_free(struct core_stage *g);
 
 /* The rest is under the stage's mu. */

@@ -9,6 +9,7 @@
 #include "core/manifest.h"
 #include "core/stage_impl.h"
 #include "core/transition_impl.h"
+#include "core/txn.h"
 
 /* A stage on the shard's list, of which nothing is read yet; or one whose loss is not marked yet. */
 static enum kv_rc enlist(struct core_shard *s, struct core_uuid id, struct core_stage **out, bool *again,
@@ -23,6 +24,9 @@ static enum kv_rc enlist(struct core_shard *s, struct core_uuid id, struct core_
 	g->id = id;
 	g->refs = 1;
 	g->is_open = true;
+	/* A commit that has looked for writers is over before there is another one: what is read next is not
+	 * what it takes. */
+	pthread_mutex_lock(&s->commit_mu);
 	pthread_mutex_lock(&s->mu);
 	there = core_stage_locked(s, id);
 	*again = there != NULL && !there->is_open;
@@ -34,6 +38,7 @@ static enum kv_rc enlist(struct core_shard *s, struct core_uuid id, struct core_
 		there->is_open = true; /* with the reference it kept */
 	}
 	pthread_mutex_unlock(&s->mu);
+	pthread_mutex_unlock(&s->commit_mu);
 	if (there != NULL)
 		core_stage_free(g);
 	if (*again)
@@ -47,12 +52,7 @@ static void delist(struct core_stage *g)
 	struct core_shard *s = g->shard;
 
 	pthread_mutex_lock(&s->mu);
-	for (struct core_stage **p = &s->stages; *p != NULL; p = &(*p)->next) {
-		if (*p == g) {
-			*p = g->next;
-			break;
-		}
-	}
+	core_stage_delist_locked(g);
 	pthread_mutex_unlock(&s->mu);
 }
 
@@ -144,7 +144,7 @@ enum kv_rc core_stage_add(struct core_stage *g, const struct core_row *row, stru
 	if (rc == KV_OK) {
 		g->dirty = true;
 		g->measured = false;
-		rc = core_builder_add(g->builder, &row->update, false, err);
+		rc = core_surely_not(core_builder_add(g->builder, &row->update, false, err), err);
 		g->lost = rc != KV_OK;
 		g->rows += rc == KV_OK;
 		g->rest_len = 0; /* in the same moment: a commit must not meet the row and its beginning */
@@ -235,7 +235,7 @@ enum kv_rc core_stage_sync(struct core_stage *g, struct kv_err *err)
 	else
 		rc = core_stage_flush_locked(g, err);
 	pthread_mutex_unlock(&g->mu);
-	return rc;
+	return rc == KV_NO_BATCH ? kv_fail_rc(err, KV_BATCH_TAKEN) : rc; /* it was there at the open */
 }
 
 uint64_t core_stage_size(struct core_stage *g)

@@ -83,7 +83,8 @@ enum kv_rc core_stage_open(struct core_shard *s, struct core_uuid id, struct cor
 enum kv_rc core_stage_bounds(struct core_stage *g, struct core_frontier lower, struct core_frontier upper,
 			     struct kv_err *err) KV_MUST_CHECK;
 
-/* Add a row, copied; what was kept is forgotten: it has become the row. KV_NOT_BEYOND_LOWER, KV_BEYOND_UPPER; KV_BAD_SYNTAX: a `*` time. It is not in then. */
+/* Add a row, copied; what was kept is forgotten: it has become the row. KV_NOT_BEYOND_LOWER, KV_BEYOND_UPPER,
+ * KV_ROW_TOO_LARGE; KV_BAD_SYNTAX: a `*` time. It is not in then. */
 enum kv_rc core_stage_add(struct core_stage *g, const struct core_row *row, struct kv_err *err) KV_MUST_CHECK;
 
 /* Keep the beginning of a row, in place of what was kept before; len 0: none. At most 64 MiB less a
@@ -97,7 +98,8 @@ const void *core_stage_kept(struct core_stage *g, size_t *len);
 /* Empty it: no rows, no bounds, nothing kept, nothing lost. On stable storage with the next sync. */
 enum kv_rc core_stage_clear(struct core_stage *g, struct kv_err *err) KV_MUST_CHECK;
 
-/* Have all of it on stable storage. After KV_NOSPACE and its like it may be tried again. */
+/* Have all of it on stable storage. After KV_NOSPACE and its like it may be tried again; should rows have been lost
+ * (a large part could not be stored), that says KV_BATCH_LOST. */
 enum kv_rc core_stage_sync(struct core_stage *g, struct kv_err *err) KV_MUST_CHECK;
 
 /* Bytes of its text now. */

@@ -26,6 +26,7 @@
 
 #include "core/manifest.h"
 #include "core/stage_impl.h"
+#include "core/txn.h"
 
 /* A last part of at most so many bytes is left in the manifest. */
 enum { TAIL_MAX = 64 << 10, DESCRIBE_WAIT_NS = 20 * 1000 * 1000 };
@@ -39,6 +40,16 @@ struct core_stage *core_stage_locked(struct core_shard *s, struct core_uuid id)
 	while (g != NULL && !core_uuid_eq(g->id, id))
 		g = g->next;
 	return g;
+}
+
+void core_stage_delist_locked(struct core_stage *g)
+{
+	struct core_stage **p = &g->shard->stages;
+
+	while (*p != NULL && *p != g)
+		p = &(*p)->next;
+	if (*p == g)
+		*p = g->next;
 }
 
 /* The stage of a batch with a reference, or NULL. */
@@ -108,8 +119,8 @@ static void give_up(struct core_stage *g)
 	g->taken = !atomic_load(&g->removed);
 }
 
-/* The last part's rows, if it is loose, go to the new builder, to be put together with those that come. A part
- * that was rewritten (one that was made transmittable) becomes one that says the same without. */
+/* The last part's rows, if it is loose, go to the new builder, to be put together with those that come. A
+ * part that was rewritten (one that was made transmittable) becomes one that says the same without. */
 static enum kv_rc absorb_tail(struct core_stage *g, struct kv_err *err)
 {
 	size_t last = g->base->part_count - 1;
@@ -167,7 +178,8 @@ static enum kv_rc gather(struct core_stage *g, struct kv_err *err)
 
 	if (g->builder == NULL)
 		return KV_OK;
-	rc = core_builder_finish(g->builder, core_frontier_at(0), core_frontier_empty(), &made, err);
+	rc = core_surely_not(
+		core_builder_finish(g->builder, core_frontier_at(0), core_frontier_empty(), &made, err), err);
 	for (size_t i = 0; rc == KV_OK && i < made->part_count; i++) {
 		bool first = run < made->run_count && made->run_starts[run] == i;
 		struct core_part part = made->parts[i];
@@ -175,7 +187,7 @@ static enum kv_rc gather(struct core_stage *g, struct kv_err *err)
 
 		run += first;
 		if (core_part_text_len(&part, core_frontier_at(0), core_frontier_empty(), &text))
-			g->base_text += text; /* always: a part that was just made is not rewritten */
+			g->base_text += text;      /* always: a part that was just made is not rewritten */
 		made->parts[i].inline_data = NULL; /* moved */
 		if (!core_batch_push(g->base, &part, first)) {
 			core_part_fini(&part);
@@ -198,8 +210,8 @@ uint64_t core_stage_size_locked(struct core_stage *g)
 	if (!g->measured)
 		g->builder_text = g->builder != NULL ? core_builder_text_len(g->builder) : 0;
 	g->measured = true;
-	uint64_t size = strlen(core_staged_bounds_line(&entry, line)) + g->base_text + g->builder_text +
-			g->rest_len;
+	uint64_t size =
+		strlen(core_staged_bounds_line(&entry, line)) + g->base_text + g->builder_text + g->rest_len;
 	atomic_store(&g->seen_size, size);
 	return size;
 }
@@ -236,7 +248,8 @@ enum kv_rc core_staged_store(struct core_shard *s, struct core_uuid was, struct 
 			     const struct core_staged *now, const struct core_buf *manifest,
 			     struct kv_err *err)
 {
-	/* Without a manifest it gives space back, or says that rows were lost: both must work on a full disk. */
+	/* Without a manifest it gives space back, or says that rows were lost: both must work on a full disk.
+	 */
 	enum kv_sync sync = manifest->len != 0 ? KV_SYNC : KV_RELEASE;
 	struct stage_change c = {
 		.change = {.run = run_stage, .sync = sync}, .was = was, .maybe = maybe, .now = now};
@@ -301,8 +314,9 @@ enum kv_rc core_stage_mark_lost(struct core_stage *g, struct kv_err *err)
 		rc = core_staged_store(g->shard, g->entry.manifest, g->maybe, &now, &none, err);
 	if (rc == KV_OK)
 		g->entry.lost = true;
-	return rc == KV_NO_BATCH || rc == KV_NO_SHARD || rc == KV_SHARD_REPLACED || rc == KV_BATCH_TAKEN ? KV_OK
-												    : rc;
+	return rc == KV_NO_BATCH || rc == KV_NO_SHARD || rc == KV_SHARD_REPLACED || rc == KV_BATCH_TAKEN
+		       ? KV_OK
+		       : rc;
 }
 
 enum kv_rc core_stage_check(const struct core_stage *g, struct kv_err *err)
@@ -398,11 +412,38 @@ bool core_stage_is_writing(struct core_shard *s, struct core_uuid id)
 void core_stage_removed(struct core_shard *s, struct core_uuid id)
 {
 	struct core_stage *g = core_stage_get(s, id);
+	bool kept;
 
 	if (g == NULL)
 		return;
 	atomic_store(&g->removed, true);
+	pthread_mutex_lock(&s->mu);
+	kept = !g->is_open; /* for its loss, which is nobody's any more */
+	if (kept) {
+		core_stage_delist_locked(g);
+		g->refs--;
+	}
+	pthread_mutex_unlock(&s->mu);
 	core_stage_put(g);
+	if (kept)
+		core_shard_close(s);
+}
+
+void core_stages_let_go(struct core_shard *s)
+{
+	struct core_stage *g;
+	struct core_uuid id;
+
+	do {
+		pthread_mutex_lock(&s->mu);
+		for (g = s->stages; g != NULL && g->is_open; g = g->next)
+			;
+		if (g != NULL)
+			id = g->id;
+		pthread_mutex_unlock(&s->mu);
+		if (g != NULL)
+			core_stage_removed(s, id);
+	} while (g != NULL);
 }
 
 /* The lock, but not for long: who only asks must not hang for a writer that waits for the store. */
@@ -410,13 +451,15 @@ static bool lock_soon(struct core_stage *g)
 {
 	struct timespec until;
 
-	clock_gettime(CLOCK_MONOTONIC, &until);
+	/* Not by the monotonic clock: pthread_mutex_clocklock is a lock that the thread sanitizer does not
+	 * see. */
+	clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_nsec += DESCRIBE_WAIT_NS;
 	if (until.tv_nsec >= 1000000000) {
 		until.tv_sec++;
 		until.tv_nsec -= 1000000000;
 	}
-	return pthread_mutex_clocklock(&g->mu, CLOCK_MONOTONIC, &until) == 0;
+	return pthread_mutex_timedlock(&g->mu, &until) == 0;
 }
 
 void core_stage_describe(struct core_shard *s, struct core_staged *entry)

@@ -48,6 +48,9 @@ void core_stage_describe(struct core_shard *s, struct core_staged *entry);
 /* The batch was removed here: its writer goes on for nobody. Without locks. */
 void core_stage_removed(struct core_shard *s, struct core_uuid id);
 
+/* The shard was removed: nobody cares any more for losses that could not be marked. Without locks. */
+void core_stages_let_go(struct core_shard *s);
+
 /* Free what a shard that nobody uses still has of stages: those whose loss could not be marked. */
 void core_staged_end(struct core_shard *s);
 

@@ -39,11 +39,11 @@ char *core_staged_bounds_line(const struct core_staged *entry, char buf[CORE_BOU
 
 /* --- finding --------------------------------------------------------------------------------------- */
 
-static enum kv_rc find(struct core_shard *s, const char *name, struct core_uuid id, struct core_staged *out,
-		       struct kv_err *err)
+static enum kv_rc find_once(struct core_shard *s, bool recent, const char *name, struct core_uuid id,
+			    struct core_staged *out, struct kv_err *err)
 {
 	const struct core_staged *entry;
-	enum kv_rc rc = core_machine_load(s, false, err);
+	enum kv_rc rc = core_machine_load(s, recent, err);
 
 	*out = (struct core_staged){0};
 	if (rc != KV_OK)
@@ -61,6 +61,17 @@ static enum kv_rc find(struct core_shard *s, const char *name, struct core_uuid 
 	return KV_OK;
 }
 
+/* Another host may have made it a moment ago: "no" must not come from a stale state. */
+static enum kv_rc find(struct core_shard *s, const char *name, struct core_uuid id, struct core_staged *out,
+		       struct kv_err *err)
+{
+	enum kv_rc rc = find_once(s, false, name, id, out, err);
+
+	if (rc == KV_NO_BATCH && !s->engine->traits.sole_owner)
+		rc = find_once(s, true, name, id, out, err);
+	return rc;
+}
+
 enum kv_rc core_staged_get(struct core_shard *s, const char *name, struct core_staged *out,
 			   struct kv_err *err)
 {
@@ -75,7 +86,7 @@ enum kv_rc core_staged_get_by_id(struct core_shard *s, struct core_uuid id, stru
 
 enum kv_rc core_staged_list(struct core_shard *s, struct core_staged **out, size_t *count, struct kv_err *err)
 {
-	enum kv_rc rc = core_machine_load(s, false, err);
+	enum kv_rc rc = core_machine_load(s, true, err);
 
 	*out = NULL;
 	*count = 0;

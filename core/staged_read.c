@@ -94,7 +94,10 @@ enum kv_rc core_staged_read(struct core_shard *s, struct core_uuid id, struct co
 		rc = core_manifest_read(&s->home, entry, manifest, err);
 		if (rc != KV_NOTFOUND)
 			return rc;
-		before = entry->manifest; /* another one may have come meanwhile */
+		before = entry->manifest; /* another one may have come meanwhile, here or on another host */
+		rc = core_machine_load(s, true, err);
+		if (rc != KV_OK)
+			return rc;
 	}
 }
 

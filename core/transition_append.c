@@ -219,7 +219,7 @@ static enum kv_rc check_batches(const struct core_append *a, bool staged, struct
 	return rc;
 }
 
-static enum kv_rc check_inputs(const struct core_append *a, struct kv_err *err)
+enum kv_rc core_check_inputs(const struct core_append *a, struct kv_err *err)
 {
 	enum kv_rc rc = core_append_check(a, err);
 
@@ -256,12 +256,33 @@ static enum kv_rc mismatch(const struct core_append *a, const struct core_state 
 	return KV_UPPER_MISMATCH;
 }
 
+static bool consumes_staged(const struct core_append *a)
+{
+	bool staged = false;
+
+	for (size_t i = 0; i < a->input_count; i++)
+		staged = staged || a->inputs[i].is_staged;
+	return staged;
+}
+
+/* Rows of the inputs, handed over. */
+static uint64_t input_rows(const struct core_append *a)
+{
+	uint64_t rows = 0;
+
+	for (size_t i = 0; i < a->input_count; i++)
+		rows += a->inputs[i].rows;
+	return rows;
+}
+
 static enum kv_rc answer_token(const struct core_append *a, const struct core_done *done,
 			       struct core_appended *r, struct kv_err *err)
 {
 	struct core_asked asked = core_append_asked(a);
+	/* Staged batches went with what the token stands for: of them nothing is known any more. */
+	bool other = !consumes_staged(a) && done->batch_rows != input_rows(a);
 
-	if (memcmp(asked.b, done->asked.b, sizeof asked.b) != 0 || done->rows != a->rows) {
+	if (memcmp(asked.b, done->asked.b, sizeof asked.b) != 0 || done->rows != a->rows || other) {
 		kv_fail(err, KV_TOKEN_REUSED,
 			"the token stands for an append of %" PRIu64 " updates with %s bounds", done->rows,
 			memcmp(asked.b, done->asked.b, sizeof asked.b) == 0 ? "these" : "other");
@@ -468,8 +489,6 @@ static enum kv_rc push_batch(const struct core_append *a, const struct core_stat
 		core_batch_unref(b);
 		return rc;
 	}
-	d->has_upper = true;
-	d->upper = r->upper;
 	return KV_OK;
 }
 
@@ -482,6 +501,8 @@ static enum kv_rc record(const struct core_append *a, const struct core_state *s
 	r->changes = true;
 	r->seqno = s->seqno + 1;
 	d->seqno = r->seqno;
+	d->has_upper = true; /* the same after a heartbeat: its writer's last upper is told so */
+	d->upper = r->upper;
 	for (size_t i = 0; i < a->input_count && rc == KV_OK; i++)
 		if (a->inputs[i].is_staged)
 			rc = core_diff_staged_removed(d, a->inputs[i].staged, err);
@@ -497,11 +518,9 @@ static enum kv_rc record(const struct core_append *a, const struct core_state *s
 static enum kv_rc append_data(const struct core_append *a, const struct core_state *s,
 			      struct core_appended *r, struct core_diff *d, struct kv_err *err)
 {
-	uint64_t batch_rows = 0;
+	uint64_t batch_rows = input_rows(a);
 	enum kv_rc rc = KV_OK;
 
-	for (size_t i = 0; i < a->input_count; i++)
-		batch_rows += a->inputs[i].rows;
 	r->updates = a->rows + batch_rows;
 	r->committed = true;
 	if (!core_frontier_eq(r->lower, r->upper))
@@ -522,21 +541,12 @@ static enum kv_rc append_data(const struct core_append *a, const struct core_sta
 	return rc;
 }
 
-static bool consumes_staged(const struct core_append *a)
-{
-	bool staged = false;
-
-	for (size_t i = 0; i < a->input_count; i++)
-		staged = staged || a->inputs[i].is_staged;
-	return staged;
-}
-
 enum kv_rc core_do_append(const struct core_state *s, struct core_append *a, struct core_diff *d,
 			  struct core_appended *r, struct kv_err *err)
 {
 	const struct core_done *done = a->has_token ? core_state_token(s, a->token) : NULL;
 	struct core_frontier upper = s->tombstone ? core_frontier_empty() : s->upper;
-	enum kv_rc rc = check_inputs(a, err);
+	enum kv_rc rc = core_check_inputs(a, err);
 
 	if (rc != KV_OK)
 		return rc;
@@ -555,7 +565,8 @@ enum kv_rc core_do_append(const struct core_state *s, struct core_append *a, str
 	if (a->idempotent && core_frontier_le(a->upper, upper)) {
 		/* All of it is there already. */
 		*r = (struct core_appended){.lower = upper, .upper = upper, .seqno = s->seqno};
-		return consumes_staged(a) ? record(a, s, r, d, err) : KV_OK;
+		/* On a tombstone they go with the shard: nothing may come after it. */
+		return consumes_staged(a) && !s->tombstone ? record(a, s, r, d, err) : KV_OK;
 	}
 	if (a->idempotent && core_frontier_le(a->lower, upper))
 		r->lower = upper; /* cut, never extended */

@@ -6,10 +6,11 @@
  * transition. What was shipped for an append that was refused is deleted; after
  * an unknown outcome nothing is, for it may have landed.
  *
- * Staged batches are named by name and committed by id: at commit their writers
- * are sealed, and each try looks the names up in the state it runs on, reads
- * their manifests, and finds a writer that was not sealed (the name went to
- * another batch meanwhile): then all is done again.
+ * Staged batches are named by name and committed by id: each try looks the names
+ * up in the state it runs on and reads their manifests. Where it finds a writer
+ * that is not sealed, the writers are sealed, without locks, and all is done
+ * again. A token that is known is answered before that: what has the names now
+ * may be for another append.
  */
 #include <assert.h>
 #include <inttypes.h>
@@ -20,6 +21,7 @@
 #include "core/engine_impl.h"
 #include "core/manifest.h"
 #include "core/staged_impl.h"
+#include "core/transition_impl.h"
 #include "core/txn.h"
 
 struct core_txn {
@@ -91,8 +93,7 @@ static enum kv_rc check_row(const struct core_txn *t, const struct core_row *row
 	return row->star ? KV_OK : core_append_check_time(a, row->update.time, err);
 }
 
-/* A part whose storing has an unknown outcome is named by nobody: of the append, nothing was done. */
-static enum kv_rc surely_not(enum kv_rc rc, struct kv_err *err)
+enum kv_rc core_surely_not(enum kv_rc rc, struct kv_err *err)
 {
 	if (rc != KV_UNKNOWN)
 		return rc;
@@ -114,6 +115,8 @@ enum kv_rc core_txn_add(struct core_txn *t, const struct core_row *row, struct k
 		lifted.star = false;
 	}
 	rc = check_row(t, &lifted, err);
+	if (rc == KV_OK && core_update_bytes(&row->update) > CORE_ROW_MAX)
+		rc = kv_fail_rc(err, KV_ROW_TOO_LARGE);
 	if (rc != KV_OK)
 		return rc;
 	if (t->builder == NULL)
@@ -121,7 +124,7 @@ enum kv_rc core_txn_add(struct core_txn *t, const struct core_row *row, struct k
 				      (struct core_builder_config){.loose_max = CORE_LOOSE_MAX}, &t->builder,
 				      err);
 	if (rc == KV_OK)
-		rc = surely_not(core_builder_add(t->builder, &lifted.update, lifted.star, err), err);
+		rc = core_surely_not(core_builder_add(t->builder, &lifted.update, lifted.star, err), err);
 	t->ask.rows += rc == KV_OK;
 	return rc;
 }
@@ -166,6 +169,10 @@ enum kv_rc core_txn_add_staged(struct core_txn *t, const char *name, struct kv_e
 
 enum kv_rc core_txn_add_input(struct core_txn *t, const struct core_input *in, struct kv_err *err)
 {
+	for (size_t i = 0; i < t->input_count; i++)
+		if (t->inputs[i].batch == in->batch || (in->is_staged && t->inputs[i].is_staged &&
+							core_uuid_eq(t->inputs[i].staged, in->staged)))
+			return kv_fail(err, KV_BAD_SYNTAX, "a batch is given twice");
 	return add_input(t, in, "", err);
 }
 
@@ -203,6 +210,10 @@ static enum kv_rc look_up(struct core_txn *t, const struct core_state *s, size_t
 	*in = (struct core_input){.is_staged = true, .name = named->name};
 	if (entry == NULL)
 		return KV_OK; /* for the transition to say, in its order */
+	if (core_stage_is_writing(t->shard, entry->id)) {
+		*again = true;
+		return KV_OK;
+	}
 	if (!core_uuid_eq(entry->manifest, named->entry.manifest)) {
 		core_manifest_fini(&named->manifest);
 		named->entry = (struct core_staged){0};
@@ -213,7 +224,6 @@ static enum kv_rc look_up(struct core_txn *t, const struct core_state *s, size_t
 			return rc;
 		named->entry = *entry;
 	}
-	*again = *again || core_stage_is_writing(t->shard, entry->id);
 	*in = core_input_of(&named->entry, named->manifest.batch);
 	return KV_OK;
 }
@@ -232,17 +242,16 @@ static enum kv_rc run_append(struct core_change *c, const struct core_state *s, 
 {
 	struct append_change *a = (struct append_change *)c;
 	struct core_txn *t = a->txn;
+	bool known = t->ask.has_token && core_state_token(s, t->ask.token) != NULL;
 	enum kv_rc rc = KV_OK;
 
 	a->again = false;
-	for (size_t i = 0; i < t->input_count && rc == KV_OK; i++)
+	for (size_t i = 0; i < t->input_count && rc == KV_OK && !known; i++)
 		if (t->named[i].name[0] != '\0')
 			rc = look_up(t, s, i, &a->again, err);
 	*skip = a->again;
 	if (rc != KV_OK || a->again)
 		return rc;
-	t->ask.inputs = t->inputs;
-	t->ask.input_count = t->input_count;
 	rc = core_do_append(s, &t->ask, d, a->result, err);
 	*skip = rc == KV_OK && !a->result->changes;
 	c->appends_rows = rc == KV_OK && d->splice_count != 0 && d->splices[0].batches[0]->part_count != 0;
@@ -276,6 +285,13 @@ static void clean_up(struct core_txn *t, const struct core_appended *r)
 	}
 }
 
+void core_delete_refused(const struct core_home *home, struct core_batch *batch, bool combined)
+{
+	for (size_t i = 0; i < batch->part_count && combined; i++)
+		batch->parts[i].loose = batch->parts[i].inline_data != NULL;
+	core_batch_delete_blobs(home, batch);
+}
+
 enum kv_rc core_txn_commit(struct core_txn *t, struct core_appended *r, struct kv_err *err)
 {
 	struct append_change c = {
@@ -290,23 +306,27 @@ enum kv_rc core_txn_commit(struct core_txn *t, struct core_appended *r, struct k
 	*r = (struct core_appended){0};
 	if (t->builder != NULL)
 		/* The bounds are set by the transition, which knows them. */
-		rc = surely_not(core_builder_finish(t->builder, core_frontier_at(0), core_frontier_empty(),
-						    &t->ask.batch, err),
-				err);
+		rc = core_surely_not(core_builder_finish(t->builder, core_frontier_at(0),
+							 core_frontier_empty(), &t->ask.batch, err),
+				     err);
 	if (rc != KV_OK)
 		return rc;
-	do {
+	t->ask.inputs = t->inputs;
+	t->ask.input_count = t->input_count;
+	rc = core_check_inputs(&t->ask, err); /* before anything is asked of the store */
+	while (rc == KV_OK) {
+		rc = core_machine_commit(t->shard, &c.change, err);
+		if (rc != KV_OK || !c.again)
+			break;
 		for (size_t i = 0; i < t->input_count && rc == KV_OK; i++)
 			if (t->named[i].name[0] != '\0')
-				rc = core_stage_seal(t->shard, t->named[i].name, err);
-		if (rc == KV_OK)
-			rc = core_machine_commit(t->shard, &c.change, err);
-	} while (rc == KV_OK && c.again);
+				rc = core_surely_not(core_stage_seal(t->shard, t->named[i].name, err), err);
+	}
 	/* The transition may have said what would be done, and the store then refused it. */
 	if (rc != KV_OK)
 		*r = (struct core_appended){0};
 	if (t->ask.batch != NULL && rc != KV_UNKNOWN && !r->committed)
-		core_batch_delete_blobs(&t->shard->home, t->ask.batch);
+		core_delete_refused(&t->shard->home, t->ask.batch, t->input_count != 0);
 	if (r->changes)
 		clean_up(t, r);
 	note_upper(t, rc, r);

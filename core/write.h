@@ -124,6 +124,9 @@ void core_built_free(struct core_built *b);
  * KV_OTHER_SHARD   one is of another shard
  * KV_BATCH_BOUNDS  the append is wider than one of them
  * KV_BAD_REWRITE, KV_EMPTY_INTERVAL and the codes of core_txn_commit
+ * KV_BAD_SYNTAX    one is given twice
+ * KV_UNKNOWN       done or not: with a token or an absolute lower the same append tells. Any other one of
+ *                  the same batches gets KV_UNKNOWN too, and does nothing
  */
 enum kv_rc core_writer_commit(struct core_writer *w, const struct core_append *ask,
 			      struct core_built *const *batches, size_t count, struct core_appended *r,
@@ -141,7 +144,8 @@ enum kv_rc core_writer_append_batch(struct core_writer *w, struct core_built *ba
 /*
  * Stage the batch under a name of its own and give bytes that stand for it: another handle, process or host
  * can append it, once. b can only be freed after KV_OK. *out: given, free with core_buf_fini.
- * KV_QUOTA  the shard has CORE_STAGED_MAX staged batches
+ * KV_QUOTA    the shard has CORE_STAGED_MAX staged batches
+ * KV_UNKNOWN  it may be staged, and can only be made transmittable again
  */
 enum kv_rc core_built_transmit(struct core_built *b, struct core_buf *out, struct kv_err *err) KV_MUST_CHECK;
 

@@ -168,7 +168,8 @@ static uint64_t tick(void *arg)
 
 struct core_engine *disk_open(struct disk *d)
 {
-	struct core_engine_config config = {.now_us = d->now_us != 0 ? tick : NULL, .now_arg = d};
+	struct core_engine_config config = {
+		.host = d->host, .purpose = d->purpose, .now_us = d->now_us != 0 ? tick : NULL, .now_arg = d};
 	struct core_engine *e;
 	struct kv_store *store;
 	struct kv_err err;
@@ -218,7 +219,12 @@ size_t disk_key_count(struct disk *d)
 
 struct rig rig_new(enum disk_kind kind)
 {
-	struct rig r = {.disk = disk_new(kind), .id.u = core_uuid_new()};
+	return rig_on(disk_new(kind));
+}
+
+struct rig rig_on(struct disk *d)
+{
+	struct rig r = {.disk = d, .id.u = core_uuid_new()};
 	struct kv_err err;
 
 	r.engine = disk_open(r.disk);
@@ -369,22 +375,28 @@ enum kv_rc append(struct core_shard *s, const char *options, const char *rows, s
 	return rc;
 }
 
-const char *verdict(struct core_shard *s, const char *options, const char *rows)
+const char *verdict_of(enum kv_rc rc, const struct core_appended *r, const struct kv_err *err)
 {
 	static char line[400];
 	char lower[CORE_FRONTIER_LEN], upper[CORE_FRONTIER_LEN];
+
+	if (rc == KV_OK)
+		snprintf(line, sizeof(line), "%s %s %s updates=%llu", r->committed ? "ok" : "same",
+			 core_frontier_format(r->lower, lower), core_frontier_format(r->upper, upper),
+			 (unsigned long long)r->updates);
+	else
+		snprintf(line, sizeof(line), "%s%s%s", kv_rc_name(rc), err->detail[0] != '\0' ? " " : "",
+			 err->detail);
+	return line;
+}
+
+const char *verdict(struct core_shard *s, const char *options, const char *rows)
+{
 	struct core_appended r;
 	struct kv_err err = {0};
 	enum kv_rc rc = append(s, options, rows, &r, &err);
 
-	if (rc == KV_OK)
-		snprintf(line, sizeof(line), "%s %s %s updates=%llu", r.committed ? "ok" : "same",
-			 core_frontier_format(r.lower, lower), core_frontier_format(r.upper, upper),
-			 (unsigned long long)r.updates);
-	else
-		snprintf(line, sizeof(line), "%s%s%s", kv_rc_name(rc), err.detail[0] != '\0' ? " " : "",
-			 err.detail);
-	return line;
+	return verdict_of(rc, &r, &err);
 }
 
 static char *read_content(struct core_shard *s, struct core_as_of as_of)

@@ -25,7 +25,9 @@ struct disk {
 	struct kv_consensus *consensus; /* those behind the faults; NULL when embedded */
 	struct kv_blobs *blobs;
 	char *dir;
-	uint64_t now_us; /* a clock that ticks at every look; 0: the system's */
+	_Atomic(uint64_t) now_us; /* a clock that ticks at every look; 0: the system's */
+	const char *host;         /* of its engines' writers, or NULL; borrowed */
+	const char *purpose;
 };
 
 struct disk *disk_new(enum disk_kind kind);
@@ -45,6 +47,7 @@ struct rig {
 	struct core_shard *shard;
 };
 struct rig rig_new(enum disk_kind kind);
+struct rig rig_on(struct disk *d); /* the disk is taken */
 void rig_free(struct rig *r);
 /* Nothing more reaches the disk; then all is opened again and without faults. */
 void rig_crash(struct rig *r);
@@ -68,6 +71,7 @@ struct core_token token_of(uint64_t n);
 /* The same as one line: "ok 0 3 updates=2" or "same 0 3 updates=2" if nothing was committed, or the name of
  * the code and its detail. In a buffer that the next call uses again. */
 const char *verdict(struct core_shard *s, const char *options, const char *rows);
+const char *verdict_of(enum kv_rc rc, const struct core_appended *r, const struct kv_err *err);
 
 /* "a x 1;b y 2;" as of time t, or the name of the code. Given. */
 char *content(struct core_shard *s, uint64_t t);
