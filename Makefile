@@ -152,7 +152,7 @@ $(O)/tests/run-%: $(O)/libshard.a $(O)/shardfs $(O)/shardctl FORCE
 	@$(MAKE) --no-print-directory -s V=$(V) link-test T=$*
 FORCE:
 TEST_SRC = $(sort $(wildcard tests/$(T)/*.c))
-link-test: $(call obj,$(TEST_SRC)) $(O)/tests/check_util.o $(O)/libshard.a | $(if $(filter fs,$(T)),$(EXAMPLES))
+link-test: $(call obj,$(TEST_SRC) $(sort $(wildcard tests/*.c))) $(O)/libshard.a | $(if $(filter fs,$(T)),$(EXAMPLES))
 	@echo '  LINK $@'
 	$(Q)$(CC) $(LDFLAGS) -o $(O)/tests/run-$(T) $^ $(PKG_LIBS) -lcheck -lsubunit -lrt -lm
 .PHONY: link-test run-tests FORCE

@@ -155,6 +155,7 @@ Suite *owner_suite(void);
 Suite *names_suite(void);
 Suite *clients_suite(void);
 Suite *blind_suite(void);
+Suite *property_suite(void);
 Suite *examples_suite(void);
 Suite *crash_suite(void);
 Suite *faults_suite(void);
