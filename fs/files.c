@@ -135,7 +135,9 @@ static enum kv_rc show_snapshot(struct fs_handle *h, struct kv_err *err)
 	enum kv_rc rc;
 
 	if (!h->as_of.latest && !h->needing) {
-		core_shard_need(h->shard, &h->need, h->as_of.time);
+		rc = core_shard_need(h->shard, &h->need, h->as_of.time, err);
+		if (rc != KV_OK)
+			return rc;
 		h->needing = true;
 	}
 	rc = core_snapshot_open(h->shard, h->as_of, &snapshot, err);
