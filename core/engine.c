@@ -62,7 +62,8 @@ enum kv_rc core_engine_open(struct kv_store *store, const struct core_engine_con
 	pthread_mutex_init(&e->names_mu, NULL);
 	core_builders_init(&e->builders);
 	e->worker = core_worker_start();
-	if (e->worker == NULL || !core_keeper_start(e)) {
+	e->waker = core_worker_start();
+	if (e->worker == NULL || e->waker == NULL || !core_keeper_start(e)) {
 		core_engine_close(e);
 		return kv_fail_rc(err, KV_NOMEM);
 	}
@@ -96,6 +97,8 @@ void core_engine_close(struct core_engine *e)
 	core_keeper_stop(e);
 	core_worker_stop(e->worker);
 	e->worker = NULL; /* what follows leaves nothing to do */
+	core_worker_stop(e->waker);
+	e->waker = NULL;
 	HASH_ITER(hh, e->shards, s, next)
 	{
 		/* Unsynced is enough: what a power cut takes back, the lease does. */
@@ -114,6 +117,12 @@ void core_engine_close(struct core_engine *e)
 	pthread_mutex_destroy(&e->mu);
 	pthread_mutex_destroy(&e->make_mu);
 	free(e);
+}
+
+void core_engine_drain(struct core_engine *e)
+{
+	if (e != NULL)
+		core_worker_drain(e->waker);
 }
 
 bool core_engine_read_only(const struct core_engine *e)

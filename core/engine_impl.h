@@ -51,6 +51,7 @@ struct core_engine {
 	struct core_engine_config config;
 	struct core_writer_state writer; /* of transactions that have none of their own; its id is instance's */
 	struct core_worker *worker; /* NULL while the engine closes */
+	struct core_worker *waker;  /* wakes those who wait, where they are many (waiters.c) */
 	struct core_keeper *keeper; /* leases.c; NULL where there are no leases, and while the engine closes */
 	_Atomic(uint64_t) attempts; /* to commit, to tell them apart */
 	struct core_builders builders;

@@ -57,6 +57,9 @@ enum kv_rc core_engine_open(struct kv_store *store, const struct core_engine_con
 /* Finish background work and close the store. Every shard is closed before. NULL is allowed. */
 void core_engine_close(struct core_engine *e);
 
+/* Until all have been told that the calls which have returned were to wake (core_shard_wait). NULL is allowed. */
+void core_engine_drain(struct core_engine *e);
+
 bool core_engine_read_only(const struct core_engine *e);
 enum kv_rc core_engine_usage(struct core_engine *e, struct kv_usage *out, struct kv_err *err) KV_MUST_CHECK;
 
@@ -159,10 +162,11 @@ enum kv_rc core_hold_drop(struct core_shard *s, const char *name, struct kv_err 
 
 /*
  * Told once when the shard's upper has passed `time` (time < upper), or the shard is gone. The callback runs
- * on the thread that made the change, without locks; it must not block.
+ * on the thread that made the change or on one of the engine's, without locks; it must not block.
  */
 struct core_waiter {
-	struct core_waiter *next; /* the engine's, while it waits */
+	struct core_waiter *next; /* the engine's, while it waits; NULL before, as at */
+	struct core_waiter **at;
 	uint64_t time;
 	void (*wake)(struct core_waiter *w);
 };

@@ -49,20 +49,6 @@ void fs_waits_fini(struct fs_waits *w)
 	pthread_mutex_destroy(&w->mu);
 }
 
-/* Have the worker answer p, or do it here if there is none any more. */
-static void hand_on(struct fs_waits *w, struct core_job *job)
-{
-	bool stopped;
-
-	pthread_mutex_lock(&w->mu);
-	stopped = w->stopped;
-	if (!stopped)
-		core_worker_queue(w->worker, job);
-	pthread_mutex_unlock(&w->mu);
-	if (stopped)
-		job->run(job, true);
-}
-
 static void put_on_locked(struct fs_waits *w, struct fs_parked *p)
 {
 	p->next = w->parked;
@@ -110,15 +96,26 @@ static void run_again(struct core_job *job, bool stopping)
 	free(p);
 }
 
-/* The upper passed; on the thread that committed, so only hand it on. */
+/* Off the list, and to the worker; or answered here if there is none any more. */
+static void hand_on(struct fs_parked *p)
+{
+	struct fs_waits *w = p->waits;
+	bool stopped;
+
+	pthread_mutex_lock(&w->mu);
+	take_off_locked(p);
+	stopped = w->stopped;
+	if (!stopped)
+		core_worker_queue(w->worker, &p->job);
+	pthread_mutex_unlock(&w->mu);
+	if (stopped)
+		run_again(&p->job, true);
+}
+
+/* The upper passed; on a thread of the engine's, so only hand it on. */
 static void woken(struct core_waiter *waiter)
 {
-	struct fs_parked *p = (struct fs_parked *)waiter;
-
-	pthread_mutex_lock(&p->waits->mu);
-	take_off_locked(p);
-	pthread_mutex_unlock(&p->waits->mu);
-	hand_on(p->waits, &p->job);
+	hand_on((struct fs_parked *)waiter);
 }
 
 static void interrupted(fuse_req_t req, void *data)
@@ -176,7 +173,7 @@ void fs_wait_read(struct fs_waits *w, fuse_req_t req, struct core_shard *shard, 
 	if (errnum != 0)
 		answer(p, errnum);
 	else /* it has passed meanwhile */
-		hand_on(w, &p->job);
+		hand_on(p);
 }
 
 void fs_waits_close(struct fs_waits *w)
