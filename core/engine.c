@@ -62,7 +62,8 @@ enum kv_rc core_engine_open(struct kv_store *store, const struct core_engine_con
 	pthread_mutex_init(&e->names_mu, NULL);
 	core_builders_init(&e->builders);
 	e->worker = core_worker_start();
-	if (e->worker == NULL) {
+	e->waker = core_worker_start();
+	if (e->worker == NULL || e->waker == NULL || !core_keeper_start(e)) {
 		core_engine_close(e);
 		return kv_fail_rc(err, KV_NOMEM);
 	}
@@ -93,15 +94,20 @@ void core_engine_close(struct core_engine *e)
 
 	if (e == NULL)
 		return;
+	core_keeper_stop(e);
 	core_worker_stop(e->worker);
 	e->worker = NULL; /* what follows leaves nothing to do */
+	core_worker_stop(e->waker);
+	e->waker = NULL;
 	HASH_ITER(hh, e->shards, s, next)
 	{
 		/* Unsynced is enough: what a power cut takes back, the lease does. */
 		if (!e->traits.read_only && core_own_writer_stands(s) &&
 		    core_expire(s, e->writer.id, KV_RIDE, NULL) != KV_OK)
 			core_notice(e, "a writer was not struck from a shard; its lease will be");
-		HASH_DEL(e->shards, s);
+		core_end_lease(s);
+		if (s->hashed) /* else it was found removed by others just now */
+			HASH_DEL(e->shards, s);
 		shard_free(s);
 	}
 	core_names_forget(e);
@@ -111,6 +117,12 @@ void core_engine_close(struct core_engine *e)
 	pthread_mutex_destroy(&e->mu);
 	pthread_mutex_destroy(&e->make_mu);
 	free(e);
+}
+
+void core_engine_drain(struct core_engine *e)
+{
+	if (e != NULL)
+		core_worker_drain(e->waker);
 }
 
 bool core_engine_read_only(const struct core_engine *e)
@@ -210,8 +222,8 @@ static bool bury(struct core_shard *s)
 }
 
 /* The table is in order of last use: of those nobody uses, the first has been idle longest. NULL: there is
- * none among the first few, which is good enough: the next close looks again. One that knows our writer has it
- * struck first, and is kept a while longer. */
+ * none among the first few, which is good enough: the next close looks again. One that knows our writer or
+ * has a lease of ours has it struck first, and is kept a while longer. */
 static struct core_shard *evict_locked(struct core_engine *e)
 {
 	struct core_shard *s, *next;
@@ -219,9 +231,11 @@ static struct core_shard *evict_locked(struct core_engine *e)
 
 	HASH_ITER(hh, e->shards, s, next)
 	{
-		if (s->refs == 0 && core_own_writer_stands(s)) {
+		bool writes = s->refs == 0 && core_own_writer_stands(s);
+
+		if (s->refs == 0 && (writes || core_own_lease_stands(s))) {
 			s->refs++;
-			if (core_queue_expire(s))
+			if (writes ? core_queue_expire(s) : core_queue_end_lease(s))
 				break;
 			s->refs--;
 		} else if (s->refs == 0) {

@@ -3,6 +3,7 @@
  *
  * Locks, in the order they may be taken (core/LOCKS.md):
  *   core_engine.make_mu  >  core_stage.mu  >  core_shard.commit_mu  >  core_engine.mu  >  core_shard.mu  >  core_worker.mu
+ *   core_keeper.mu (leases.c) is taken alone
  */
 #ifndef CORE_ENGINE_IMPL_H
 #define CORE_ENGINE_IMPL_H
@@ -24,6 +25,8 @@ enum {
 		32 << 10, /* bytes in memory (core/rows.h) up to which a folded batch stays inline */
 	CORE_UNKNOWN_TRIES = 5,
 	CORE_WRITER_LEASE_MS = 60 * 60 * 1000,
+	CORE_READER_LEASE_MS = 15 * 60 * 1000, /* renewed when a quarter is over */
+	CORE_KEEPER_MS = 60 * 1000,
 	CORE_LOOSE_MAX = 256 << 10, /* parts up to this size go with the commit, in one durable step; above it
 				       the copy costs more than a step */
 	CORE_LOOSE_TOTAL = 4 << 20, /* of one commit; what is more is stored before */
@@ -48,6 +51,8 @@ struct core_engine {
 	struct core_engine_config config;
 	struct core_writer_state writer; /* of transactions that have none of their own; its id is instance's */
 	struct core_worker *worker; /* NULL while the engine closes */
+	struct core_worker *waker;  /* wakes those who wait, where they are many (waiters.c) */
+	struct core_keeper *keeper; /* leases.c; NULL where there are no leases, and while the engine closes */
 	_Atomic(uint64_t) attempts; /* to commit, to tell them apart */
 	struct core_builders builders;
 };
@@ -71,6 +76,7 @@ struct core_shard {
 	bool gone;     /* removed; never loaded again */
 	struct core_waiter *waiters; /* ascending by time */
 	struct core_need *needs;
+	struct core_frontier letting_go; /* by the commit under way: needs below it come too late for it */
 	struct core_stage *stages;       /* staged.c: staged batches that are open for writing */
 	struct core_staged_pin *pins;    /* staged.c: those that are read */
 
@@ -131,6 +137,23 @@ bool core_own_writer_stands(const struct core_shard *s);
 /* writers.c: strike the engine's writer in the background, with a reference, which is taken. False: no
  * memory, nothing done. */
 bool core_queue_expire(struct core_shard *s);
+
+/*
+ * leases.c: before a diff that is stamped is committed, add what is due of our lease, and settle since: as far
+ * as all who hold it let it go. Under commit_mu; core_since_held comes when the commit has ended.
+ */
+void core_hold_since(struct core_shard *s, struct core_diff *d);
+void core_since_held(struct core_shard *s);
+/* leases.c: whether the state has a lease of ours. Under mu, or with nobody else there. */
+bool core_own_lease_stands(const struct core_shard *s);
+/* leases.c: end our lease, if nobody reads here; at once, or in the background as core_queue_expire does. */
+void core_end_lease(struct core_shard *s);
+bool core_queue_end_lease(struct core_shard *s);
+/* leases.c: one pass over the shards, committing what is due of our leases: the keeper's work. */
+void core_leases_keep(struct core_engine *e);
+/* leases.c: the thread that does so, where there can be leases. False: no memory or no thread. */
+bool core_keeper_start(struct core_engine *e);
+void core_keeper_stop(struct core_engine *e);
 
 /* Make sure the state is loaded; with recent, that it is as new as consensus. KV_NO_SHARD. */
 enum kv_rc core_machine_load(struct core_shard *s, bool recent, struct kv_err *err) KV_MUST_CHECK;

@@ -5,6 +5,8 @@
  *
  *     transition(state) -> diff -> encode -> store: blobs + compare-and-set -> apply -> wake
  *
+ * What goes along with the diff, and how far since goes, is settled in leases.c.
+ *
  * Invariants:
  *  1. The state in memory is that of a version that was stored, and only goes
  *     forward. It changes under commit_mu and mu, so the one who commits may
@@ -21,118 +23,6 @@
 #include <string.h>
 
 #include "core/engine_impl.h"
-
-/* --- those who wait -------------------------------------------------------------------------------- */
-
-/* Detach the waiters whose time the upper has passed; all of them when the shard is gone. Under mu. */
-static struct core_waiter *ripe_waiters(struct core_shard *s)
-{
-	struct core_waiter *first = s->waiters, **p = &s->waiters;
-
-	while (*p != NULL && (s->gone || !core_frontier_covers(s->state.upper, (*p)->time)))
-		p = &(*p)->next;
-	if (p == &s->waiters)
-		return NULL;
-	s->waiters = *p;
-	*p = NULL;
-	return first;
-}
-
-static void wake(struct core_waiter *w)
-{
-	while (w != NULL) {
-		struct core_waiter *next = w->next;
-
-		w->wake(w); /* may free it */
-		w = next;
-	}
-}
-
-bool core_shard_wait(struct core_shard *s, struct core_waiter *w)
-{
-	struct core_waiter **p = &s->waiters;
-	bool waits;
-
-	pthread_mutex_lock(&s->mu);
-	waits = s->loaded && !s->gone && core_frontier_covers(s->state.upper, w->time);
-	if (waits) {
-		while (*p != NULL && (*p)->time <= w->time)
-			p = &(*p)->next;
-		w->next = *p;
-		*p = w;
-	}
-	pthread_mutex_unlock(&s->mu);
-	return waits;
-}
-
-bool core_shard_unwait(struct core_shard *s, struct core_waiter *w)
-{
-	struct core_waiter **p = &s->waiters;
-	bool found;
-
-	pthread_mutex_lock(&s->mu);
-	while (*p != NULL && *p != w)
-		p = &(*p)->next;
-	found = *p == w;
-	if (found)
-		*p = w->next;
-	pthread_mutex_unlock(&s->mu);
-	return found;
-}
-
-void core_machine_wake(struct core_shard *s)
-{
-	struct core_waiter *woken = NULL;
-
-	pthread_mutex_lock(&s->mu);
-	if (s->loaded || s->gone)
-		woken = ripe_waiters(s);
-	pthread_mutex_unlock(&s->mu);
-	wake(woken);
-}
-
-void core_machine_end(struct core_shard *s)
-{
-	pthread_mutex_lock(&s->mu);
-	s->gone = true;
-	pthread_mutex_unlock(&s->mu);
-	core_machine_wake(s);
-}
-
-/* --- those who read here --------------------------------------------------------------------------- */
-
-void core_shard_need(struct core_shard *s, struct core_need *need, uint64_t time)
-{
-	pthread_mutex_lock(&s->mu);
-	need->time = time;
-	need->next = s->needs;
-	need->at = &s->needs;
-	if (need->next != NULL)
-		need->next->at = &need->next;
-	s->needs = need;
-	pthread_mutex_unlock(&s->mu);
-}
-
-void core_shard_release(struct core_shard *s, struct core_need *need)
-{
-	pthread_mutex_lock(&s->mu);
-	*need->at = need->next;
-	if (need->next != NULL)
-		need->next->at = need->at;
-	pthread_mutex_unlock(&s->mu);
-}
-
-/* Let since stay at what is needed here; the commit after the last one is released lets it go on. */
-static void clamp_since(struct core_shard *s, struct core_diff *d)
-{
-	if (!d->has_since)
-		return;
-	pthread_mutex_lock(&s->mu);
-	for (const struct core_need *need = s->needs; need != NULL; need = need->next)
-		d->since = core_frontier_min(d->since, core_frontier_at(need->time));
-	pthread_mutex_unlock(&s->mu);
-	d->has_since = core_frontier_lt(s->state.since, d->since);
-}
 
 /* --- committing ------------------------------------------------------------------------------------ */
 
@@ -373,10 +263,8 @@ static enum kv_rc commit_diff(struct core_shard *s, struct core_change *c, struc
 			      struct kv_err *err)
 {
 	struct attempt a = {.d = d, .sync = c->sync};
-	enum kv_rc rc;
+	enum kv_rc rc = prepare(s, c, d, &a, err);
 
-	stamp(s, c, d);
-	rc = prepare(s, c, d, &a, err);
 	if (rc != KV_OK)
 		goto out;
 #ifdef CORE_SLOW_CHECKS
@@ -407,6 +295,21 @@ out:
 	return rc;
 }
 
+/* Commit what the transition made, and what goes along. */
+static enum kv_rc commit_next(struct core_shard *s, struct core_change *c, struct core_diff *d,
+			      struct kv_err *err)
+{
+	enum kv_rc rc;
+
+	stamp(s, c, d);
+	core_hold_since(s, d);
+	rc = commit_diff(s, c, d, err);
+	core_since_held(s);
+	if (rc == KV_OK)
+		core_fold_count(s, d);
+	return rc;
+}
+
 enum kv_rc core_machine_commit(struct core_shard *s, struct core_change *c, struct kv_err *err)
 {
 	bool fresh = false;
@@ -423,11 +326,8 @@ enum kv_rc core_machine_commit(struct core_shard *s, struct core_change *c, stru
 
 		core_diff_init(&d);
 		ran = c->run(c, &s->state, &d, &skip, err);
-		clamp_since(s, &d);
 		if (ran == KV_OK && !skip)
-			rc = commit_diff(s, c, &d, err);
-		if (ran == KV_OK && !skip && rc == KV_OK)
-			core_fold_count(s, &d);
+			rc = commit_next(s, c, &d, err);
 		core_diff_fini(&d);
 		/* Neither a refusal nor "nothing to do" may come from a stale state: look at consensus first.
 		 */

@@ -49,8 +49,10 @@ static bool copy_state(const struct core_state *s, struct core_state *out)
 	out->staged = calloc(s->staged_count + 1, sizeof *out->staged);
 	out->writer_cap = s->writer_count;
 	out->writers = calloc(s->writer_count + 1, sizeof *out->writers);
+	out->lease_cap = s->lease_count;
+	out->leases = calloc(s->lease_count + 1, sizeof *out->leases);
 	if (out->batches == NULL || out->holds == NULL || out->rollups == NULL || out->tokens == NULL ||
-	    out->staged == NULL || out->writers == NULL) {
+	    out->staged == NULL || out->writers == NULL || out->leases == NULL) {
 		out->batch_count = 0;
 		core_state_fini(out);
 		return false;
@@ -67,6 +69,8 @@ static bool copy_state(const struct core_state *s, struct core_state *out)
 		memcpy(out->staged, s->staged, s->staged_count * sizeof *out->staged);
 	if (s->writer_count != 0)
 		memcpy(out->writers, s->writers, s->writer_count * sizeof *out->writers);
+	if (s->lease_count != 0)
+		memcpy(out->leases, s->leases, s->lease_count * sizeof *out->leases);
 	return true;
 }
 
@@ -116,35 +120,6 @@ static enum kv_rc run_owner(struct core_change *c, const struct core_state *s, s
 enum kv_rc core_shard_set_owner(struct core_shard *s, struct core_owner owner, struct kv_err *err)
 {
 	struct owner_change c = {.change = {.run = run_owner, .sync = KV_SYNC}, .owner = owner};
-
-	return core_machine_commit(s, &c.change, err);
-}
-
-struct hold_change {
-	struct core_change change;
-	const char *name;
-	struct core_frontier since;
-	uint64_t follow;
-};
-
-static enum kv_rc run_hold(struct core_change *c, const struct core_state *s, struct core_diff *d, bool *skip,
-			   struct kv_err *err)
-{
-	struct hold_change *h = (struct hold_change *)c;
-	bool changed;
-	enum kv_rc rc = core_do_hold(s, h->name, h->since, h->follow, d, &changed, err);
-
-	*skip = rc == KV_OK && !changed;
-	return rc;
-}
-
-enum kv_rc core_shard_move_hold(struct core_shard *s, const char *name, struct core_frontier since,
-				uint64_t follow, struct kv_err *err)
-{
-	struct hold_change c = {.change = {.run = run_hold, .sync = KV_RELEASE},
-				.name = name,
-				.since = since,
-				.follow = follow};
 
 	return core_machine_commit(s, &c.change, err);
 }

@@ -45,6 +45,9 @@ struct core_engine_config {
 	void *notice_arg;
 	uint64_t (*now_us)(void *arg); /* the time since 1970 in us; NULL: the system's clock */
 	void *now_arg;
+	/* How often the leases of readers are looked after, on a store that others write to as well; 0: once a
+	 * minute. */
+	unsigned keeper_ms;
 };
 
 /* store is taken, also on failure. config is copied; NULL: all defaults. */
@@ -53,6 +56,9 @@ enum kv_rc core_engine_open(struct kv_store *store, const struct core_engine_con
 
 /* Finish background work and close the store. Every shard is closed before. NULL is allowed. */
 void core_engine_close(struct core_engine *e);
+
+/* Until all have been told that the calls which have returned were to wake (core_shard_wait). NULL is allowed. */
+void core_engine_drain(struct core_engine *e);
 
 bool core_engine_read_only(const struct core_engine *e);
 enum kv_rc core_engine_usage(struct core_engine *e, struct kv_usage *out, struct kv_err *err) KV_MUST_CHECK;
@@ -121,18 +127,46 @@ enum kv_rc core_shard_set_owner(struct core_shard *s, struct core_owner owner,
 				struct kv_err *err) KV_MUST_CHECK;
 
 /* Move the hold `name` to since, or let it follow the upper at distance follow (if not 0). Moving it back
- * changes nothing. KV_NO_SHARD, KV_NOTFOUND. */
+ * changes nothing. KV_NO_SHARD, KV_NOTFOUND, KV_FENCED (its token is not 0). */
 enum kv_rc core_shard_move_hold(struct core_shard *s, const char *name, struct core_frontier since,
 				uint64_t follow, struct kv_err *err) KV_MUST_CHECK;
+
+/*
+ * Holds are durable and critical: they outlive every process, and since does not pass them. Each has a fencing
+ * token, at first 0, by which one who took a hold over keeps the one before from moving it.
+ */
+/*
+ * Move a hold forward, or make it. A since below that of the hold leaves it where it is (its token is set all
+ * the same). out (may be NULL): the hold as it is then.
+ * KV_FENCED     its token is another one, or it has one and ask does not compare; out says which, and where
+ * KV_COMPACTED  a hold cannot be made below the shard's since
+ * KV_QUOTA      there are CORE_HOLDS_MAX
+ * KV_BAD_NAME, KV_NO_SHARD
+ */
+enum kv_rc core_hold_set(struct core_shard *s, const char *name, const struct core_hold_ask *ask,
+			 struct core_hold *out, struct kv_err *err) KV_MUST_CHECK;
+
+/* KV_NOTFOUND, KV_NO_SHARD */
+enum kv_rc core_hold_get(struct core_shard *s, const char *name, struct core_hold *out,
+			 struct kv_err *err) KV_MUST_CHECK;
+
+/* All holds; given, free with free(). KV_NO_SHARD */
+enum kv_rc core_hold_list(struct core_shard *s, struct core_hold **out, size_t *count,
+			  struct kv_err *err) KV_MUST_CHECK;
+
+/* Give a hold up. KV_NOT_HERE: that of CORE_DEFAULT_HOLD; one with a token whose since is not empty yet.
+ * KV_NOTFOUND, KV_NO_SHARD */
+enum kv_rc core_hold_drop(struct core_shard *s, const char *name, struct kv_err *err) KV_MUST_CHECK;
 
 /* --- waiting --------------------------------------------------------------------------------------- */
 
 /*
  * Told once when the shard's upper has passed `time` (time < upper), or the shard is gone. The callback runs
- * on the thread that made the change, without locks; it must not block.
+ * on the thread that made the change or on one of the engine's, without locks; it must not block.
  */
 struct core_waiter {
-	struct core_waiter *next; /* the engine's, while it waits */
+	struct core_waiter *next; /* the engine's, while it waits; NULL before, as at */
+	struct core_waiter **at;
 	uint64_t time;
 	void (*wake)(struct core_waiter *w);
 };
@@ -144,18 +178,47 @@ bool core_shard_wait(struct core_shard *s, struct core_waiter *w);
 /* True: w does not wait any more and will not be woken. False: it was or is being woken. */
 bool core_shard_unwait(struct core_shard *s, struct core_waiter *w);
 
+/* Who reads, for those who look. */
+struct core_reader {
+	char purpose[CORE_PURPOSE_LEN]; /* "listen", "as_of/7" ... */
+	int64_t pid;                    /* 0: not told */
+	uint64_t since_ms;              /* when it began, ms since 1970 */
+};
+
 /*
  * A time that somebody here still needs: since does not pass it. It holds from core_shard_need on; the one
- * who reads checks since after that. Not durable: it ends with the process.
+ * who reads checks since after that. It is not durable: it ends with the process. Where others write to the
+ * store too, the least time of all needs of the process stands in the state as a leased reader, which
+ * core_shard_need makes sure of, and which is renewed while there are needs.
  */
 struct core_need {
 	struct core_need *next; /* the engine's, while it holds */
 	struct core_need **at;
+	bool pins_only; /* needs no time: it has what it reads, and is on the list for those who look */
 	uint64_t time;
+	struct core_uuid id;       /* set by core_shard_need */
+	struct core_reader reader; /* set by the caller before */
 };
 
-void core_shard_need(struct core_shard *s, struct core_need *need, uint64_t time);
+/* KV_OK, and codes of a commit where the state has to say it. */
+enum kv_rc core_shard_need(struct core_shard *s, struct core_need *need, uint64_t time,
+			   struct kv_err *err) KV_MUST_CHECK;
+void core_shard_move_need(struct core_shard *s, struct core_need *need, uint64_t time); /* forward */
 void core_shard_release(struct core_shard *s, struct core_need *need);
+
+/* Who reads here, and who else holds a lease. */
+struct core_reading {
+	struct core_uuid id;
+	char host[CORE_HOST_LEN];
+	struct core_reader reader;
+	bool pins_only;
+	uint64_t time;         /* needed */
+	uint64_t heartbeat_ms; /* of a lease of another process; 0: it reads here */
+};
+
+/* Given, free with free(). KV_NO_SHARD */
+enum kv_rc core_shard_readers(struct core_shard *s, struct core_reading **out, size_t *count,
+			      struct kv_err *err) KV_MUST_CHECK;
 
 /* --- writing --------------------------------------------------------------------------------------- */
 

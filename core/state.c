@@ -4,7 +4,7 @@
  * Applying a diff is all or nothing: everything that can fail (room in arrays,
  * splices that must fit) is done on the side or checked first, then the fields
  * are changed by steps that cannot fail. An append at the end costs the same
- * whatever the number of batches. Staged batches and writers: state_staged.c.
+ * whatever the number of batches. Staged batches, writers and leases: state_staged.c.
  */
 #include "core/state.h"
 
@@ -61,6 +61,7 @@ void core_state_fini(struct core_state *s)
 	free(s->rollups);
 	free(s->staged);
 	free(s->writers);
+	free(s->leases);
 	*s = (struct core_state){0};
 }
 
@@ -268,6 +269,9 @@ enum kv_rc core_state_reserve(struct core_state *s, const struct core_diff *d, s
 	if (d->has_writer &&
 	    !reserve((void **)&s->writers, &s->writer_cap, s->writer_count + 1, sizeof *s->writers))
 		return kv_fail_rc(err, KV_NOMEM);
+	if (d->has_lease &&
+	    !reserve((void **)&s->leases, &s->lease_cap, s->lease_count + 1, sizeof *s->leases))
+		return kv_fail_rc(err, KV_NOMEM);
 	return KV_OK;
 }
 
@@ -333,6 +337,8 @@ enum kv_rc core_state_apply(struct core_state *s, const struct core_diff *d, str
 		core_state_apply_staged(s, d);
 	if (s->writer_count != 0 || d->has_writer)
 		core_state_apply_writers(s, d);
+	if (s->lease_count != 0 || d->has_lease)
+		core_state_apply_leases(s, d);
 	s->tombstone = s->tombstone || d->tombstone;
 	s->seqno = d->seqno;
 	s->walltime_ms = d->walltime_ms;

@@ -14,8 +14,10 @@
  *     parts; runs are not empty.
  *  5. at most CORE_TOKENS_MAX tokens; names of holds differ.
  *  6. seqno >= first_seqno > 0; rollups ascend and are at most seqno.
- *  7. at most CORE_STAGED_MAX staged batches and CORE_WRITERS_MAX writers; ids
- *     and names of staged batches differ, and so do ids of writers.
+ *  7. at most CORE_STAGED_MAX staged batches, CORE_WRITERS_MAX writers and
+ *     CORE_READERS_MAX leases; ids and names of staged batches differ, and so do
+ *     ids of writers and of leases.
+ *  8. the shard's since is at most that of every lease.
  *
  * Threads: a state belongs to one holder at a time; its batches are shared by
  * reference.
@@ -33,6 +35,8 @@ enum {
 	CORE_STAGED_MAX = 1024,
 	CORE_STAGED_NAME_LEN = 129,
 	CORE_WRITERS_MAX = 1024,
+	CORE_READERS_MAX = 1024,
+	CORE_HOLDS_MAX = 1024,
 	CORE_HOST_LEN = 65,
 	CORE_PURPOSE_LEN = 129,
 };
@@ -108,6 +112,20 @@ struct core_writer_state {
 	struct core_frontier last_upper; /* the shard's upper after its last append */
 };
 
+/*
+ * What the readers of one process need, as a lease: since does not pass it while it is renewed. Only where
+ * several processes write to one store; a sole owner knows its readers itself.
+ */
+struct core_lease {
+	struct core_uuid id; /* of the process' engine */
+	char host[CORE_HOST_LEN];
+	char purpose[CORE_PURPOSE_LEN];
+	uint64_t lease_ms; /* a version later than heartbeat_ms + lease_ms drops it */
+	uint64_t heartbeat_ms;
+	struct core_frontier since;
+	uint64_t seqno; /* of the oldest version whose parts may still be read */
+};
+
 struct core_state {
 	uint64_t seqno;
 	uint64_t first_seqno; /* tells this shard from an earlier one under the same id */
@@ -133,6 +151,9 @@ struct core_state {
 	struct core_writer_state *writers; /* in no order */
 	size_t writer_count;
 	size_t writer_cap;
+	struct core_lease *leases; /* of readers, in no order */
+	size_t lease_count;
+	size_t lease_cap;
 	struct core_owner owner;
 	bool tombstone;
 };
@@ -176,6 +197,10 @@ struct core_diff {
 	struct core_writer_state writer;
 	bool expires_writer;
 	struct core_uuid expired_writer;
+	bool has_lease; /* made or renewed; its heartbeat is the version's time */
+	struct core_lease lease;
+	bool ends_lease;
+	struct core_uuid ended_lease;
 	bool has_owner;
 	struct core_owner owner;
 	bool tombstone;
@@ -208,6 +233,7 @@ enum kv_rc core_state_reserve(struct core_state *s, const struct core_diff *d,
 /*
  * Make s the next version. The writer whose tag the version's attempt has is renewed; then writers whose
  * lease is over at the version's time are dropped, and above CORE_WRITERS_MAX the one renewed longest ago.
+ * Leases of readers likewise: made or renewed, ended, dropped, and at most CORE_READERS_MAX.
  * KV_CORRUPT  the diff does not fit (wrong seqno, a splice that meets no batch bounds); s is unchanged
  * KV_NOMEM    s is unchanged
  */
@@ -223,6 +249,7 @@ const struct core_done *core_state_token(const struct core_state *s, struct core
 const struct core_staged *core_state_staged(const struct core_state *s, const char *name);
 const struct core_staged *core_state_staged_by_id(const struct core_state *s, struct core_uuid id);
 const struct core_writer_state *core_state_writer(const struct core_state *s, struct core_uuid id);
+const struct core_lease *core_state_lease(const struct core_state *s, struct core_uuid id);
 size_t core_state_batch_at(const struct core_state *s, struct core_frontier lower); /* whose lower it is */
 
 /* Totals over all batches. */

@@ -6,7 +6,7 @@
  *     offset  bytes  what
  *     0       3      "SFd"
  *     3       1      kind: 'D' diff, 'R' rollup (a whole state), 'M' manifest, 'N' names
- *     4       4      format, CORE_FORMAT at most: 1 is without staged batches and writers
+ *     4       4      format, CORE_FORMAT at most: 1 is without staged batches, writers and leases
  *     8       8      XXH3-64 of the payload, seeded with the format, the kind and the
  *                    place (a hash of the shard's id), so that a document that strayed fails
  *     16      …      payload: a message of state.proto
@@ -353,6 +353,31 @@ static Pb__Writer *pb_writer(struct core_arena *a, const struct core_writer_stat
 	return pb->last_upper != NULL ? pb : NULL;
 }
 
+static Pb__Lease *pb_lease(struct core_arena *a, const struct core_lease *lease)
+{
+	Pb__Lease *pb = core_arena_take(a, 1, sizeof *pb);
+
+	if (pb == NULL)
+		return NULL;
+	pb__lease__init(pb);
+	pb->id = core_pb_bytes(lease->id.b, sizeof lease->id.b);
+	pb->host = text_of(lease->host);
+	pb->purpose = text_of(lease->purpose);
+	pb->lease_ms = lease->lease_ms;
+	pb->heartbeat_ms = lease->heartbeat_ms;
+	pb->since = pb_frontier(a, lease->since);
+	pb->seqno = lease->seqno;
+	return pb->since != NULL ? pb : NULL;
+}
+
+static bool fill_diff_lease(struct core_arena *a, const struct core_diff *d, Pb__Diff *pb)
+{
+	pb->lease = d->has_lease ? pb_lease(a, &d->lease) : NULL;
+	if (d->ends_lease)
+		pb->ended_lease = core_pb_bytes(d->ended_lease.b, sizeof d->ended_lease.b);
+	return !d->has_lease || pb->lease != NULL;
+}
+
 static bool fill_diff_staged(struct core_arena *a, const struct core_diff *d, Pb__Diff *pb)
 {
 	ProtobufCBinaryData *removed =
@@ -417,10 +442,10 @@ static bool fill_diff(struct core_arena *a, const struct core_diff *d, Pb__Diff 
 	pb->n_rollups = d->has_rollup ? 1 : 0;
 	pb->owner = d->has_owner ? pb_owner(a, d->owner) : NULL;
 	pb->tombstone = d->tombstone;
-	return fill_diff_staged(a, d, pb) && pb->rollup != NULL && pb->holds != NULL &&
-	       (!d->has_since || pb->since != NULL) && (!d->has_upper || pb->upper != NULL) &&
-	       (!d->has_token || tokens[0] != NULL) && (!d->has_rollup || rollups[0] != NULL) &&
-	       (!d->has_owner || pb->owner != NULL);
+	return fill_diff_staged(a, d, pb) && fill_diff_lease(a, d, pb) && pb->rollup != NULL &&
+	       pb->holds != NULL && (!d->has_since || pb->since != NULL) &&
+	       (!d->has_upper || pb->upper != NULL) && (!d->has_token || tokens[0] != NULL) &&
+	       (!d->has_rollup || rollups[0] != NULL) && (!d->has_owner || pb->owner != NULL);
 }
 
 enum kv_rc core_diff_encode(struct core_shard_id shard, const struct core_diff *d, struct core_buf *out,
@@ -443,13 +468,37 @@ enum kv_rc core_diff_encode(struct core_shard_id shard, const struct core_diff *
 	return rc;
 }
 
-static bool fill_state(struct core_arena *a, const struct core_state *s, Pb__State *pb)
+/* Those who write and those who read. */
+static bool fill_leased(struct core_arena *a, const struct core_state *s, Pb__State *pb)
 {
 	Pb__Writer **writers = core_arena_take(a, s->writer_count, sizeof(Pb__Writer *));
+	Pb__Lease **leases = core_arena_take(a, s->lease_count, sizeof(Pb__Lease *));
+
+	if (writers == NULL || leases == NULL)
+		return false;
+	for (size_t i = 0; i < s->writer_count; i++) {
+		writers[i] = pb_writer(a, &s->writers[i]);
+		if (writers[i] == NULL)
+			return false;
+	}
+	pb->writers = writers;
+	pb->n_writers = s->writer_count;
+	for (size_t i = 0; i < s->lease_count; i++) {
+		leases[i] = pb_lease(a, &s->leases[i]);
+		if (leases[i] == NULL)
+			return false;
+	}
+	pb->leases = leases;
+	pb->n_leases = s->lease_count;
+	return true;
+}
+
+static bool fill_state(struct core_arena *a, const struct core_state *s, Pb__State *pb)
+{
 	Pb__Token **tokens = core_arena_take(a, s->token_count, sizeof(Pb__Token *));
 	Pb__Rollup **rollups = core_arena_take(a, s->rollup_count, sizeof(Pb__Rollup *));
 
-	if (tokens == NULL || rollups == NULL || writers == NULL)
+	if (tokens == NULL || rollups == NULL || !fill_leased(a, s, pb))
 		return false;
 	pb->seqno = s->seqno;
 	pb->first_seqno = s->first_seqno;
@@ -478,13 +527,6 @@ static bool fill_state(struct core_arena *a, const struct core_state *s, Pb__Sta
 	pb->n_rollups = s->rollup_count;
 	pb->staged = pb_staged(a, s->staged, s->staged_count);
 	pb->n_staged = s->staged_count;
-	for (size_t i = 0; i < s->writer_count; i++) {
-		writers[i] = pb_writer(a, &s->writers[i]);
-		if (writers[i] == NULL)
-			return false;
-	}
-	pb->writers = writers;
-	pb->n_writers = s->writer_count;
 	pb->owner = pb_owner(a, s->owner);
 	pb->tombstone = s->tombstone;
 	return pb->since != NULL && pb->upper != NULL && pb->batches != NULL && pb->holds != NULL &&

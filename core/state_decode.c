@@ -210,6 +210,26 @@ static bool get_writer(const Pb__Writer *pb, struct core_writer_state *out)
 	       get_frontier(pb->last_upper, &out->last_upper);
 }
 
+static bool get_lease(const Pb__Lease *pb, struct core_lease *out)
+{
+	*out = (struct core_lease){
+		.lease_ms = pb->lease_ms, .heartbeat_ms = pb->heartbeat_ms, .seqno = pb->seqno};
+	return core_get_bytes(&pb->id, out->id.b, sizeof out->id.b) &&
+	       get_any_text(pb->host, out->host, sizeof out->host) &&
+	       get_any_text(pb->purpose, out->purpose, sizeof out->purpose) &&
+	       get_frontier(pb->since, &out->since);
+}
+
+static bool get_diff_lease(const Pb__Diff *pb, struct core_diff *out)
+{
+	out->has_lease = pb->lease != NULL;
+	if (out->has_lease && !get_lease(pb->lease, &out->lease))
+		return false;
+	out->ends_lease = pb->ended_lease.len != 0;
+	return !out->ends_lease ||
+	       core_get_bytes(&pb->ended_lease, out->ended_lease.b, sizeof out->ended_lease.b);
+}
+
 static enum core_got get_diff_staged(const Pb__Diff *pb, struct core_diff *out)
 {
 	enum core_got got = get_staged_list(pb->staged, pb->n_staged, &out->staged, &out->staged_count);
@@ -300,7 +320,7 @@ static enum core_got get_diff(const Pb__Diff *pb, struct core_diff *out)
 	if ((out->has_since && !get_frontier(pb->since, &out->since)) ||
 	    (out->has_upper && !get_frontier(pb->upper, &out->upper)) ||
 	    (out->has_token && !get_token(pb->tokens[0], &out->token)) ||
-	    (out->has_rollup && !get_rollup(pb->rollups[0], &out->rollup)))
+	    (out->has_rollup && !get_rollup(pb->rollups[0], &out->rollup)) || !get_diff_lease(pb, out))
 		return CORE_GOT_BAD;
 	if (out->has_owner)
 		out->owner = get_owner(pb->owner);
@@ -370,6 +390,22 @@ static enum core_got get_state_lists(const Pb__State *pb, struct core_state *s)
 	return CORE_GOT_IT;
 }
 
+static enum core_got get_state_leases(const Pb__State *pb, struct core_state *s)
+{
+	if (pb->n_leases == 0)
+		return CORE_GOT_IT;
+	if (pb->n_leases > CORE_READERS_MAX)
+		return CORE_GOT_BAD;
+	s->leases = calloc(pb->n_leases, sizeof *s->leases);
+	if (s->leases == NULL)
+		return CORE_GOT_NOMEM;
+	s->lease_cap = pb->n_leases;
+	for (; s->lease_count < pb->n_leases; s->lease_count++)
+		if (!get_lease(pb->leases[s->lease_count], &s->leases[s->lease_count]))
+			return CORE_GOT_BAD;
+	return CORE_GOT_IT;
+}
+
 static enum core_got get_state_staged(const Pb__State *pb, struct core_state *s)
 {
 	enum core_got got = get_staged_list(pb->staged, pb->n_staged, &s->staged, &s->staged_count);
@@ -403,7 +439,9 @@ static enum core_got get_state(const Pb__State *pb, struct core_state *s)
 		return CORE_GOT_BAD;
 	s->owner = get_owner(pb->owner);
 	got = get_state_lists(pb, s);
-	return got == CORE_GOT_IT ? get_state_staged(pb, s) : got;
+	if (got == CORE_GOT_IT)
+		got = get_state_staged(pb, s);
+	return got == CORE_GOT_IT ? get_state_leases(pb, s) : got;
 }
 
 enum kv_rc core_state_decode(struct core_shard_id shard, const void *data, size_t len, struct core_state *out,

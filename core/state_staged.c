@@ -1,9 +1,9 @@
 /*
- * state_staged.c - staged batches and writers in states and diffs; see state.h and state_staged.h.
+ * state_staged.c - staged batches, writers and leases in states and diffs; see state.h and state_staged.h.
  *
- * 1. Neither array has an order: what goes is replaced by the last one.
+ * 1. None of the arrays has an order: what goes is replaced by the last one.
  * 2. Staged batches change seldom, by whoever works with them; then all names are looked through.
- *    Writers are looked through at each version: a few comparisons of numbers each, and no memory.
+ *    Writers and leases are looked through at each version: a few comparisons of numbers each, and no memory.
  */
 #include "core/state_staged.h"
 
@@ -58,6 +58,19 @@ static struct core_writer_state *find_writer(const struct core_state *s, struct 
 const struct core_writer_state *core_state_writer(const struct core_state *s, struct core_uuid id)
 {
 	return find_writer(s, id);
+}
+
+static struct core_lease *find_lease(const struct core_state *s, struct core_uuid id)
+{
+	for (size_t i = 0; i < s->lease_count; i++)
+		if (core_uuid_eq(s->leases[i].id, id))
+			return &s->leases[i];
+	return NULL;
+}
+
+const struct core_lease *core_state_lease(const struct core_state *s, struct core_uuid id)
+{
+	return find_lease(s, id);
 }
 
 /* --- diffs --------------------------------------------------------------------------------------- */
@@ -188,9 +201,9 @@ static void register_writer(struct core_state *s, const struct core_diff *d)
 }
 
 /* Whether heartbeat_ms + lease_ms < now_ms, as numbers without end. */
-static bool is_over(const struct core_writer_state *w, uint64_t now_ms)
+static bool is_over(uint64_t heartbeat_ms, uint64_t lease_ms, uint64_t now_ms)
 {
-	return w->lease_ms < now_ms && w->heartbeat_ms < now_ms - w->lease_ms;
+	return lease_ms < now_ms && heartbeat_ms < now_ms - lease_ms;
 }
 
 void core_state_apply_writers(struct core_state *s, const struct core_diff *d)
@@ -204,7 +217,7 @@ void core_state_apply_writers(struct core_state *s, const struct core_diff *d)
 	if (gone != NULL)
 		*gone = s->writers[--s->writer_count];
 	for (size_t i = 0; i < s->writer_count;)
-		if (is_over(&s->writers[i], d->walltime_ms))
+		if (is_over(s->writers[i].heartbeat_ms, s->writers[i].lease_ms, d->walltime_ms))
 			s->writers[i] = s->writers[--s->writer_count];
 		else
 			i++;
@@ -215,6 +228,42 @@ void core_state_apply_writers(struct core_state *s, const struct core_diff *d)
 			if (s->writers[i].heartbeat_ms < s->writers[oldest].heartbeat_ms)
 				oldest = i;
 		s->writers[oldest] = s->writers[--s->writer_count];
+	}
+}
+
+/* --- applying: leases ---------------------------------------------------------------------------- */
+
+bool core_lease_is_over(const struct core_lease *lease, uint64_t now_ms)
+{
+	return is_over(lease->heartbeat_ms, lease->lease_ms, now_ms);
+}
+
+void core_state_apply_leases(struct core_state *s, const struct core_diff *d)
+{
+	struct core_lease *lease;
+
+	if (d->has_lease) {
+		lease = find_lease(s, d->lease.id);
+		if (lease == NULL)
+			lease = &s->leases[s->lease_count++];
+		*lease = d->lease;
+		lease->heartbeat_ms = d->walltime_ms;
+	}
+	lease = d->ends_lease ? find_lease(s, d->ended_lease) : NULL;
+	if (lease != NULL)
+		*lease = s->leases[--s->lease_count];
+	for (size_t i = 0; i < s->lease_count;)
+		if (core_lease_is_over(&s->leases[i], d->walltime_ms))
+			s->leases[i] = s->leases[--s->lease_count];
+		else
+			i++;
+	while (s->lease_count > CORE_READERS_MAX) {
+		size_t oldest = 0;
+
+		for (size_t i = 1; i < s->lease_count; i++)
+			if (s->leases[i].heartbeat_ms < s->leases[oldest].heartbeat_ms)
+				oldest = i;
+		s->leases[oldest] = s->leases[--s->lease_count];
 	}
 }
 
@@ -241,6 +290,13 @@ static int cmp_writer_id(const void *a, const void *b)
 	return memcmp((*x)->id.b, (*y)->id.b, sizeof(*x)->id.b);
 }
 
+static int cmp_lease_id(const void *a, const void *b)
+{
+	const struct core_lease *const *x = a, *const *y = b;
+
+	return memcmp((*x)->id.b, (*y)->id.b, sizeof(*x)->id.b);
+}
+
 /* Sorts list; whether two neighbours then compare equal. */
 static bool has_twins(const void **list, size_t count, int (*cmp)(const void *, const void *))
 {
@@ -251,15 +307,21 @@ static bool has_twins(const void **list, size_t count, int (*cmp)(const void *, 
 	return false;
 }
 
+static size_t larger(size_t a, size_t b)
+{
+	return a > b ? a : b;
+}
+
 enum kv_rc core_state_check_staged(const struct core_state *s, struct kv_err *err)
 {
-	size_t most = s->staged_count > s->writer_count ? s->staged_count : s->writer_count;
+	size_t most = larger(larger(s->staged_count, s->writer_count), s->lease_count);
 	const void **list;
 	enum kv_rc rc = KV_OK;
 
-	if (s->staged_count > CORE_STAGED_MAX || s->writer_count > CORE_WRITERS_MAX)
-		return kv_fail(err, KV_CORRUPT, "%zu staged batches and %zu writers", s->staged_count,
-			       s->writer_count);
+	if (s->staged_count > CORE_STAGED_MAX || s->writer_count > CORE_WRITERS_MAX ||
+	    s->lease_count > CORE_READERS_MAX)
+		return kv_fail(err, KV_CORRUPT, "%zu staged batches, %zu writers and %zu leases",
+			       s->staged_count, s->writer_count, s->lease_count);
 	if (most == 0)
 		return KV_OK;
 	list = calloc(most, sizeof *list);
@@ -274,6 +336,13 @@ enum kv_rc core_state_check_staged(const struct core_state *s, struct kv_err *er
 		list[i] = &s->writers[i];
 	if (rc == KV_OK && has_twins(list, s->writer_count, cmp_writer_id))
 		rc = kv_fail(err, KV_CORRUPT, "two writers have one id");
+	for (size_t i = 0; i < s->lease_count; i++) {
+		list[i] = &s->leases[i];
+		if (rc == KV_OK && core_frontier_lt(s->leases[i].since, s->since))
+			rc = kv_fail(err, KV_CORRUPT, "a lease lies below the shard's since");
+	}
+	if (rc == KV_OK && has_twins(list, s->lease_count, cmp_lease_id))
+		rc = kv_fail(err, KV_CORRUPT, "two leases have one id");
 	free(list);
 	return rc;
 }

@@ -1,5 +1,6 @@
 /*
- * state_staged.h - the part of state.c that deals with staged batches and writers; for state.c alone.
+ * state_staged.h - the part of state.c that deals with staged batches, writers and leases; for state.c, and
+ * for leases.c, which has to know beforehand what is over.
  *
  * Nothing here fails but for the plan and the check: core_state_reserve has made room before.
  *
@@ -20,7 +21,13 @@ void core_state_apply_staged(struct core_state *s, const struct core_diff *d);
 /* Renew, register, expire and drop writers, in this order. */
 void core_state_apply_writers(struct core_state *s, const struct core_diff *d);
 
-/* Invariant 7: KV_CORRUPT; KV_NOMEM. */
+/* Make or renew, end and drop leases, in this order. */
+void core_state_apply_leases(struct core_state *s, const struct core_diff *d);
+
+/* Whether a version at that time drops the lease, if it does not renew it. */
+bool core_lease_is_over(const struct core_lease *lease, uint64_t now_ms);
+
+/* Invariants 7 and 8: KV_CORRUPT; KV_NOMEM. */
 enum kv_rc core_state_check_staged(const struct core_state *s, struct kv_err *err) KV_MUST_CHECK;
 
 #endif

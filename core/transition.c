@@ -7,25 +7,71 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/transition_impl.h"
 
 /* --- holds ----------------------------------------------------------------------------------------- */
 
-void core_settle_since(const struct core_state *s, struct core_diff *d)
+static bool is_removed(const struct core_diff *d, const char *name)
+{
+	for (size_t i = 0; i < d->removed_count; i++)
+		if (strcmp(d->holds_removed[i], name) == 0)
+			return true;
+	return false;
+}
+
+/* The least since of the holds as d leaves them. *any: there are holds. */
+static struct core_frontier least_hold(const struct core_state *s, const struct core_diff *d, bool *any)
 {
 	struct core_frontier least = core_frontier_empty();
 
 	for (size_t i = 0; i < s->hold_count; i++) {
-		struct core_frontier since = s->holds[i].since;
+		const struct core_hold *hold = &s->holds[i];
+		bool changed = false;
 
-		for (size_t j = 0; j < d->hold_count; j++)
-			if (strcmp(d->holds[j].name, s->holds[i].name) == 0)
-				since = d->holds[j].since;
-		least = core_frontier_min(least, since);
+		for (size_t j = 0; j < d->hold_count && !changed; j++)
+			changed = strcmp(d->holds[j].name, hold->name) == 0;
+		if (changed || is_removed(d, hold->name))
+			continue;
+		*any = true;
+		least = core_frontier_min(least, hold->since);
 	}
-	if (s->hold_count == 0 || core_frontier_le(least, s->since))
+	for (size_t j = 0; j < d->hold_count; j++) {
+		*any = true;
+		least = core_frontier_min(least, d->holds[j].since);
+	}
+	return least;
+}
+
+/* The least since of the leases as d leaves them. */
+static struct core_frontier least_lease(const struct core_state *s, const struct core_diff *d, bool *any)
+{
+	struct core_frontier least = core_frontier_empty();
+
+	for (size_t i = 0; i < s->lease_count; i++) {
+		const struct core_lease *lease = &s->leases[i];
+
+		if ((d->ends_lease && core_uuid_eq(d->ended_lease, lease->id)) ||
+		    (d->has_lease && core_uuid_eq(d->lease.id, lease->id)))
+			continue;
+		*any = true;
+		least = core_frontier_min(least, lease->since);
+	}
+	if (d->has_lease) {
+		*any = true;
+		least = core_frontier_min(least, d->lease.since);
+	}
+	return least;
+}
+
+void core_settle_since(const struct core_state *s, struct core_diff *d)
+{
+	bool any = false;
+	struct core_frontier least = core_frontier_min(least_hold(s, d, &any), least_lease(s, d, &any));
+
+	if (!any || core_frontier_le(least, s->since))
 		return;
 	d->has_since = true;
 	d->since = least;
@@ -36,6 +82,96 @@ struct core_frontier core_followed(struct core_frontier was, struct core_frontie
 	if (upper.empty || upper.t <= n)
 		return was;
 	return core_frontier_max(was, core_frontier_at(upper.t - n));
+}
+
+static enum kv_rc fenced(const struct core_hold *hold, struct kv_err *err)
+{
+	char since[CORE_FRONTIER_LEN];
+
+	core_frontier_format(hold->since, since);
+	kv_fail(err, KV_FENCED, "hold %s is at %s with token %" PRIu64, hold->name, since, hold->token);
+	kv_detail(err, "hold=%s since=%s token=%" PRIu64, hold->name, since, hold->token);
+	return KV_FENCED;
+}
+
+/* A hold that is not there yet, at or above the shard's since. */
+static enum kv_rc make_hold(const struct core_state *s, const char *name, struct core_frontier since,
+			    struct core_hold *out, struct kv_err *err)
+{
+	char at[CORE_FRONTIER_LEN], shard[CORE_FRONTIER_LEN];
+
+	if (core_frontier_lt(since, s->since)) {
+		core_frontier_format(since, at);
+		core_frontier_format(s->since, shard);
+		kv_fail(err, KV_COMPACTED, "a hold cannot be made at %s, below since, %s", at, shard);
+		kv_detail(err, "since=%s shard_since=%s", at, shard);
+		return KV_COMPACTED;
+	}
+	if (s->hold_count >= CORE_HOLDS_MAX)
+		return kv_fail(err, KV_QUOTA, "the shard has %d holds, which is the limit", CORE_HOLDS_MAX);
+	*out = (struct core_hold){.since = since};
+	memcpy(out->name, name, strlen(name) + 1);
+	return KV_OK;
+}
+
+enum kv_rc core_do_set_hold(const struct core_state *s, const char *name, const struct core_hold_ask *ask,
+			    struct core_diff *d, struct core_hold *out, bool *changed, struct kv_err *err)
+{
+	const struct core_hold *was = core_state_hold(s, name);
+	struct core_hold hold = was != NULL ? *was : (struct core_hold){0};
+	enum kv_rc rc = KV_OK;
+
+	*changed = false;
+	*out = hold;
+	if (s->tombstone)
+		return kv_fail_rc(err, KV_NO_SHARD);
+	if (hold.token != (ask->compare ? ask->expected : 0)) {
+		memcpy(hold.name, name, strlen(name) + 1); /* one that is not there has token 0 */
+		return fenced(&hold, err);
+	}
+	if (was == NULL)
+		rc = make_hold(s, name, ask->since, &hold, err);
+	if (rc != KV_OK)
+		return rc;
+	hold.since = core_frontier_max(hold.since, ask->since);
+	if (ask->compare)
+		hold.token = ask->token;
+	if (core_frontier_lt(was != NULL ? was->since : hold.since, hold.since))
+		hold.follow = 0; /* a plain frontier ends the policy */
+	*out = hold;
+	if (was != NULL && core_frontier_eq(was->since, hold.since) && was->token == hold.token)
+		return KV_OK;
+	*changed = true;
+	d->seqno = s->seqno + 1;
+	rc = core_diff_hold(d, &hold, err);
+	if (rc == KV_OK)
+		core_settle_since(s, d);
+	return rc;
+}
+
+enum kv_rc core_do_drop_hold(const struct core_state *s, const char *name, struct core_diff *d,
+			     struct kv_err *err)
+{
+	const struct core_hold *was = core_state_hold(s, name);
+
+	if (s->tombstone)
+		return kv_fail_rc(err, KV_NO_SHARD);
+	if (was == NULL)
+		return kv_fail(err, KV_NOTFOUND, "no hold %s", name);
+	if (strcmp(name, CORE_DEFAULT_HOLD) == 0)
+		return kv_fail(err, KV_NOT_HERE, "the hold %s stays; give its history up with -", name);
+	if (was->token != 0 && !was->since.empty)
+		return kv_fail(err, KV_NOT_HERE, "hold %s has token %" PRIu64 "; move it to - first", name,
+			       was->token);
+	assert(d->holds_removed == NULL);
+	d->holds_removed = calloc(1, sizeof *d->holds_removed);
+	if (d->holds_removed == NULL)
+		return kv_fail_rc(err, KV_NOMEM);
+	d->removed_count = 1;
+	memcpy(d->holds_removed[0], was->name, sizeof was->name);
+	d->seqno = s->seqno + 1;
+	core_settle_since(s, d);
+	return KV_OK;
 }
 
 enum kv_rc core_do_hold(const struct core_state *s, const char *name, struct core_frontier since,
@@ -50,6 +186,8 @@ enum kv_rc core_do_hold(const struct core_state *s, const char *name, struct cor
 		return kv_fail_rc(err, KV_NO_SHARD);
 	if (was == NULL)
 		return kv_fail(err, KV_NOTFOUND, "no hold %s", name);
+	if (was->token != 0)
+		return fenced(was, err);
 	hold = *was;
 	hold.follow = follow;
 	hold.since = follow != 0 ? core_followed(was->since, s->upper, follow)

@@ -96,10 +96,29 @@ enum kv_rc core_do_append(const struct core_state *s, struct core_append *a, str
 			  struct core_appended *r, struct kv_err *err) KV_MUST_CHECK;
 
 /* Move a hold forward, or give it a policy; a frontier that is not beyond its since changes nothing, and
- * *changed is then false. KV_NOTFOUND: no hold of that name. */
+ * *changed is then false. KV_NOTFOUND: no hold of that name. KV_FENCED: its token is not 0. */
 enum kv_rc core_do_hold(const struct core_state *s, const char *name, struct core_frontier since,
 			uint64_t follow, struct core_diff *d, bool *changed,
 			struct kv_err *err) KV_MUST_CHECK;
+
+/* How a named hold is asked to move. */
+struct core_hold_ask {
+	struct core_frontier since; /* where to */
+	bool compare;               /* only if its token is `expected`, and then it gets `token` */
+	uint64_t expected;
+	uint64_t token;
+};
+
+/* Move or make a hold (core_hold_set in shard.h). out: as it is then, or was. KV_FENCED, KV_COMPACTED, KV_QUOTA,
+ * KV_NO_SHARD */
+enum kv_rc core_do_set_hold(const struct core_state *s, const char *name, const struct core_hold_ask *ask,
+			    struct core_diff *d, struct core_hold *out, bool *changed,
+			    struct kv_err *err) KV_MUST_CHECK;
+
+/* Give a hold up. KV_NOT_HERE: the default one, or fenced and not at the empty frontier. KV_NOTFOUND,
+ * KV_NO_SHARD */
+enum kv_rc core_do_drop_hold(const struct core_state *s, const char *name, struct core_diff *d,
+			     struct kv_err *err) KV_MUST_CHECK;
 
 /*
  * Make a staged batch (was: all zero), or put `now` in the place of the one that has its id, of which the
@@ -120,6 +139,14 @@ enum kv_rc core_do_rename_staged(const struct core_state *s, const char *from, c
 /* Strike a writer. KV_NOTFOUND: there is none of that id. KV_NO_SHARD */
 enum kv_rc core_do_expire(const struct core_state *s, struct core_uuid writer, struct core_diff *d,
 			  struct kv_err *err) KV_MUST_CHECK;
+
+/* Take a lease, or renew it; its since lies at or above the shard's. KV_NO_SHARD */
+enum kv_rc core_do_lease(const struct core_state *s, const struct core_lease *now, struct core_diff *d,
+			 struct kv_err *err) KV_MUST_CHECK;
+
+/* End one. KV_NOTFOUND: there is none of that id. KV_NO_SHARD */
+enum kv_rc core_do_end_lease(const struct core_state *s, struct core_uuid id, struct core_diff *d,
+			     struct kv_err *err) KV_MUST_CHECK;
 
 enum kv_rc core_do_owner(const struct core_state *s, struct core_owner owner, struct core_diff *d,
 			 struct kv_err *err) KV_MUST_CHECK;

@@ -28,10 +28,14 @@ static const struct fs_fixed root_entries[] = {
 static const struct fs_fixed shard_entries[] = {
 	{"append", FS_APPEND, S_IFREG | 0666},   {"as_of", FS_AS_OF_DIR, S_IFDIR | 0777},
 	{"batches", FS_BATCHES, S_IFDIR | 0777}, {"errors", FS_ERRORS, S_IFREG | 0444},
-	{"since", FS_SINCE, S_IFREG | 0666},     {"snapshot", FS_SNAPSHOT, S_IFREG | 0444},
-	{"state", FS_STATE, S_IFREG | 0444},     {"upper", FS_UPPER, S_IFREG | 0444},
+	{"holds", FS_HOLDS, S_IFDIR | 0777},     {"listen", FS_LISTEN_DIR, S_IFDIR | 0777},
+	{"readers", FS_READERS, S_IFDIR | 0777}, {"since", FS_SINCE, S_IFREG | 0666},
+	{"snapshot", FS_SNAPSHOT, S_IFREG | 0444}, {"state", FS_STATE, S_IFREG | 0444},
+	{"subscribe", FS_SUBSCRIBE_DIR, S_IFDIR | 0777}, {"upper", FS_UPPER, S_IFREG | 0444},
 	{"wait", FS_WAIT_DIR, S_IFDIR | 0777},   {"writers", FS_WRITERS, S_IFDIR | 0777},
 };
+
+enum { SHARD_DIRS = 8 }; /* of them */
 
 const struct fs_fixed *fs_fixed_of(enum fs_kind dir, size_t *count)
 {
@@ -45,7 +49,7 @@ const struct fs_fixed *fs_fixed_of(enum fs_kind dir, size_t *count)
 
 bool fs_kind_writable(enum fs_kind kind)
 {
-	return kind == FS_APPEND || kind == FS_SINCE || kind == FS_STAGED;
+	return kind == FS_APPEND || kind == FS_SINCE || kind == FS_STAGED || kind == FS_HOLD;
 }
 
 enum kv_rc fs_node_shard(struct fs *fs, const struct fs_node *node, struct core_shard **out,
@@ -123,12 +127,22 @@ static mode_t kind_mode(enum fs_kind kind)
 	size_t count;
 	const struct fs_fixed *fixed = fs_fixed_of(FS_SHARD, &count);
 
-	if (kind == FS_STAGED)
+	if (kind == FS_STAGED || kind == FS_HOLD)
 		return S_IFREG | 0666;
 	for (size_t i = 0; i < count; i++)
 		if (fixed[i].kind == kind)
 			return fixed[i].mode;
 	return kind == FS_SHARD ? S_IFDIR | 07777 : S_IFREG | 0444;
+}
+
+/* What a batch takes on disk. */
+static uint64_t stored_bytes(const struct core_batch *b)
+{
+	uint64_t bytes = 0;
+
+	for (size_t i = 0; i < b->part_count; i++)
+		bytes += b->parts[i].size;
+	return bytes;
 }
 
 static void shard_attr(const struct fs_node *node, const struct core_info *info, struct stat *st)
@@ -142,13 +156,14 @@ static void shard_attr(const struct fs_node *node, const struct core_info *info,
 	st->st_nlink = S_ISDIR(st->st_mode) ? 2 : 1;
 	set_times(st, info->changed_ms);
 	if (node->kind == FS_SHARD)
-		st->st_nlink = 6; /* of as_of, batches, wait and writers */
+		st->st_nlink = 2 + SHARD_DIRS;
 	if (node->kind == FS_UPPER)
 		set_size(st, fs_text_frontier(info->upper, line));
 	if (node->kind == FS_SINCE)
 		set_size(st, fs_text_frontier(info->since, line));
 	if (node->kind == FS_BATCH) {
 		set_size(st, node->size);
+		st->st_blocks = (blkcnt_t)((stored_bytes(node->batch) + 511) / 512);
 		set_times(st, node->batch->committed_ms);
 	}
 	if (node->kind == FS_APPEND || node->kind == FS_STAGED)
@@ -206,6 +221,54 @@ static enum kv_rc writer_attr(const struct fs_node *node, struct core_shard *sha
 	return KV_OK;
 }
 
+enum kv_rc fs_reader_find(struct core_shard *shard, struct core_uuid id, struct core_reading *out,
+			  struct kv_err *err)
+{
+	struct core_reading *all;
+	size_t count, i = 0;
+	enum kv_rc rc = core_shard_readers(shard, &all, &count, err);
+
+	if (rc != KV_OK)
+		return rc;
+	while (i < count && !core_uuid_eq(all[i].id, id))
+		i++;
+	if (i < count)
+		*out = all[i];
+	free(all);
+	return i < count ? KV_OK : kv_fail(err, KV_NOTFOUND, "no such reader");
+}
+
+static enum kv_rc reader_attr(const struct fs_node *node, struct core_shard *shard, struct stat *st,
+			      struct kv_err *err)
+{
+	struct core_reading reading;
+	char *text;
+	enum kv_rc rc = fs_reader_find(shard, node->id, &reading, err);
+
+	if (rc != KV_OK)
+		return rc;
+	text = fs_text_reader(&reading);
+	if (text == NULL)
+		return kv_fail_rc(err, KV_NOMEM);
+	set_size(st, strlen(text));
+	set_times(st, reading.heartbeat_ms != 0 ? reading.heartbeat_ms : reading.reader.since_ms);
+	free(text);
+	return KV_OK;
+}
+
+/* One that is not made yet, or was given up, is empty. */
+static enum kv_rc hold_attr(const struct fs_node *node, struct core_shard *shard, struct stat *st,
+			    struct kv_err *err)
+{
+	char line[FS_HOLD_LINE];
+	struct core_hold hold;
+	enum kv_rc rc = core_hold_get(shard, node->name, &hold, err);
+
+	if (rc == KV_OK)
+		set_size(st, fs_text_hold(&hold, line));
+	return rc == KV_NOTFOUND ? KV_OK : rc;
+}
+
 enum kv_rc fs_attr(struct fs *fs, const struct fs_node *node, struct stat *st, double *timeout,
 		   struct kv_err *err)
 {
@@ -233,6 +296,10 @@ enum kv_rc fs_attr(struct fs *fs, const struct fs_node *node, struct stat *st, d
 		rc = staged_attr(fs, node, shard, st, err);
 	if (node->kind == FS_WRITER)
 		rc = writer_attr(node, shard, st, err);
+	if (node->kind == FS_READER)
+		rc = reader_attr(node, shard, st, err);
+	if (node->kind == FS_HOLD)
+		rc = hold_attr(node, shard, st, err);
 	core_shard_close(shard);
 	return rc;
 }
@@ -241,7 +308,7 @@ bool fs_attr_is_gone(const struct fs_node *node, enum kv_rc rc)
 {
 	return (rc == KV_NO_SHARD && node->kind > FS_SHARD) ||
 	       (rc == KV_NO_BATCH && node->kind == FS_STAGED) ||
-	       (rc == KV_NOTFOUND && node->kind == FS_WRITER);
+	       (rc == KV_NOTFOUND && (node->kind == FS_WRITER || node->kind == FS_READER));
 }
 
 void fs_attr_removed(const struct fs_node *node, struct stat *st)

@@ -31,6 +31,10 @@ enum kv_rc fs_node_shard(struct fs *fs, const struct fs_node *node, struct core_
 enum kv_rc fs_writer_find(struct core_shard *shard, struct core_uuid id, struct core_writer_state *out,
 			  struct kv_err *err) KV_MUST_CHECK;
 
+/* The same of who reads. */
+enum kv_rc fs_reader_find(struct core_shard *shard, struct core_uuid id, struct core_reading *out,
+			  struct kv_err *err) KV_MUST_CHECK;
+
 /* stat of a node, and how long the kernel may keep it. */
 enum kv_rc fs_attr(struct fs *fs, const struct fs_node *node, struct stat *st, double *timeout,
 		   struct kv_err *err) KV_MUST_CHECK;

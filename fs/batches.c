@@ -1,5 +1,5 @@
 /*
- * batches.c - see batches.h.
+ * batches.c - see batches.h. Making files is here too, of batches/ and of holds/.
  */
 #include "fs/batches.h"
 
@@ -12,6 +12,7 @@
 #include "core/staged.h"
 #include "fs/attr.h"
 #include "fs/files.h"
+#include "fs/holds.h"
 #include "fs/text.h"
 #include "fs/tree.h"
 
@@ -147,7 +148,7 @@ static enum kv_rc make(struct fs *fs, const struct fs_node *dir, const char *nam
 /* Whether a file of this name may be made in dir: 0, or the errno why not. */
 static int refusal(const struct fs_node *dir, const char *name, mode_t mode)
 {
-	if (dir->kind != FS_BATCHES || ((mode & S_IFMT) != 0 && !S_ISREG(mode)))
+	if ((dir->kind != FS_BATCHES && dir->kind != FS_HOLDS) || ((mode & S_IFMT) != 0 && !S_ISREG(mode)))
 		return EPERM;
 	if (strlen(name) >= CORE_STAGED_NAME_LEN)
 		return ENAMETOOLONG;
@@ -168,7 +169,7 @@ static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 		fuse_reply_err(req, ENOENT);
 		return;
 	}
-	errnum = refusal(&dir, name, mode);
+	errnum = dir.kind == FS_HOLDS ? EPERM : refusal(&dir, name, mode);
 	rc = errnum == 0 ? make(fs, &dir, name, true, &nodeid, &err) : KV_OK;
 	fs_node_fini(&dir);
 	if (errnum != 0)
@@ -179,18 +180,27 @@ static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 		fs_reply_entry(fs, req, nodeid);
 }
 
+/* A new file of either directory. Holds are there only when they are written. */
+static enum kv_rc make_in(struct fs *fs, const struct fs_node *dir, const char *name, bool exclusive,
+			  uint64_t *nodeid, struct kv_err *err)
+{
+	return dir->kind == FS_HOLDS ? fs_holds_make(fs, dir, name, exclusive, nodeid, err)
+				     : make(fs, dir, name, exclusive, nodeid, err);
+}
+
 /* Make, or meet, and open. */
 static enum kv_rc create(struct fs *fs, const struct fs_node *dir, const char *name,
-			 struct fuse_file_info *fi, struct fuse_entry_param *e, struct kv_err *err)
+			 struct fuse_file_info *fi, pid_t pid, struct fuse_entry_param *e,
+			 struct kv_err *err)
 {
 	struct fs_node node;
-	enum kv_rc rc = make(fs, dir, name, (fi->flags & O_EXCL) != 0, &e->ino, err);
+	enum kv_rc rc = make_in(fs, dir, name, (fi->flags & O_EXCL) != 0, &e->ino, err);
 
 	if (rc != KV_OK)
 		return rc;
 	rc = KV_NOTFOUND;
 	if (fs_node_get(&fs->nodes, e->ino, &node)) {
-		rc = fs_handle_open(fs, &node, fi, err);
+		rc = fs_handle_open(fs, &node, fi, pid, err);
 		fs_node_fini(&node);
 	}
 	if (rc == KV_OK) {
@@ -218,7 +228,7 @@ static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 		return;
 	}
 	errnum = refusal(&dir, name, mode);
-	rc = errnum == 0 ? create(fs, &dir, name, fi, &e, &err) : KV_OK;
+	rc = errnum == 0 ? create(fs, &dir, name, fi, fuse_req_ctx(req)->pid, &e, &err) : KV_OK;
 	fs_node_fini(&dir);
 	if (errnum != 0) {
 		fuse_reply_err(req, errnum);

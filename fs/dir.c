@@ -3,9 +3,9 @@
  *
  * Fixed entries come first, at offsets 1, 2, ...; after them the names that the
  * engine gives. Those of /shard come page by page, so that a million of them cost
- * no memory; those of batches/, writers/ and /name are a list made when the
- * directory is opened. as_of and wait list nothing: their names are only looked
- * up, so that what walks a tree comes to an end.
+ * no memory; those of batches/, writers/, readers/, holds/ and /name are a list made
+ * when the directory is opened. as_of, listen, subscribe and wait list nothing: their
+ * names are only looked up, so that what walks a tree comes to an end.
  *
  * The offset of an entry is its number in this listing. Going back starts the
  * listing over; what was added or removed since then may show or not.
@@ -112,7 +112,56 @@ static enum kv_rc add_writers(struct dir *d, struct core_shard *shard, struct kv
 	return ok ? KV_OK : kv_fail_rc(err, KV_NOMEM);
 }
 
-/* batches/ or writers/ of a shard. */
+static enum kv_rc add_readers(struct dir *d, struct core_shard *shard, struct kv_err *err)
+{
+	struct core_reading *readers;
+	char name[CORE_ID_LEN];
+	size_t count;
+	bool ok;
+	enum kv_rc rc = core_shard_readers(shard, &readers, &count, err);
+
+	if (rc != KV_OK)
+		return rc;
+	d->names = calloc(count + 1, sizeof(char *));
+	ok = d->names != NULL;
+	for (size_t i = 0; ok && i < count; i++)
+		ok = add_name(d, core_uuid_format('r', readers[i].id, name));
+	free(readers);
+	return ok ? KV_OK : kv_fail_rc(err, KV_NOMEM);
+}
+
+static enum kv_rc add_holds(struct dir *d, struct core_shard *shard, struct kv_err *err)
+{
+	struct core_hold *holds;
+	size_t count;
+	bool ok;
+	enum kv_rc rc = core_hold_list(shard, &holds, &count, err);
+
+	if (rc != KV_OK)
+		return rc;
+	d->names = calloc(count + 1, sizeof(char *));
+	ok = d->names != NULL;
+	for (size_t i = 0; ok && i < count; i++)
+		ok = add_name(d, holds[i].name);
+	free(holds);
+	return ok ? KV_OK : kv_fail_rc(err, KV_NOMEM);
+}
+
+/* The lists that a shard has; NULL: d is none. */
+typedef enum kv_rc add_fn(struct dir *d, struct core_shard *shard, struct kv_err *err);
+
+static add_fn *list_fn(enum fs_kind kind)
+{
+	if (kind == FS_BATCHES)
+		return add_batches;
+	if (kind == FS_WRITERS)
+		return add_writers;
+	if (kind == FS_READERS)
+		return add_readers;
+	return kind == FS_HOLDS ? add_holds : NULL;
+}
+
+/* batches/, writers/ and the like. */
 static enum kv_rc list_of_shard(struct fs *fs, struct dir *d, struct kv_err *err)
 {
 	struct core_shard *shard;
@@ -121,7 +170,7 @@ static enum kv_rc list_of_shard(struct fs *fs, struct dir *d, struct kv_err *err
 
 	if (rc != KV_OK)
 		return rc;
-	rc = d->node.kind == FS_BATCHES ? add_batches(d, shard, err) : add_writers(d, shard, err);
+	rc = list_fn(d->node.kind)(d, shard, err);
 	core_shard_close(shard);
 	return rc;
 }
@@ -171,7 +220,7 @@ static enum kv_rc start(struct fs *fs, struct dir *d, struct kv_err *err)
 	d->base = (off_t)fixed + 2;
 	d->last[0] = '\0';
 	d->more = false;
-	if (d->node.kind == FS_BATCHES || d->node.kind == FS_WRITERS)
+	if (list_fn(d->node.kind) != NULL)
 		return list_of_shard(fs, d, err);
 	if (d->node.kind == FS_NAMES)
 		return list_names(fs, d, err);

@@ -1,9 +1,7 @@
 /*
  * files.c - open files: what is behind a descriptor, and its reads and writes.
  *
- * An open file is a struct fs_handle. What it shows is fixed when it is opened:
- * a text, a pinned snapshot, a pinned batch; an open as_of of a time that is not
- * complete yet has its snapshot from its first read on, which waits for it.
+ * An open file is a struct fs_handle; what it shows is made in show.c.
  *
  * Invariants:
  *  1. One thread at a time works on a handle, under its lock; the kernel may send
@@ -20,50 +18,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/scan.h"
-#include "fs/append.h"
 #include "fs/attr.h"
 #include "fs/grammar.h"
-#include "fs/staged.h"
-#include "fs/stream.h"
-#include "fs/text.h"
-
-struct fs_handle {
-	struct fs_open open; /* first: handle_end() is handed it */
-	struct fs *fs;
-	/* The descriptor's, and one for a read that is being answered: its answer borrows from the handle,
-	 * and the client may have closed the file before the answering call is back. */
-	_Atomic(unsigned) refs;
-	pthread_mutex_t mu; /* all below that can change */
-	enum fs_kind kind;
-	struct core_shard *shard; /* a reference; NULL: /README */
-	uint64_t first_seqno;
-	struct core_as_of as_of;
-
-	char *text; /* upper, since, state, errors, a writer, README; wait/<t> once it is over */
-	size_t text_len;
-	bool text_read;          /* reading at 0 again refreshes upper, since and wait/<t> */
-	struct core_frontier at; /* upper: what the text says */
-	struct fs_append *append;
-	struct fs_stream *stream; /* NULL: an as_of that still has to wait */
-	struct core_need need;    /* its time, while it waits */
-	bool needing;
-	struct core_batch *batch; /* a reference */
-	struct core_scan *scan;
-	struct fs_staged *staged;
-	struct fs_poll poll;
-};
+#include "fs/handle.h"
+#include "fs/holds.h"
 
 static struct fs_handle *handle_of(const struct fuse_file_info *fi)
 {
 	return (struct fs_handle *)(uintptr_t)fi->fh;
-}
-
-static void stop_needing(struct fs_handle *h)
-{
-	if (h->needing)
-		core_shard_release(h->shard, &h->need);
-	h->needing = false;
 }
 
 static void handle_put(struct fs_handle *h)
@@ -75,12 +37,8 @@ static void handle_put(struct fs_handle *h)
 	fs_staged_close(h->staged);
 	if (h->shard != NULL)
 		fs_poll_fini(&h->poll, h->shard);
-	stop_needing(h);
-	fs_stream_close(h->stream);
-	core_scan_close(h->scan);
-	core_batch_unref(h->batch);
+	fs_show_end(h);
 	core_shard_close(h->shard);
-	free(h->text);
 	pthread_mutex_destroy(&h->mu);
 	free(h);
 }
@@ -94,141 +52,10 @@ static void handle_end(struct fs_open *o)
 	handle_put(h);
 }
 
-/* --- what an open shows ---------------------------------------------------------------------------- */
+/* --- opening and closing --------------------------------------------------------------------------- */
 
-static enum kv_rc set_text(struct fs_handle *h, char *text, struct kv_err *err)
-{
-	free(h->text);
-	h->text = text;
-	h->text_len = text != NULL ? strlen(text) : 0;
-	return text != NULL ? KV_OK : kv_fail_rc(err, KV_NOMEM);
-}
-
-/* since, or else the upper, as it is now; of the upper, not older than any append acknowledged before. */
-static enum kv_rc show_frontier(struct fs_handle *h, struct kv_err *err)
-{
-	char line[FS_FRONTIER_LINE + 1];
-	struct core_info info;
-	enum kv_rc rc = core_shard_info(h->shard, true, &info, err);
-
-	if (rc != KV_OK)
-		return rc;
-	h->at = h->kind == FS_SINCE ? info.since : info.upper;
-	line[fs_text_frontier(h->at, line)] = '\0';
-	return set_text(h, strdup(line), err);
-}
-
-/* wait/<t>. KV_WOULD_BLOCK: the upper has not passed the time; there is no text then. */
-static enum kv_rc show_wait(struct fs_handle *h, struct kv_err *err)
-{
-	enum kv_rc rc = show_frontier(h, err);
-
-	if (rc != KV_OK || !core_frontier_covers(h->at, h->as_of.time))
-		return rc;
-	free(h->text);
-	h->text = NULL;
-	return KV_WOULD_BLOCK;
-}
-
-static enum kv_rc show_writer(struct fs_handle *h, struct core_uuid id, struct kv_err *err)
-{
-	struct core_writer_state writer;
-	enum kv_rc rc = fs_writer_find(h->shard, id, &writer, err);
-
-	return rc == KV_OK ? set_text(h, fs_text_writer(&writer), err) : rc;
-}
-
-static enum kv_rc show_state(struct fs_handle *h, struct kv_err *err)
-{
-	struct core_state state;
-	enum kv_rc rc = core_shard_state(h->shard, &state, err);
-
-	if (rc != KV_OK)
-		return rc;
-	rc = set_text(h, fs_text_state(core_shard_id(h->shard), &state), err);
-	core_state_fini(&state);
-	return rc;
-}
-
-/* KV_WOULD_BLOCK: the time is not complete; h->stream stays NULL, and since stays below the time until it is.
- */
-static enum kv_rc show_snapshot(struct fs_handle *h, struct kv_err *err)
-{
-	struct core_snapshot *snapshot;
-	enum kv_rc rc;
-
-	if (!h->as_of.latest && !h->needing) {
-		core_shard_need(h->shard, &h->need, h->as_of.time);
-		h->needing = true;
-	}
-	rc = core_snapshot_open(h->shard, h->as_of, &snapshot, err);
-	if (rc == KV_WOULD_BLOCK)
-		return rc;
-	stop_needing(h);
-	if (rc != KV_OK)
-		return rc;
-	h->stream = fs_stream_open(snapshot);
-	return h->stream != NULL ? KV_OK : kv_fail_rc(err, KV_NOMEM);
-}
-
-static enum kv_rc show_batch(struct fs_handle *h, const struct fs_node *node, struct kv_err *err)
-{
-	h->batch = core_batch_ref(node->batch);
-	return core_scan_open(core_shard_home(h->shard), h->batch, &h->scan, err);
-}
-
-static enum kv_rc show(struct fs *fs, struct fs_handle *h, const struct fs_node *node, int flags,
-		       struct kv_err *err)
-{
-	enum kv_rc rc;
-
-	switch (node->kind) {
-	case FS_README:
-		return set_text(h, strdup(fs_text_readme()), err);
-	case FS_UPPER:
-	case FS_SINCE:
-		return show_frontier(h, err);
-	case FS_STATE:
-		return show_state(h, err);
-	case FS_ERRORS:
-		return set_text(h, fs_errors_text(&fs->errors, node->shard), err);
-	case FS_APPEND:
-		h->append = fs_append_open(fs, h->shard);
-		return h->append != NULL ? KV_OK : kv_fail_rc(err, KV_NOMEM);
-	case FS_SNAPSHOT:
-		h->as_of = (struct core_as_of){.latest = true};
-		return show_snapshot(h, err);
-	case FS_AS_OF:
-		h->as_of = node->as_of;
-		rc = show_snapshot(h, err);
-		return rc == KV_WOULD_BLOCK ? KV_OK : rc;
-	case FS_WAIT:
-		h->as_of = node->as_of;
-		return KV_OK; /* its text is made by its reads */
-	case FS_BATCH:
-		return show_batch(h, node, err);
-	case FS_STAGED:
-		return fs_staged_open(fs, h->shard, node, flags, &h->staged, err);
-	case FS_WRITER:
-		return show_writer(h, node->id, err);
-	case FS_NONE:
-	case FS_ROOT:
-	case FS_NAMES:
-	case FS_SHARDS:
-	case FS_NAME:
-	case FS_SHARD:
-	case FS_AS_OF_DIR:
-	case FS_WAIT_DIR:
-	case FS_BATCHES:
-	case FS_WRITERS:
-	case FS_KIND_COUNT:
-		break;
-	}
-	return kv_fail_rc(err, KV_NOT_HERE);
-}
-
-static enum kv_rc open_handle(struct fs *fs, const struct fs_node *node, int flags, struct fs_handle **out,
-			      struct kv_err *err)
+static enum kv_rc open_handle(struct fs *fs, const struct fs_node *node, int flags, pid_t pid,
+			      struct fs_handle **out, struct kv_err *err)
 {
 	struct fs_handle *h;
 	struct core_info info;
@@ -243,12 +70,15 @@ static enum kv_rc open_handle(struct fs *fs, const struct fs_node *node, int fla
 		return kv_fail_rc(err, KV_NOMEM);
 	atomic_store(&h->refs, 1);
 	pthread_mutex_init(&h->mu, NULL);
+	h->fs = fs;
 	h->kind = node->kind;
 	h->first_seqno = node->first_seqno;
+	h->when = node->when;
+	memcpy(h->name, node->name, sizeof h->name);
 	if (node->kind != FS_README)
 		rc = fs_node_shard(fs, node, &h->shard, &info, err);
 	if (rc == KV_OK)
-		rc = show(fs, h, node, flags, err);
+		rc = fs_show(h, node, flags, pid, err);
 	if (rc == KV_OK)
 		*out = h;
 	else
@@ -256,15 +86,14 @@ static enum kv_rc open_handle(struct fs *fs, const struct fs_node *node, int fla
 	return rc;
 }
 
-enum kv_rc fs_handle_open(struct fs *fs, const struct fs_node *node, struct fuse_file_info *fi,
+enum kv_rc fs_handle_open(struct fs *fs, const struct fs_node *node, struct fuse_file_info *fi, pid_t pid,
 			  struct kv_err *err)
 {
 	struct fs_handle *h;
-	enum kv_rc rc = open_handle(fs, node, fi->flags, &h, err);
+	enum kv_rc rc = open_handle(fs, node, fi->flags, pid, &h, err);
 
 	if (rc != KV_OK)
 		return rc;
-	h->fs = fs;
 	fs_open_add(fs, &h->open, handle_end);
 	fi->fh = (uintptr_t)h;
 	/* What never changes the kernel may keep; the rest comes from us each time. */
@@ -287,7 +116,7 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	enum kv_rc rc = KV_NOTFOUND;
 
 	if (fs_node_get(&fs->nodes, ino, &node)) {
-		rc = fs_handle_open(fs, &node, fi, &err);
+		rc = fs_handle_open(fs, &node, fi, fuse_req_ctx(req)->pid, &err);
 		fs_node_fini(&node);
 	}
 	if (rc != KV_OK)
@@ -319,6 +148,12 @@ enum kv_rc fs_handle_cut(struct fuse_file_info *fi, uint64_t size, struct kv_err
 
 /* --- reading --------------------------------------------------------------------------------------- */
 
+/* Whether reading at 0 again makes the text anew. */
+static bool refreshes(enum fs_kind kind)
+{
+	return kind == FS_UPPER || kind == FS_SINCE || kind == FS_HOLD || kind == FS_WAIT;
+}
+
 /* True: it was answered; false: it has to wait. */
 static bool read_text(fuse_req_t req, struct fs_handle *h, size_t size, off_t offset)
 {
@@ -326,10 +161,8 @@ static bool read_text(fuse_req_t req, struct fs_handle *h, size_t size, off_t of
 	enum kv_rc rc = KV_OK;
 	size_t from, n;
 
-	if (h->kind == FS_WAIT && (offset == 0 || h->text == NULL))
-		rc = show_wait(h, &err);
-	else if (offset == 0 && h->text_read && (h->kind == FS_UPPER || h->kind == FS_SINCE))
-		rc = show_frontier(h, &err);
+	if (h->text == NULL || (offset == 0 && h->text_read && refreshes(h->kind)))
+		rc = fs_show_line(h, &err);
 	if (rc == KV_WOULD_BLOCK)
 		return false;
 	if (rc != KV_OK) {
@@ -371,7 +204,7 @@ static void read_batch(fuse_req_t req, struct fs_handle *h, size_t size, off_t o
 
 static void read_again(fuse_req_t req, const struct fs_read *read);
 
-/* A read of snapshot or as_of. True: it was answered; false: it has to wait. */
+/* A read of what is made while it is read. True: it was answered; false: it has to wait. */
 static bool read_stream(fuse_req_t req, struct fs_handle *h, size_t size, off_t offset)
 {
 	struct kv_err err;
@@ -380,11 +213,11 @@ static bool read_stream(fuse_req_t req, struct fs_handle *h, size_t size, off_t 
 	size_t got = 0;
 
 	if (h->stream == NULL)
-		rc = show_snapshot(h, &err);
-	if (rc == KV_WOULD_BLOCK)
-		return false;
+		rc = fs_show_snapshot(h, &err);
 	if (rc == KV_OK)
 		rc = fs_stream_read(h->stream, (uint64_t)offset, size, &data, &got, &err);
+	if (rc == KV_WOULD_BLOCK)
+		return false;
 	if (rc == KV_OK)
 		fuse_reply_buf(req, data, got);
 	else
@@ -392,10 +225,16 @@ static bool read_stream(fuse_req_t req, struct fs_handle *h, size_t size, off_t 
 	return true;
 }
 
+static bool is_stream(enum fs_kind kind)
+{
+	return kind == FS_SNAPSHOT || kind == FS_AS_OF || kind == FS_LISTEN || kind == FS_SUBSCRIBE;
+}
+
 static void do_read(fuse_req_t req, size_t size, off_t offset, const struct fuse_file_info *fi)
 {
 	struct fs_handle *h = handle_of(fi);
 	bool answered = true;
+	uint64_t time = 0;
 
 	atomic_fetch_add(&h->refs, 1);
 	pthread_mutex_lock(&h->mu);
@@ -403,15 +242,17 @@ static void do_read(fuse_req_t req, size_t size, off_t offset, const struct fuse
 		read_verdicts(req, h, size);
 	else if (h->kind == FS_BATCH || h->kind == FS_STAGED)
 		read_batch(req, h, size, offset);
-	else if (h->kind == FS_SNAPSHOT || h->kind == FS_AS_OF)
+	else if (is_stream(h->kind))
 		answered = read_stream(req, h, size, offset);
 	else
 		answered = read_text(req, h, size, offset);
+	if (!answered)
+		time = fs_show_waits_for(h);
 	pthread_mutex_unlock(&h->mu);
 	if (!answered && (fi->flags & O_NONBLOCK) != 0)
 		fs_reply_rc(req, KV_WOULD_BLOCK);
 	else if (!answered)
-		fs_wait_read(&fs_of(req)->waits, req, h->shard, h->as_of.time,
+		fs_wait_read(&fs_of(req)->waits, req, h->shard, time,
 			     &(struct fs_read){.size = size, .offset = offset, .fi = *fi, .run = read_again});
 	handle_put(h);
 }
@@ -427,25 +268,34 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, s
 	do_read(req, size, offset, fi);
 }
 
-/* Files that have no events are always ready; upper has one when it is another, as_of when it is complete,
- * wait/<t> when it is over. */
+/* Whether a read would be answered now; if not, ph (taken) is told when it would. upper has an event when it is
+ * another one. A listener has one again whenever there is more: an edge-triggered epoll asks only when it was
+ * told, so that is arranged for also when it is ready, and before looking whether it is. */
+static bool is_ready(struct fs_handle *h, struct fuse_pollhandle *ph)
+{
+	if (h->kind == FS_UPPER)
+		return fs_poll_change(&h->poll, h->shard, h->text_read ? &h->at : NULL, ph);
+	/* as far as can be told without asking for the upper */
+	if (h->kind == FS_WAIT || (h->kind == FS_AS_OF && h->stream == NULL))
+		return fs_poll_until(&h->poll, h->shard, fs_show_waits_for(h), ph);
+	if (h->follow != NULL) {
+		fs_poll_more(&h->poll, h->shard, fs_show_waits_for(h), ph);
+		return fs_stream_ready(h->stream);
+	}
+	if (ph != NULL)
+		fuse_pollhandle_destroy(ph);
+	return true;
+}
+
 static void op_poll(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct fuse_pollhandle *ph)
 {
 	struct fs_handle *h = handle_of(fi);
-	bool ready = true;
+	bool ready;
 
 	(void)ino;
 	pthread_mutex_lock(&h->mu);
-	if ((h->kind == FS_AS_OF && h->stream == NULL) || h->kind == FS_WAIT) {
-		ready = fs_poll_until(&h->poll, h->shard, h->as_of.time, ph);
-		ph = NULL;
-	} else if (h->kind == FS_UPPER) {
-		ready = fs_poll_change(&h->poll, h->shard, h->text_read ? &h->at : NULL, ph);
-		ph = NULL;
-	}
+	ready = is_ready(h, ph);
 	pthread_mutex_unlock(&h->mu);
-	if (ph != NULL)
-		fuse_pollhandle_destroy(ph);
 	fuse_reply_poll(req, ready ? POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM : POLLOUT | POLLWRNORM);
 }
 
@@ -484,8 +334,12 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t siz
 	else if (h->staged != NULL)
 		rc = fs_staged_write(h->staged, ctx->pid, ctx->uid, (fi->flags & O_APPEND) != 0,
 				     (uint64_t)offset, buf, size, &done);
+	else if (h->kind == FS_HOLD)
+		rc = fs_hold_write(h->fs, h->shard, h->name, buf, size, &err);
 	else
-		rc = write_since(fs_of(req), h, buf, size, &err);
+		rc = write_since(h->fs, h, buf, size, &err);
+	if (rc == KV_OK && refreshes(h->kind))
+		h->text_read = true; /* what was there at the open is not what is read after that */
 	pthread_mutex_unlock(&h->mu);
 	if (rc != KV_OK)
 		fs_reply_write_rc(req, rc);

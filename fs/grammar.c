@@ -218,6 +218,75 @@ enum kv_rc fs_parse_since(const char *text, size_t len, struct core_frontier *si
 	return bad(err, "neither a frontier nor upper-<n>", w);
 }
 
+/* The value of `name=` at the start of a word; false: it is another word. */
+static bool value_of(struct word w, const char *name, struct word *value)
+{
+	size_t len = strlen(name);
+
+	if (!starts(w.p, w.len, name))
+		return false;
+	*value = (struct word){.p = w.p + len, .len = w.len - len};
+	return true;
+}
+
+static struct word next_word(struct word *rest)
+{
+	const char *blank = memchr(rest->p, ' ', rest->len);
+	struct word w = {.p = rest->p, .len = blank != NULL ? (size_t)(blank - rest->p) : rest->len};
+
+	rest->p += w.len + (blank != NULL);
+	rest->len -= w.len + (blank != NULL);
+	return w;
+}
+
+/* expected=<token> token=<token> since=<f>, in any order, each once. */
+static enum kv_rc parse_compare(struct word rest, struct core_hold_ask *out, struct kv_err *err)
+{
+	unsigned seen = 0, before;
+
+	out->compare = true;
+	do {
+		struct word w = next_word(&rest), v;
+		bool good = false;
+
+		before = seen;
+		if (value_of(w, "expected=", &v)) {
+			good = core_u64_parse(v.p, v.len, &out->expected);
+			seen |= 1;
+		} else if (value_of(w, "token=", &v)) {
+			good = core_u64_parse(v.p, v.len, &out->token);
+			seen |= 2;
+		} else if (value_of(w, "since=", &v)) {
+			good = core_frontier_parse(v.p, v.len, &out->since);
+			seen |= 4;
+		}
+		if (!good || seen == before)
+			return bad(err, "not a new expected=<token>, token=<token> or since=<frontier>", w);
+	} while (rest.len != 0);
+	return seen == 7 ? KV_OK
+			 : kv_fail(err, KV_BAD_SYNTAX, "expected=, token= and since= belong together");
+}
+
+enum kv_rc fs_parse_hold(const char *text, size_t len, struct core_hold_ask *out, struct kv_err *err)
+{
+	struct word w = {.p = text, .len = len}, v;
+
+	*out = (struct core_hold_ask){0};
+	if (w.len != 0 && w.p[w.len - 1] == '\n')
+		w.len--;
+	if (value_of(w, "listen=", &v)) {
+		if (!core_frontier_parse(v.p, v.len, &out->since))
+			return bad(err, "listen= needs a frontier", w);
+		if (!out->since.empty && out->since.t != 0)
+			out->since.t--; /* what listen/<f> needs */
+		return KV_OK;
+	}
+	if (core_frontier_parse(w.p, w.len, &out->since))
+		return KV_OK;
+	return memchr(w.p, '=', w.len) != NULL ? parse_compare(w, out, err)
+					       : bad(err, "neither a frontier nor listen=<frontier>", w);
+}
+
 /* --- verdicts -------------------------------------------------------------------------------------- */
 
 char *fs_verdict_ok(const struct core_appended *r, char buf[FS_VERDICT_LEN])

@@ -78,6 +78,7 @@ void fs_stop_commits(struct fs *fs)
 	while (fs->commits != 0)
 		pthread_cond_wait(&fs->idle, &fs->stop_mu);
 	pthread_mutex_unlock(&fs->stop_mu);
+	core_engine_drain(fs->engine);
 	fs_waits_stop(&fs->waits);
 }
 

@@ -4,6 +4,7 @@
 #include "fs/nodes.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 enum { KIND_SHIFT = 56, SLOT_SHIFT = 32, SLOT_MAX = 1 << 24 };
 
@@ -28,6 +29,7 @@ void fs_nodes_fini(struct fs_nodes *n)
 	{
 		HASH_DEL(n->entries, e);
 		core_batch_unref(e->batch);
+		free(e->name);
 		free(e);
 	}
 	HASH_CLEAR(hh, n->slots_by_id);
@@ -105,14 +107,14 @@ static struct fs_entry *entry_new_locked(struct fs_nodes *n, enum fs_kind kind, 
 }
 
 uint64_t fs_nodeid_time(struct fs_nodes *n, enum fs_kind kind, struct core_shard_id id, uint64_t first_seqno,
-			struct core_as_of as_of)
+			struct fs_when when)
 {
 	struct fs_entry *e;
 
 	pthread_mutex_lock(&n->mu);
 	e = entry_new_locked(n, kind, id, first_seqno, n->next_entry++);
 	if (e != NULL)
-		e->as_of = as_of;
+		e->when = when;
 	pthread_mutex_unlock(&n->mu);
 	return e != NULL ? e->nodeid : 0;
 }
@@ -157,6 +159,36 @@ uint64_t fs_nodeid_id(struct fs_nodes *n, enum fs_kind kind, struct core_shard_i
 		e = entry_new_locked(n, kind, id, first_seqno, number);
 		if (e != NULL)
 			e->id = of;
+	}
+	pthread_mutex_unlock(&n->mu);
+	return e != NULL ? nodeid : 0;
+}
+
+uint64_t fs_nodeid_hold(struct fs_nodes *n, struct core_shard_id id, uint64_t first_seqno, const char *name)
+{
+	uint64_t number = XXH3_64bits_withSeed(name, strlen(name), XXH3_64bits(&id, sizeof id) ^ first_seqno);
+	uint64_t nodeid;
+	struct fs_entry *e;
+
+	pthread_mutex_lock(&n->mu);
+	for (;; number++) { /* on, should two names ever come to the same number */
+		nodeid = make(FS_HOLD, number & LOW56);
+		HASH_FIND(hh, n->entries, &nodeid, sizeof nodeid, e);
+		if (e == NULL || (strcmp(e->name, name) == 0 && e->slot < n->slot_count &&
+				  core_uuid_eq(n->slots[e->slot]->id.u, id.u) &&
+				  n->slots[e->slot]->first_seqno == first_seqno))
+			break;
+	}
+	if (e != NULL) {
+		e->lookups++;
+	} else {
+		char *copy = strdup(name);
+
+		e = copy != NULL ? entry_new_locked(n, FS_HOLD, id, first_seqno, number & LOW56) : NULL;
+		if (e != NULL)
+			e->name = copy;
+		else
+			free(copy);
 	}
 	pthread_mutex_unlock(&n->mu);
 	return e != NULL ? nodeid : 0;
@@ -210,10 +242,12 @@ bool fs_node_get(struct fs_nodes *n, uint64_t nodeid, struct fs_node *out)
 		slot = e != NULL ? e->slot : UINT32_MAX;
 	}
 	if (e != NULL) {
-		out->as_of = e->as_of;
+		out->when = e->when;
 		out->batch = e->batch != NULL ? core_batch_ref(e->batch) : NULL;
 		out->id = e->id;
 		out->size = e->size;
+		if (e->name != NULL)
+			memcpy(out->name, e->name, strlen(e->name) + 1);
 	}
 	known = slot < n->slot_count;
 	if (known) {
@@ -255,6 +289,7 @@ void fs_node_forget(struct fs_nodes *n, uint64_t nodeid, uint64_t lookups)
 	pthread_mutex_unlock(&n->mu);
 	if (e != NULL) {
 		core_batch_unref(e->batch);
+		free(e->name);
 		free(e);
 	}
 }

@@ -8,9 +8,9 @@
  *     top of the tree, and names:   bits 55..0   0, or the id of the name
  *     files of a shard:             bits 55..32  slot of the shard
  *                                   bits 31..0   0; for `append` a number of its own for each lookup
- *     batches, writers, as_of/<t>,  bits 55..0   number of an entry in a table, kept until FORGET; of staged
- *     wait/<t>:                                  batches and writers it is made from their id, so that it
- *                                                stays the same
+ *     batches, writers, readers,    bits 55..0   number of an entry in a table, kept until FORGET; of what
+ *     holds, as_of/<t> and others                has an id or a name it is made from that, so that it stays
+ *     that are named by a time:                  the same
  *
  * The root is 1 by FUSE's rule. st_ino is the nodeid, but that of every
  * `append` of a shard is the same. A slot stands for one life of a shard: one
@@ -48,14 +48,28 @@ enum fs_kind {
 	FS_ERRORS,
 	FS_AS_OF_DIR,
 	FS_WAIT_DIR,
+	FS_LISTEN_DIR,
+	FS_SUBSCRIBE_DIR,
 	FS_BATCHES,
 	FS_WRITERS,
+	FS_READERS,
+	FS_HOLDS,
 	FS_AS_OF,  /* one of as_of/<t>; from here on with an entry in the table */
 	FS_WAIT,   /* one of wait/<t> */
+	FS_LISTEN, /* one of listen/<f> */
+	FS_SUBSCRIBE, /* one of subscribe/<t> */
 	FS_BATCH,  /* a committed batch */
 	FS_STAGED, /* a staged batch */
 	FS_WRITER,
+	FS_READER,
+	FS_HOLD,
 	FS_KIND_COUNT
+};
+
+/* What a name of a time says. */
+struct fs_when {
+	bool now;
+	struct core_frontier at; /* else this; empty only of listen/- */
 };
 
 struct fs_slot {
@@ -70,9 +84,10 @@ struct fs_entry {
 	uint64_t nodeid;
 	uint32_t slot;
 	uint64_t lookups;
-	struct core_as_of as_of;  /* wait/<t>: its time */
+	struct fs_when when;
 	struct core_batch *batch; /* a reference, or NULL */
-	struct core_uuid id;      /* of a staged batch or a writer */
+	struct core_uuid id;      /* of a staged batch, a writer or a reader */
+	char *name;               /* of a hold; owned, or NULL */
 	uint64_t size;            /* bytes of the text: of a batch; of a staged batch when it was seen last */
 	UT_hash_handle hh;        /* by nodeid */
 };
@@ -95,9 +110,10 @@ struct fs_node {
 	uint64_t name_id; /* FS_NAME */
 	struct core_shard_id shard;
 	uint64_t first_seqno;
-	struct core_as_of as_of;  /* FS_AS_OF, FS_WAIT */
+	struct fs_when when;      /* FS_AS_OF, FS_WAIT, FS_LISTEN, FS_SUBSCRIBE */
 	struct core_batch *batch; /* FS_BATCH: a reference; drop with fs_node_fini */
-	struct core_uuid id;      /* FS_STAGED, FS_WRITER */
+	struct core_uuid id;      /* FS_STAGED, FS_WRITER, FS_READER */
+	char name[CORE_HOLD_NAME_LEN]; /* FS_HOLD */
 	uint64_t size;            /* FS_BATCH, FS_STAGED */
 };
 
@@ -112,17 +128,19 @@ uint64_t fs_nodeid_shard(struct fs_nodes *n, enum fs_kind kind, struct core_shar
 			 uint64_t first_seqno);
 
 /*
- * A nodeid in the table, counted as looked up once: for a time (FS_AS_OF, FS_WAIT); for a batch (borrowed; a
- * reference is taken) whose text has size bytes; for what has an id (FS_STAGED, FS_WRITER). The same batch or
- * id has the same nodeid. 0: out of memory.
+ * A nodeid in the table, counted as looked up once: for a time; for a batch (borrowed; a reference is taken)
+ * whose text has size bytes; for what has an id (FS_STAGED, FS_WRITER, FS_READER); for a hold by name. The same
+ * batch, id or name has the same nodeid. 0: out of memory.
  */
 uint64_t fs_nodeid_time(struct fs_nodes *n, enum fs_kind kind, struct core_shard_id id, uint64_t first_seqno,
-			struct core_as_of as_of);
+			struct fs_when when);
 uint64_t fs_nodeid_batch(struct fs_nodes *n, struct core_shard_id id, uint64_t first_seqno,
 			 struct core_batch *batch, uint64_t size);
 
 uint64_t fs_nodeid_id(struct fs_nodes *n, enum fs_kind kind, struct core_shard_id id, uint64_t first_seqno,
 		      struct core_uuid of);
+
+uint64_t fs_nodeid_hold(struct fs_nodes *n, struct core_shard_id id, uint64_t first_seqno, const char *name);
 
 /* Remember the size of a staged batch, for those who still have it open when it is gone. */
 void fs_node_note_size(struct fs_nodes *n, uint64_t nodeid, uint64_t size);

@@ -1,55 +1,70 @@
 /*
  * stream.c - see stream.h.
  *
- * The buffer holds the text from `from` to `from + len`; the snapshot stands
- * behind its last byte. A read makes text until its end is in the buffer; what
- * lies more than WINDOW before that is dropped.
+ * The buffer holds the text from `from` to `from + len`; the source stands behind
+ * its last byte. A read makes text until its end is in the buffer; what lies more
+ * than WINDOW before that is dropped.
  */
 #include "fs/stream.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { WINDOW = 1 << 20 };
+enum {
+	WINDOW = 1 << 20,
+	/* The kernel cuts a read(2) into pieces of a MiB, the first of which is up to a page shorter, and asks for
+	 * the next piece when one was answered in full. */
+	PIECE = (1 << 20) - 4096
+};
 
 struct fs_stream {
-	struct core_snapshot *snapshot;
+	struct fs_source *source;
 	char *buf;
 	size_t cap;
 	size_t len;
 	uint64_t from;
+	uint64_t read_to; /* the end of the last read */
 	bool ended;
-	struct kv_err failed; /* rc != KV_OK: what came instead of the next row, and comes again */
+	struct kv_err failed; /* rc != KV_OK: what came instead of more text, and comes again */
 };
 
-struct fs_stream *fs_stream_open(struct core_snapshot *snapshot)
+struct fs_stream *fs_stream_open(struct fs_source *source)
 {
-	struct fs_stream *s = calloc(1, sizeof *s);
+	struct fs_stream *s = source != NULL ? calloc(1, sizeof *s) : NULL;
 
-	if (s == NULL) {
-		core_snapshot_close(snapshot);
-		return NULL;
-	}
-	s->snapshot = snapshot;
+	if (s != NULL)
+		s->source = source;
+	else if (source != NULL)
+		source->ops->close(source);
 	return s;
 }
 
-/* Room for len more bytes. */
-static bool make_room(struct fs_stream *s, size_t len)
+char *fs_stream_put(struct fs_stream *s, size_t len)
 {
 	size_t cap = s->cap != 0 ? s->cap : 16 << 10;
 	char *grown;
 
-	if (s->len + len <= s->cap)
-		return true;
-	while (cap < s->len + len)
-		cap *= 2;
-	grown = realloc(s->buf, cap);
-	if (grown == NULL)
-		return false;
-	s->buf = grown;
-	s->cap = cap;
-	return true;
+	if (s->len + len > s->cap) {
+		while (cap < s->len + len)
+			cap *= 2;
+		grown = realloc(s->buf, cap);
+		if (grown == NULL)
+			return NULL;
+		s->buf = grown;
+		s->cap = cap;
+	}
+	s->len += len;
+	return s->buf + s->len - len;
+}
+
+enum kv_rc fs_stream_put_row(struct fs_stream *s, const struct core_update *u, struct kv_err *err)
+{
+	char *to = fs_stream_put(s, core_row_text_len(u));
+
+	if (to == NULL)
+		return kv_fail_rc(err, KV_NOMEM);
+	core_row_format(u, to);
+	return KV_OK;
 }
 
 /* Keep at most WINDOW bytes before `offset`, but only when that is worth a move. */
@@ -67,17 +82,32 @@ static void trim(struct fs_stream *s, uint64_t offset)
 	s->from += drop;
 }
 
-static enum kv_rc produce(struct fs_stream *s, struct kv_err *err)
+static bool start_over(struct fs_stream *s)
 {
-	struct core_update u;
-	enum kv_rc rc = core_snapshot_next(s->snapshot, &u, &s->ended, err);
+	if (!s->source->ops->rewind(s->source))
+		return false;
+	s->from = 0;
+	s->len = 0;
+	s->ended = false;
+	s->failed.rc = KV_OK;
+	return true;
+}
 
-	if (rc != KV_OK || s->ended)
-		return rc;
-	if (!make_room(s, core_row_text_len(&u)))
-		return kv_fail_rc(err, KV_NOMEM);
-	s->len += core_row_format(&u, s->buf + s->len);
-	return KV_OK;
+/* Make text until `until`, the end, a failure, or there is none yet. */
+static void make(struct fs_stream *s, uint64_t offset, uint64_t until)
+{
+	enum kv_rc rc = KV_OK;
+
+	while (rc == KV_OK && s->failed.rc == KV_OK && !s->ended && s->from + s->len < until) {
+		struct kv_err err = {0};
+
+		trim(s, s->from + s->len < offset ? s->from + s->len : offset);
+		rc = s->source->ops->produce(s->source, s, &s->ended, &err);
+		if (rc != KV_OK && rc != KV_WOULD_BLOCK) {
+			s->failed = err;
+			s->failed.rc = rc;
+		}
+	}
 }
 
 enum kv_rc fs_stream_read(struct fs_stream *s, uint64_t offset, size_t len, const char **data, size_t *got,
@@ -87,35 +117,81 @@ enum kv_rc fs_stream_read(struct fs_stream *s, uint64_t offset, size_t len, cons
 
 	*data = NULL;
 	*got = 0;
-	if (offset < s->from) {
-		core_snapshot_rewind(s->snapshot);
-		s->from = 0;
-		s->len = 0;
-		s->ended = false;
-		s->failed.rc = KV_OK;
-	}
-	while (s->failed.rc == KV_OK && !s->ended && s->from + s->len < offset + len) {
-		trim(s, s->from + s->len < offset ? s->from + s->len : offset);
-		if (produce(s, &s->failed) == KV_OK)
-			s->failed.rc = KV_OK;
-	}
+	if (offset < s->from && !start_over(s))
+		return kv_fail(err, KV_BAD_OFFSET, "what lies so far back cannot be read again");
+	make(s, offset, offset + len + (len >= PIECE));
 	have = s->from + s->len;
 	if (offset >= have) {
 		/* What came before a failure is given first; then the failure, each time. */
-		if (s->failed.rc != KV_OK)
+		if (s->failed.rc != KV_OK && err != NULL)
 			*err = s->failed;
-		return s->failed.rc;
+		if (s->failed.rc != KV_OK)
+			return s->failed.rc;
+		return s->ended ? KV_OK : kv_fail_rc(err, KV_WOULD_BLOCK);
 	}
 	*data = s->buf + (offset - s->from);
 	*got = have - offset < len ? (size_t)(have - offset) : len;
+	/* What is there is to be given even where the next piece would have to wait. */
+	if (len >= PIECE && have == offset + len && !s->ended && s->failed.rc == KV_OK)
+		(*got)--;
+	s->read_to = offset + *got;
 	return KV_OK;
+}
+
+bool fs_stream_ready(struct fs_stream *s)
+{
+	make(s, s->read_to, s->read_to + 1);
+	return s->ended || s->failed.rc != KV_OK || s->from + s->len > s->read_to;
 }
 
 void fs_stream_close(struct fs_stream *s)
 {
 	if (s == NULL)
 		return;
-	core_snapshot_close(s->snapshot);
+	s->source->ops->close(s->source);
 	free(s->buf);
 	free(s);
+}
+
+/* --- snapshots ------------------------------------------------------------------------------------- */
+
+struct snapshot_source {
+	struct fs_source source;
+	struct core_snapshot *snapshot;
+};
+
+static enum kv_rc snapshot_produce(struct fs_source *source, struct fs_stream *to, bool *ended,
+				   struct kv_err *err)
+{
+	struct snapshot_source *s = (struct snapshot_source *)source;
+	struct core_update u;
+	enum kv_rc rc = core_snapshot_next(s->snapshot, &u, ended, err);
+
+	return rc != KV_OK || *ended ? rc : fs_stream_put_row(to, &u, err);
+}
+
+static bool snapshot_rewind(struct fs_source *source)
+{
+	core_snapshot_rewind(((struct snapshot_source *)source)->snapshot);
+	return true;
+}
+
+static void snapshot_close(struct fs_source *source)
+{
+	core_snapshot_close(((struct snapshot_source *)source)->snapshot);
+	free(source);
+}
+
+struct fs_source *fs_source_snapshot(struct core_snapshot *snapshot)
+{
+	static const struct fs_source_ops ops = {snapshot_produce, snapshot_rewind, snapshot_close};
+	struct snapshot_source *s = calloc(1, sizeof *s);
+
+	if (s == NULL) {
+		core_snapshot_close(snapshot);
+		return NULL;
+	}
+	s->source.ops = &ops;
+	s->snapshot = snapshot;
+	return &s->source;
 }

@@ -1,9 +1,10 @@
 /*
- * stream.h - an open `snapshot` or `as_of/<t>`: rows as text, in order.
+ * stream.h - text that is made while it is read: `snapshot`, `as_of/<t>`,
+ * `listen/<f>`, `subscribe/<t>`.
  *
- * Reading goes forward; what was passed within the last WINDOW bytes can be read
- * again at once (shells seek back between lines), and anything before it by
- * starting over, which gives the same content.
+ * Reading goes forward; what was passed within the last MiB can be read again
+ * (shells seek back between lines). What lies before that comes by starting over,
+ * if the source can: then it gives the same content.
  *
  * Threads: one at a time per open file.
  */
@@ -14,13 +15,41 @@
 
 struct fs_stream;
 
-/* snapshot is taken. NULL: out of memory, and it is closed. */
-struct fs_stream *fs_stream_open(struct core_snapshot *snapshot);
+/* Where text comes from. */
+struct fs_source {
+	const struct fs_source_ops *ops;
+};
 
-/* Up to len bytes from offset; *got is less than len only at the end of the text. *data is borrowed until the
- * next call. */
+struct fs_source_ops {
+	/* Add a piece of text with fs_stream_put, at least a byte of it, or say *ended.
+	 * KV_WOULD_BLOCK: there is none yet; anything else: it failed for good. */
+	enum kv_rc (*produce)(struct fs_source *source, struct fs_stream *to, bool *ended,
+			      struct kv_err *err);
+	bool (*rewind)(struct fs_source *source); /* begin again; false: it cannot */
+	void (*close)(struct fs_source *source);
+};
+
+/* source is taken. NULL: out of memory, and it is closed. */
+struct fs_stream *fs_stream_open(struct fs_source *source);
+
+/* The rows of a snapshot, which is taken. NULL: out of memory, and it is closed. */
+struct fs_source *fs_source_snapshot(struct core_snapshot *snapshot);
+
+/* For sources: room for len bytes of text, to be filled at once. NULL: out of memory. */
+char *fs_stream_put(struct fs_stream *s, size_t len);
+enum kv_rc fs_stream_put_row(struct fs_stream *s, const struct core_update *u, struct kv_err *err);
+
+/*
+ * Up to len bytes from offset; *data is borrowed until the next call. *got is less than len at the end of the
+ * text, and where the rest is not there yet; 0 only at the end.
+ * KV_WOULD_BLOCK  nothing is there at offset yet
+ * KV_BAD_OFFSET   it lies before what can be read again
+ */
 enum kv_rc fs_stream_read(struct fs_stream *s, uint64_t offset, size_t len, const char **data, size_t *got,
 			  struct kv_err *err) KV_MUST_CHECK;
+
+/* Whether a read behind the last one would be answered at once. Makes text to find out. */
+bool fs_stream_ready(struct fs_stream *s);
 
 void fs_stream_close(struct fs_stream *s); /* NULL is allowed */
 

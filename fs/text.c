@@ -120,6 +120,35 @@ char *fs_text_writer(const struct core_writer_state *w)
 	return text;
 }
 
+size_t fs_text_hold(const struct core_hold *hold, char buf[FS_HOLD_LINE])
+{
+	char since[CORE_FRONTIER_LEN];
+
+	return (size_t)snprintf(buf, FS_HOLD_LINE, "%s\t%" PRIu64 "\n",
+				core_frontier_format(hold->since, since), hold->token);
+}
+
+char *fs_text_reader(const struct core_reading *r)
+{
+	char host[CORE_HOST_LEN], purpose[CORE_PURPOSE_LEN], since[TIME_LEN], beat[TIME_LEN], time[24] = "-";
+	char *text;
+
+	memcpy(host, r->host, sizeof host);
+	memcpy(purpose, r->reader.purpose, sizeof purpose);
+	if (!r->pins_only && (r->heartbeat_ms == 0 || r->time != UINT64_MAX))
+		snprintf(time, sizeof time, "%" PRIu64, r->time);
+	if (r->heartbeat_ms != 0) { /* the lease of another process */
+		if (asprintf(&text, "host=%s\npurpose=%s\nneeds=%s\nheartbeat=%s\n", harmless(host),
+			     harmless(purpose), time, iso_time(r->heartbeat_ms, beat)) < 0)
+			return NULL;
+		return text;
+	}
+	if (asprintf(&text, "host=%s\npid=%" PRId64 "\npurpose=%s\nneeds=%s\nsince=%s\n", harmless(host),
+		     r->reader.pid, harmless(purpose), time, iso_time(r->reader.since_ms, since)) < 0)
+		return NULL;
+	return text;
+}
+
 /* --- state ----------------------------------------------------------------------------------------- */
 
 /* JSON has no integers of 64 bits that everyone reads right, but jansson writes them exactly. */
@@ -153,13 +182,18 @@ static json_t *holds_json(const struct core_state *s)
 	return holds;
 }
 
-/* The hold that keeps since where it is. */
-static const char *pinned_by(const struct core_state *s)
+/* The hold, or else the reader, that since stands at; "": none, it waits for the next append. */
+static json_t *pinned_by(const struct core_state *s, const struct core_reading *readers, size_t reader_count)
 {
+	char id[CORE_ID_LEN];
+
 	for (size_t i = 0; i < s->hold_count; i++)
 		if (core_frontier_eq(s->holds[i].since, s->since))
-			return s->holds[i].name;
-	return "";
+			return json_string(s->holds[i].name);
+	for (size_t i = 0; i < reader_count; i++)
+		if (!readers[i].pins_only && core_frontier_eq(core_frontier_at(readers[i].time), s->since))
+			return json_string(core_uuid_format('r', readers[i].id, id));
+	return json_string("");
 }
 
 static json_t *rollups_json(const struct core_state *s)
@@ -209,17 +243,18 @@ static json_t *writers_json(const struct core_state *s)
 	return all;
 }
 
-char *fs_text_state(struct core_shard_id id, const struct core_state *s)
+char *fs_text_state(struct core_shard_id id, const struct core_state *s, const struct core_reading *readers,
+		    size_t reader_count)
 {
 	struct core_totals totals = core_state_totals(s);
 	char text[CORE_ID_LEN], *dump, *line = NULL;
 	json_t *root;
 
 	root = json_pack(
-		"{s:s,s:o,s:o,s:o,s:o,s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}",
+		"{s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}",
 		"shard", core_uuid_format('s', id.u, text), "seqno", number(s->seqno), "first_seqno",
 		number(s->first_seqno), "upper", frontier(s->upper), "since", frontier(s->since),
-		"since_pinned_by", pinned_by(s), "holds", holds_json(s), "batches", number(s->batch_count),
+		"since_pinned_by", pinned_by(s, readers, reader_count), "readers", number(reader_count), "holds", holds_json(s), "batches", number(s->batch_count),
 		"runs", number(totals.runs), "parts", number(totals.parts), "inline_parts",
 		number(totals.inline_parts), "updates", number(totals.rows), "inline_bytes",
 		number(totals.inline_bytes), "blob_bytes", number(totals.blob_bytes), "tokens",

@@ -16,11 +16,19 @@ const char *fs_text_readme(void);
 enum { FS_FRONTIER_LINE = CORE_FRONTIER_LEN + 1 };
 size_t fs_text_frontier(struct core_frontier f, char buf[FS_FRONTIER_LINE]);
 
-/* The state of a shard as JSON, with a newline; NULL: out of memory. */
-char *fs_text_state(struct core_shard_id id, const struct core_state *s);
+/* The state of a shard, and who reads it, as JSON, with a newline; NULL: out of memory. */
+char *fs_text_state(struct core_shard_id id, const struct core_state *s, const struct core_reading *readers,
+		    size_t reader_count);
 
 /* What is known of a writer, a line for each; NULL: out of memory. */
 char *fs_text_writer(const struct core_writer_state *w);
+
+/* The line of a hold, `<since> TAB <token>`, and a newline to buf; returns its length. */
+enum { FS_HOLD_LINE = CORE_FRONTIER_LEN + 24 };
+size_t fs_text_hold(const struct core_hold *hold, char buf[FS_HOLD_LINE]);
+
+/* What is known of one who reads, a line for each; NULL: out of memory. */
+char *fs_text_reader(const struct core_reading *r);
 
 /* The name of a committed batch as a file, `<lower>-<upper>`, to buf; back. */
 enum { FS_BATCH_FILE_LEN = 2 * CORE_FRONTIER_LEN };

@@ -16,99 +16,11 @@
 #include "fs/attr.h"
 #include "fs/batches.h"
 #include "fs/files.h"
+#include "fs/holds.h"
+#include "fs/look.h"
 #include "fs/staged.h"
 
 /* --- lookup ---------------------------------------------------------------------------------------- */
-
-static bool parse_shard_id(const char *name, struct core_shard_id *id)
-{
-	return core_uuid_parse('s', name, strlen(name), &id->u);
-}
-
-static enum kv_rc look_shard(struct fs *fs, const char *name, uint64_t *nodeid, struct kv_err *err)
-{
-	struct core_shard_id id;
-	struct core_shard *shard;
-	struct core_info info;
-	enum kv_rc rc;
-
-	if (!parse_shard_id(name, &id))
-		return KV_NOTFOUND;
-	rc = core_shard_open(fs->engine, id, &shard, err);
-	if (rc != KV_OK)
-		return rc;
-	rc = core_shard_info(shard, false, &info, err);
-	core_shard_close(shard);
-	if (rc == KV_OK)
-		*nodeid = fs_nodeid_shard(&fs->nodes, FS_SHARD, id, info.first_seqno);
-	return rc;
-}
-
-/* as_of/<t> and wait/<t>. */
-static enum kv_rc look_time(struct fs *fs, const struct fs_node *dir, const char *name, uint64_t *nodeid)
-{
-	enum fs_kind kind = dir->kind == FS_AS_OF_DIR ? FS_AS_OF : FS_WAIT;
-	struct core_as_of as_of = {.latest = kind == FS_AS_OF && strcmp(name, "now") == 0};
-
-	if (!as_of.latest && !core_u64_parse(name, strlen(name), &as_of.time))
-		return KV_NOTFOUND;
-	*nodeid = fs_nodeid_time(&fs->nodes, kind, dir->shard, dir->first_seqno, as_of);
-	return KV_OK;
-}
-
-static enum kv_rc look_writer(struct fs *fs, const struct fs_node *dir, const char *name, uint64_t *nodeid,
-			      struct kv_err *err)
-{
-	struct core_writer_state writer;
-	struct core_shard *shard;
-	struct core_info info;
-	struct core_uuid id;
-	enum kv_rc rc;
-
-	if (!core_uuid_parse('w', name, strlen(name), &id))
-		return KV_NOTFOUND;
-	rc = fs_node_shard(fs, dir, &shard, &info, err);
-	if (rc != KV_OK)
-		return rc;
-	rc = fs_writer_find(shard, id, &writer, err);
-	core_shard_close(shard);
-	if (rc == KV_OK)
-		*nodeid = fs_nodeid_id(&fs->nodes, FS_WRITER, dir->shard, dir->first_seqno, id);
-	return rc;
-}
-
-static enum kv_rc look(struct fs *fs, const struct fs_node *dir, const char *name, uint64_t *nodeid,
-		       struct kv_err *err)
-{
-	size_t count;
-	const struct fs_fixed *fixed = fs_fixed_of(dir->kind, &count);
-	struct core_name link;
-	enum kv_rc rc;
-
-	*nodeid = 0;
-	for (size_t i = 0; i < count; i++) {
-		if (strcmp(fixed[i].name, name) != 0)
-			continue;
-		*nodeid = dir->kind == FS_ROOT
-				  ? fs_nodeid_top(fixed[i].kind, 0)
-				  : fs_nodeid_shard(&fs->nodes, fixed[i].kind, dir->shard, dir->first_seqno);
-		return *nodeid != 0 ? KV_OK : KV_NOMEM;
-	}
-	if (dir->kind == FS_SHARDS)
-		rc = look_shard(fs, name, nodeid, err);
-	else if (dir->kind == FS_BATCHES)
-		rc = fs_batches_look(fs, dir, name, nodeid, err);
-	else if (dir->kind == FS_AS_OF_DIR || dir->kind == FS_WAIT_DIR)
-		rc = look_time(fs, dir, name, nodeid);
-	else if (dir->kind == FS_WRITERS)
-		rc = look_writer(fs, dir, name, nodeid, err);
-	else if (dir->kind == FS_NAMES) {
-		rc = core_name_get(fs->engine, name, &link, err);
-		*nodeid = rc == KV_OK ? fs_nodeid_top(FS_NAME, link.id) : 0;
-	} else
-		rc = KV_NOTFOUND;
-	return rc == KV_OK && *nodeid == 0 ? KV_NOMEM : rc;
-}
 
 /* How long the kernel may keep a name without asking again. */
 static double entry_timeout(enum fs_kind kind)
@@ -121,8 +33,12 @@ static double entry_timeout(enum fs_kind kind)
 	case FS_SHARD:
 	case FS_AS_OF_DIR:
 	case FS_WAIT_DIR:
+	case FS_LISTEN_DIR:
+	case FS_SUBSCRIBE_DIR:
 	case FS_BATCHES:
 	case FS_WRITERS:
+	case FS_READERS:
+	case FS_HOLDS:
 		return 1.0;
 	/* `append` must have a fresh nodeid each time; of the others the size or the mode can have changed.
 	 */
@@ -137,6 +53,10 @@ static double entry_timeout(enum fs_kind kind)
 	case FS_BATCH:
 	case FS_STAGED:
 	case FS_WRITER:
+	case FS_LISTEN:
+	case FS_SUBSCRIBE:
+	case FS_READER:
+	case FS_HOLD:
 	case FS_NONE:
 	case FS_ROOT:
 	case FS_KIND_COUNT:
@@ -181,7 +101,7 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	enum kv_rc rc = KV_NOTFOUND;
 
 	if (fs_node_get(&fs->nodes, parent, &dir)) {
-		rc = look(fs, &dir, name, &nodeid, &err);
+		rc = fs_look(fs, &dir, name, &nodeid, &err);
 		fs_node_fini(&dir);
 	}
 	if (rc != KV_OK)
@@ -371,7 +291,7 @@ static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 		fuse_reply_err(req, EPERM);
 		return;
 	}
-	if (!parse_shard_id(name, &id)) {
+	if (!fs_parse_shard_id(name, &id)) {
 		fuse_reply_err(req, EINVAL);
 		return;
 	}
@@ -382,7 +302,7 @@ static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 	rc = core_shard_create(fs->engine, id, owner, &err);
 	fs_commit_end(fs);
 	if (rc == KV_OK)
-		rc = look_shard(fs, name, &nodeid, &err);
+		rc = fs_look_shard(fs, name, &nodeid, &err);
 	if (rc != KV_OK)
 		fs_reply_rc(req, rc);
 	else
@@ -395,7 +315,7 @@ static enum kv_rc remove_shard(struct fs *fs, const char *name, struct kv_err *e
 	struct core_shard *shard;
 	enum kv_rc rc;
 
-	if (!parse_shard_id(name, &id))
+	if (!fs_parse_shard_id(name, &id))
 		return KV_NOTFOUND;
 	rc = core_shard_open(fs->engine, id, &shard, err);
 	if (rc != KV_OK)
@@ -437,6 +357,8 @@ static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 	}
 	if (dir.kind == FS_BATCHES) {
 		rc = fs_batches_unlink(fs, &dir, name, &err);
+	} else if (dir.kind == FS_HOLDS) {
+		rc = fs_holds_unlink(fs, &dir, name, &err);
 	} else if (dir.kind == FS_NAMES) {
 		rc = KV_SHUTDOWN;
 		if (fs_commit_begin(fs)) {

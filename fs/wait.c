@@ -18,6 +18,7 @@ struct fs_parked {
 	struct core_waiter waiter; /* first: woken() is handed it */
 	struct core_job job;
 	struct fs_parked *next;
+	struct fs_parked **at; /* what points to it on the list; NULL: it is off */
 	struct fs_waits *waits;
 	fuse_req_t req;
 	struct core_shard *shard;
@@ -48,32 +49,26 @@ void fs_waits_fini(struct fs_waits *w)
 	pthread_mutex_destroy(&w->mu);
 }
 
-/* Have the worker answer p, or do it here if there is none any more. */
-static void hand_on(struct fs_waits *w, struct core_job *job)
+static void put_on_locked(struct fs_waits *w, struct fs_parked *p)
 {
-	bool stopped;
-
-	pthread_mutex_lock(&w->mu);
-	stopped = w->stopped;
-	if (!stopped)
-		core_worker_queue(w->worker, job);
-	pthread_mutex_unlock(&w->mu);
-	if (stopped)
-		job->run(job, true);
+	p->next = w->parked;
+	p->at = &w->parked;
+	if (p->next != NULL)
+		p->next->at = &p->next;
+	w->parked = p;
 }
 
-/* Take p off the list; false: it is not there (any more). p is only compared, so it may be gone. */
-static bool take_off_locked(struct fs_waits *w, const struct fs_parked *p)
+static void take_off_locked(struct fs_parked *p)
 {
-	for (struct fs_parked **at = &w->parked; *at != NULL; at = &(*at)->next) {
-		if (*at == p) {
-			*at = p->next;
-			return true;
-		}
-	}
-	return false;
+	if (p->at == NULL)
+		return;
+	*p->at = p->next;
+	if (p->next != NULL)
+		p->next->at = p->at;
+	p->at = NULL;
 }
 
+/* p is only compared: it may be gone. */
 static bool on_list_locked(const struct fs_waits *w, const struct fs_parked *p)
 {
 	const struct fs_parked *at = w->parked;
@@ -101,15 +96,26 @@ static void run_again(struct core_job *job, bool stopping)
 	free(p);
 }
 
-/* The upper passed; on the thread that committed, so only hand it on. */
+/* Off the list, and to the worker; or answered here if there is none any more. */
+static void hand_on(struct fs_parked *p)
+{
+	struct fs_waits *w = p->waits;
+	bool stopped;
+
+	pthread_mutex_lock(&w->mu);
+	take_off_locked(p);
+	stopped = w->stopped;
+	if (!stopped)
+		core_worker_queue(w->worker, &p->job);
+	pthread_mutex_unlock(&w->mu);
+	if (stopped)
+		run_again(&p->job, true);
+}
+
+/* The upper passed; on a thread of the engine's, so only hand it on. */
 static void woken(struct core_waiter *waiter)
 {
-	struct fs_parked *p = (struct fs_parked *)waiter;
-
-	pthread_mutex_lock(&p->waits->mu);
-	take_off_locked(p->waits, p);
-	pthread_mutex_unlock(&p->waits->mu);
-	hand_on(p->waits, &p->job);
+	hand_on((struct fs_parked *)waiter);
 }
 
 static void interrupted(fuse_req_t req, void *data)
@@ -123,7 +129,7 @@ static void interrupted(fuse_req_t req, void *data)
 	    p->req == req) { /* not another one in the place of one that was answered */
 		mine = p->armed && core_shard_unwait(p->shard, &p->waiter);
 		if (mine)
-			take_off_locked(w, p);
+			take_off_locked(p);
 		else if (!p->armed)
 			p->answer = EINTR;
 	}
@@ -149,8 +155,7 @@ void fs_wait_read(struct fs_waits *w, fuse_req_t req, struct core_shard *shard, 
 	p->shard = shard;
 	p->read = *read;
 	pthread_mutex_lock(&w->mu);
-	p->next = w->parked;
-	w->parked = p;
+	put_on_locked(w, p);
 	pthread_mutex_unlock(&w->mu);
 
 	fuse_req_interrupt_func(req, interrupted, p); /* may call it at once */
@@ -161,39 +166,35 @@ void fs_wait_read(struct fs_waits *w, fuse_req_t req, struct core_shard *shard, 
 	if (p->armed)
 		p = NULL; /* not ours any more */
 	else
-		take_off_locked(w, p);
+		take_off_locked(p);
 	pthread_mutex_unlock(&w->mu);
 	if (p == NULL)
 		return;
 	if (errnum != 0)
 		answer(p, errnum);
 	else /* it has passed meanwhile */
-		hand_on(w, &p->job);
+		hand_on(p);
 }
 
 void fs_waits_close(struct fs_waits *w)
 {
-	struct fs_parked *mine = NULL, **at;
+	struct fs_parked *mine = NULL, *next;
 
 	pthread_mutex_lock(&w->mu);
 	w->closed = true;
-	for (at = &w->parked; *at != NULL;) {
-		struct fs_parked *p = *at;
-
-		if (p->armed && core_shard_unwait(p->shard, &p->waiter)) {
-			*at = p->next;
-			p->next = mine;
-			mine = p;
-		} else {
-			at = &p->next; /* being woken, or parking: answered by those who do that */
-		}
+	for (struct fs_parked *p = w->parked; p != NULL; p = next) {
+		next = p->next;
+		/* Others are being woken, or parking: answered by those who do that. */
+		if (!p->armed || !core_shard_unwait(p->shard, &p->waiter))
+			continue;
+		take_off_locked(p);
+		p->next = mine;
+		mine = p;
 	}
 	pthread_mutex_unlock(&w->mu);
-	while (mine != NULL) {
-		struct fs_parked *next = mine->next;
-
+	for (; mine != NULL; mine = next) {
+		next = mine->next;
 		answer(mine, ESHUTDOWN);
-		mine = next;
 	}
 }
 
@@ -283,4 +284,19 @@ bool fs_poll_change(struct fs_poll *p, struct core_shard *shard, const struct co
 	if (wait != NULL && !armed)
 		poll_drop(wait); /* the waiter's share */
 	return ready;
+}
+
+void fs_poll_more(struct fs_poll *p, struct core_shard *shard, uint64_t time, struct fuse_pollhandle *ph)
+{
+	struct fs_poll_wait *wait = ph != NULL ? poll_new(p, shard, ph) : NULL;
+	struct core_info info;
+	bool armed = false;
+
+	while (wait != NULL && !armed && core_shard_info(shard, false, &info, NULL) == KV_OK &&
+	       !info.upper.empty) {
+		wait->waiter.time = info.upper.t > time ? info.upper.t : time;
+		armed = core_shard_wait(shard, &wait->waiter);
+	}
+	if (wait != NULL && !armed)
+		poll_drop(wait); /* the waiter's share */
 }

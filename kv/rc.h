@@ -47,6 +47,7 @@
 	X(BATCH_TAKEN,      "BatchCommitted",           ESTALE,          "a commit named the batch meanwhile") \
 	X(BATCH_LOST,       "BatchIncomplete",          EIO,             "something written to the batch was lost") \
 	X(BATCH_BUSY,       "BatchBusy",                EBUSY,           "the batch is open for writing")    \
+	X(FENCED,           "HoldFenced",               ESTALE,          "the hold has another token")       \
 	X(COMPACTED,        "CompactedAway",            ENODATA,         "the time is below since")          \
 	X(OVERFLOW,         "DiffOverflow",             EOVERFLOW,       "the sum of diffs leaves i64")      \
 	/* the engine: invalid usage, a function of the inputs alone */                            \
@@ -61,6 +62,7 @@
 	X(BAD_REWRITE,      "InvalidRewrite",           EINVAL,          "the rewrite does not fit the bounds") \
 	X(TOKEN_REUSED,     "TokenReused",              EINVAL,          "the token stands for another append") \
 	/* the mount */                                                                            \
+	X(BAD_OFFSET,       "InvalidOffset",            EINVAL,          "the offset cannot be served")      \
 	X(BAD_NAME,         "InvalidName",              EINVAL,          "not a name for this place")        \
 	X(NO_ACCESS,        "NoPermission",             EACCES,          "no permission")                    \
 	X(NOT_HERE,         "NotSupportedHere",         EPERM,           "no such operation here")           \

@@ -77,6 +77,11 @@ struct core_uuid writer_id(uint8_t n)
 	return (struct core_uuid){.b = {0x33, n, [CORE_WRITER_TAG] = 1}};
 }
 
+struct core_uuid lease_id(uint8_t n)
+{
+	return (struct core_uuid){.b = {0x1e, n}};
+}
+
 struct core_staged random_staged(struct rng *r, uint8_t id, const char *name)
 {
 	struct core_staged staged = {.id = staged_id(id),
@@ -112,6 +117,21 @@ struct core_writer_state random_writer(struct rng *r, uint8_t id)
 	return w;
 }
 
+struct core_lease random_lease(struct rng *r, uint8_t id)
+{
+	struct core_lease lease = {.id = lease_id(id),
+				   .lease_ms = rng_below(r, 2) == 0 ? UINT64_MAX : rng_next(r) >> 20,
+				   .heartbeat_ms = rng_next(r) >> 20,
+				   .since = random_frontier(r, 100),
+				   .seqno = rng_next(r)};
+
+	if (rng_below(r, 4) != 0) { /* neither has to be known */
+		snprintf(lease.host, sizeof(lease.host), "host%d", (int)id);
+		snprintf(lease.purpose, sizeof(lease.purpose), "shardfs /mnt/%d", (int)id);
+	}
+	return lease;
+}
+
 /* Of a writer that may be known, or of none. */
 static struct core_uuid random_attempt(struct rng *r)
 {
@@ -130,6 +150,16 @@ static void add_writers(struct rng *r, struct core_diff *d)
 	d->expires_writer = rng_below(r, 5) == 0;
 	if (d->expires_writer)
 		d->expired_writer = writer_id((uint8_t)rng_below(r, 6));
+}
+
+static void add_leases(struct rng *r, struct core_diff *d)
+{
+	d->has_lease = rng_below(r, 2) == 0;
+	if (d->has_lease)
+		d->lease = random_lease(r, (uint8_t)rng_below(r, 6));
+	d->ends_lease = rng_below(r, 5) == 0;
+	if (d->ends_lease)
+		d->ended_lease = lease_id((uint8_t)rng_below(r, 6));
 }
 
 /* A sound state at version 1000 whose batches end at 10, 20, ...; with a staged batch s<i> of id i for each.
@@ -172,6 +202,7 @@ struct core_state random_state(struct rng *r, size_t batches)
 		staged = random_staged(r, (uint8_t)i, name);
 		ck_ok(core_diff_staged(&d, &staged, &err), err);
 		add_writers(r, &d);
+		add_leases(r, &d);
 		ck_ok(core_state_apply(&s, &d, &err), err);
 		core_diff_fini(&d);
 	}
@@ -232,6 +263,7 @@ void random_diff(struct rng *r, size_t batches, struct core_diff *d)
 	d->tombstone = rng_below(r, 9) == 0;
 	add_staged(r, batches, d);
 	add_writers(r, d);
+	add_leases(r, d);
 	for (uint64_t i = rng_below(r, 7); i > 0; i--) {
 		struct core_hold hold = {.since = random_frontier(r, 100)};
 

@@ -129,9 +129,9 @@ START_TEST(what_format_1_has_written_is_read)
 	ck_assert_uint_eq(s.seqno, 1001);
 	ck_assert_uint_eq(s.upper.t, 10);
 	ck_assert_uint_eq(s.rollup_count, 1);
-	ck_assert_uint_eq(s.staged_count + s.writer_count, 0);
+	ck_assert_uint_eq(s.staged_count + s.writer_count + s.lease_count, 0);
 	ck_assert_uint_eq(d.staged_count + d.staged_removed_count, 0);
-	ck_assert(!d.has_writer && !d.expires_writer);
+	ck_assert(!d.has_writer && !d.expires_writer && !d.has_lease && !d.ends_lease);
 
 	ck_ok(core_state_apply(&s, &d, &err), err);
 	ck_ok(core_state_check(&s, &err), err);
@@ -226,7 +226,7 @@ static void use_forged(int which, const uint8_t *payload, size_t len, struct cor
 	core_buf_fini(&b);
 }
 
-/* One thing that is not well-formed in the staged batches and writers of a version. */
+/* One thing that is not well-formed in the staged batches, writers and leases of a version. */
 static void spoil_diff(Pb__Diff *d, int how)
 {
 	static char long_text[CORE_STAGED_NAME_LEN + 1];
@@ -289,19 +289,38 @@ static void spoil_diff(Pb__Diff *d, int how)
 	case 17:
 		d->expired_writer.len = 15;
 		break;
+	case 18:
+		d->lease->id.len--;
+		break;
+	case 19:
+		d->lease->host = long_text;
+		break;
+	case 20:
+		d->lease->purpose = long_text;
+		break;
+	case 21:
+		d->lease->since = NULL;
+		break;
+	case 22:
+		d->lease->since->n_times = 2;
+		break;
+	case 23:
+		d->ended_lease.len = 17;
+		break;
 	default:
 		ck_abort();
 	}
 }
 
-START_TEST(staged_batches_and_writers_are_well_formed_or_corrupt)
+START_TEST(staged_batches_writers_and_leases_are_well_formed_or_corrupt)
 {
 	uint64_t two_times[2] = {1, 2};
-	uint8_t id[16] = {1};
+	uint8_t id[17] = {1};
 	Pb__Frontier lower, upper;
 	Pb__Staged staged, *list[CORE_STAGED_MAX + 1];
 	ProtobufCBinaryData ids[CORE_STAGED_MAX + 1];
 	Pb__Writer writer;
+	Pb__Lease lease;
 	Pb__Rollup rollup;
 	Pb__Diff pb;
 	char name[] = "a", host[] = "h", key[] = "s/v1/n";
@@ -313,6 +332,7 @@ START_TEST(staged_batches_and_writers_are_well_formed_or_corrupt)
 	pb__frontier__init(&upper);
 	pb__staged__init(&staged);
 	pb__writer__init(&writer);
+	pb__lease__init(&lease);
 	pb__rollup__init(&rollup);
 	pb__diff__init(&pb);
 	upper.times = lower.times = two_times;
@@ -321,18 +341,19 @@ START_TEST(staged_batches_and_writers_are_well_formed_or_corrupt)
 		list[i] = &staged;
 	}
 	upper.n_times = lower.n_times = 1;
-	staged.id = staged.manifest = staged.instance = writer.id = ids[0];
+	staged.id = staged.manifest = staged.instance = writer.id = lease.id = ids[0];
 	staged.name = name;
 	staged.lower = &lower;
-	staged.upper = writer.last_upper = &upper;
-	writer.host = writer.purpose = host;
+	staged.upper = writer.last_upper = lease.since = &upper;
+	writer.host = writer.purpose = lease.host = lease.purpose = host;
 	rollup.key = key;
-	pb.attempt = pb.expired_writer = ids[0];
+	pb.attempt = pb.expired_writer = pb.ended_lease = ids[0];
 	pb.rollup = &rollup;
 	pb.staged = list;
 	pb.staged_removed = ids;
 	pb.n_staged = pb.n_staged_removed = 1;
 	pb.writer = &writer;
+	pb.lease = &lease;
 	for (int spoilt = 0; spoilt < 2; spoilt++) {
 		uint8_t *payload;
 		size_t len;
@@ -348,6 +369,49 @@ START_TEST(staged_batches_and_writers_are_well_formed_or_corrupt)
 		core_buf_fini(&b);
 		free(payload);
 	}
+}
+END_TEST
+
+/* A rollup with so many leases, of which the last `same` have one id and the since of the first lies below the
+ * shard's by `below`. */
+static enum kv_rc decode_leases(size_t count, size_t same, uint64_t below, struct kv_err *err)
+{
+	struct core_lease *leases = calloc(count, sizeof(*leases));
+	struct core_state s, again;
+	struct core_buf b;
+	enum kv_rc rc;
+
+	ck_ok(core_state_init(&s, 9, 5, (struct core_owner){1, 2, 0644}, err), *err);
+	s.since = s.holds[0].since = core_frontier_at(3);
+	for (size_t i = 0; i < count; i++) {
+		size_t n = i + same >= count ? count : i;
+
+		leases[i].since = core_frontier_at(i == 0 ? 3 - below : 3 + i);
+		memcpy(leases[i].id.b + 4, &n, sizeof(n));
+	}
+	s.leases = leases;
+	s.lease_count = count;
+	b = state_bytes(&s);
+	rc = core_state_decode(states_shard, b.data, b.len, &again, err);
+	if (rc == KV_OK) {
+		ck_assert_uint_eq(again.lease_count, count);
+		ck_assert_mem_eq(again.leases, leases, count * sizeof(*leases));
+	}
+	core_state_fini(&again);
+	core_buf_fini(&b);
+	core_state_fini(&s);
+	return rc;
+}
+
+START_TEST(leases_of_a_rollup_keep_the_invariants)
+{
+	struct kv_err err;
+
+	ck_ok(decode_leases(1, 1, 0, &err), err);
+	ck_ok(decode_leases(CORE_READERS_MAX, 1, 0, &err), err);
+	ck_assert_int_eq(decode_leases(CORE_READERS_MAX + 1, 1, 0, &err), KV_CORRUPT);
+	ck_assert_int_eq(decode_leases(5, 2, 0, &err), KV_CORRUPT);
+	ck_assert_int_eq(decode_leases(5, 1, 1, &err), KV_CORRUPT);
 }
 END_TEST
 
@@ -402,7 +466,8 @@ Suite *codec_suite(void)
 	tcase_add_loop_test(t, every_cut_and_every_flipped_byte_is_corrupt, 0, 2);
 	tcase_add_test(t, a_newer_format_is_refused_in_words);
 	tcase_add_test(t, what_format_1_has_written_is_read);
-	tcase_add_loop_test(t, staged_batches_and_writers_are_well_formed_or_corrupt, 0, 18);
+	tcase_add_loop_test(t, staged_batches_writers_and_leases_are_well_formed_or_corrupt, 0, 24);
+	tcase_add_test(t, leases_of_a_rollup_keep_the_invariants);
 	tcase_add_test(t, a_document_of_another_shard_or_kind_fails);
 	tcase_add_loop_test(t, forged_bytes_under_a_good_checksum_never_crash, 0, 2);
 	suite_add_tcase(s, t);

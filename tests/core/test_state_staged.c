@@ -403,13 +403,15 @@ START_TEST(with_room_reserved_applying_takes_no_memory)
 		after = state_bytes(&s);
 		same_bytes(before, after);
 
-		const void *staged = s.staged, *writers = s.writers, *in_order = s.batches;
+		const void *staged = s.staged, *writers = s.writers, *leases = s.leases, *in_order = s.batches;
 		ck_ok(core_state_apply(&s, &d, &err), err);
 		ck_assert_ptr_eq(s.staged, staged);
 		ck_assert_ptr_eq(s.writers, writers);
+		ck_assert_ptr_eq(s.leases, leases);
 		ck_assert_ptr_eq(s.batches, in_order);
 		ck_assert_uint_le(s.staged_count, s.staged_cap);
 		ck_assert_uint_le(s.writer_count, s.writer_cap);
+		ck_assert_uint_le(s.lease_count, s.lease_cap);
 		core_buf_fini(&before);
 		core_buf_fini(&after);
 		core_diff_fini(&d);

@@ -1,0 +1,55 @@
+/*
+ * listen.h - following a shard from a frontier on, step by step.
+ *
+ * A step is all updates with times in [lower, upper), each at its own time, in no
+ * promised order and not consolidated. The first lower is the frontier listened
+ * from, each next one the upper before, so that every update comes exactly once;
+ * a step without updates tells progress alone.
+ *
+ * A listener holds the time before its frontier: since does not pass it, so that
+ * the times it has not given yet stay apart. The parts of the step in hand are
+ * pinned; the hold moves on when the step is taken.
+ *
+ * Threads: a listener belongs to one thread at a time. The shard must stay open
+ * until it is closed. Codes as in shard.h.
+ */
+#ifndef CORE_LISTEN_H
+#define CORE_LISTEN_H
+
+#include "core/shard.h"
+
+struct core_listen;
+
+/*
+ * Listen from a frontier on, which may lie beyond the upper. reader says who asks; copied.
+ * KV_COMPACTED  the frontier is not above since (nor are both 0): what happened there was given up
+ * KV_NO_SHARD
+ */
+enum kv_rc core_listen_open(struct core_shard *s, struct core_frontier from, const struct core_reader *reader,
+			    struct core_listen **out, struct kv_err *err) KV_MUST_CHECK;
+
+struct core_step {
+	struct core_frontier lower;
+	struct core_frontier upper;
+};
+
+/*
+ * The next step; its updates come by core_listen_next, and those of the step before that were not taken are
+ * skipped. *end instead: the shard is finished, and all was given.
+ * KV_WOULD_BLOCK  nothing new: wait until the upper has passed core_listen_frontier
+ * KV_NO_SHARD     the shard was removed
+ */
+enum kv_rc core_listen_step(struct core_listen *l, struct core_step *step, bool *end,
+			    struct kv_err *err) KV_MUST_CHECK;
+
+/* The next update of the step; *end instead when there is none. Key and val are borrowed until the next call.
+ */
+enum kv_rc core_listen_next(struct core_listen *l, struct core_update *out, bool *end,
+			    struct kv_err *err) KV_MUST_CHECK;
+
+/* Where the next step begins. */
+struct core_frontier core_listen_frontier(const struct core_listen *l);
+
+void core_listen_close(struct core_listen *l); /* NULL is allowed */
+
+#endif
