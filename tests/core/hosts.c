@@ -3,7 +3,7 @@
  */
 #include "tests/core/hosts.h"
 
-uint64_t tell(void *arg)
+uint64_t host_clock(void *arg)
 {
 	return atomic_load(&((struct host *)arg)->now_ms) * 1000;
 }
@@ -11,7 +11,7 @@ uint64_t tell(void *arg)
 static void host_start(struct hosts *h, struct host *host)
 {
 	host->engine = disk_open(h->disk);
-	host->engine->config.now_us = tell; /* before anybody has asked */
+	host->engine->config.now_us = host_clock; /* before anybody has asked */
 	host->engine->config.now_arg = host;
 	if (atomic_load(&host->now_ms) == 0)
 		atomic_store(&host->now_ms, 1700000000000);

@@ -31,7 +31,7 @@ struct hosts {
 void hosts_begin(struct hosts *h, enum disk_kind kind);
 void hosts_end(struct hosts *h);
 void host_leave(struct host *host); /* closes its engine */
-uint64_t tell(void *arg);           /* the clock of a host, for an engine */
+uint64_t host_clock(void *arg);           /* the clock of a host, for an engine */
 void later(struct hosts *h, uint64_t ms);
 
 struct core_info info_of(struct host *host);

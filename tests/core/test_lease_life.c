@@ -307,7 +307,7 @@ START_TEST(the_keepers_thread_looks_after_leases_by_itself)
 	struct kv_store *store = kv_store_pair(kv_consensus_mem_new(), kv_blob_mem_new(),
 					       (struct kv_store_traits){.sole_owner = false});
 	struct host host = {.now_ms = 1700000000000};
-	struct core_engine_config config = {.now_us = tell, .now_arg = &host, .keeper_ms = 1};
+	struct core_engine_config config = {.now_us = host_clock, .now_arg = &host, .keeper_ms = 1};
 	struct core_shard_id id = {.u = core_uuid_new()};
 	struct core_need need;
 	struct kv_err err;
