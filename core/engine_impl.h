@@ -126,6 +126,9 @@ void core_fold_recount(struct core_shard *s);
 /* life.c: have a rollup written in the background. Under commit_mu. */
 void core_queue_rollup(struct core_shard *s);
 
+/* write.c: copy a text (NULL: an empty one), cut to size between two characters of UTF-8. */
+void core_copy_text(char *to, size_t size, const char *from);
+
 /* write.c: a writer as it is registered; the texts are copied, and cut. */
 struct core_writer_state core_writer_describe(struct core_uuid id, const char *host, const char *purpose);
 

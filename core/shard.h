@@ -178,6 +178,15 @@ bool core_shard_wait(struct core_shard *s, struct core_waiter *w);
 /* True: w does not wait any more and will not be woken. False: it was or is being woken. */
 bool core_shard_unwait(struct core_shard *s, struct core_waiter *w);
 
+/*
+ * Wait until the upper has passed a time, for timeout_ms at most (-1: for ever); the calling thread sleeps.
+ * *upper: as it was then.
+ * KV_WOULD_BLOCK  the time is over
+ * KV_NO_SHARD     the shard is gone
+ */
+enum kv_rc core_shard_wait_past(struct core_shard *s, uint64_t time, int timeout_ms,
+				struct core_frontier *upper, struct kv_err *err) KV_MUST_CHECK;
+
 /* Who reads, for those who look. */
 struct core_reader {
 	char purpose[CORE_PURPOSE_LEN]; /* "listen", "as_of/7" ... */
