@@ -63,7 +63,7 @@ enum kv_rc core_engine_open(struct kv_store *store, const struct core_engine_con
 	core_builders_init(&e->builders);
 	e->worker = core_worker_start();
 	e->waker = core_worker_start();
-	if (e->worker == NULL || e->waker == NULL || !core_keeper_start(e)) {
+	if (e->worker == NULL || e->waker == NULL || !core_keeper_start(e) || !core_follower_start(e)) {
 		core_engine_close(e);
 		return kv_fail_rc(err, KV_NOMEM);
 	}
@@ -95,6 +95,7 @@ void core_engine_close(struct core_engine *e)
 	if (e == NULL)
 		return;
 	core_keeper_stop(e);
+	core_follower_stop(e);
 	core_worker_stop(e->worker);
 	e->worker = NULL; /* what follows leaves nothing to do */
 	core_worker_stop(e->waker);
@@ -164,6 +165,7 @@ static struct core_shard *shard_get(struct core_engine *e, struct core_shard_id 
 			.blobs = kv_store_blobs(e->store),
 			.shard = id,
 			.instance = e->instance,
+			.may_vanish = e->traits.read_only,
 			.builders = &e->builders,
 		};
 		HASH_ADD(hh, e->shards, home.shard, sizeof id, s);

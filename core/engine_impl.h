@@ -51,6 +51,7 @@ struct core_engine {
 	struct core_engine_config config;
 	struct core_writer_state writer; /* of transactions that have none of their own; its id is instance's */
 	struct core_worker *worker; /* NULL while the engine closes */
+	struct core_follower *follower; /* NULL: a sole owner hears of every change itself */
 	struct core_worker *waker;  /* wakes those who wait, where they are many (waiters.c) */
 	struct core_keeper *keeper; /* leases.c; NULL where there are no leases, and while the engine closes */
 	_Atomic(uint64_t) attempts; /* to commit, to tell them apart */
@@ -165,6 +166,11 @@ enum kv_rc core_machine_load(struct core_shard *s, bool recent, struct kv_err *e
  * readers are not done). KV_MISMATCH: there is something else. */
 enum kv_rc core_machine_init(struct core_engine *e, struct core_shard_id id, struct core_owner owner,
 			     uint64_t over, struct kv_err *err) KV_MUST_CHECK;
+
+/* waiters.c: ask consensus for those who wait, every now and then, where others write. False: no memory or no
+ * thread. */
+bool core_follower_start(struct core_engine *e);
+void core_follower_stop(struct core_engine *e);
 
 /* Wake those whose time the upper has passed. Without locks. */
 void core_machine_wake(struct core_shard *s);

@@ -107,7 +107,7 @@ static enum kv_rc read_rollup(struct core_shard *s, const struct core_rollup *ro
 	enum kv_rc rc = read_blob(s->engine, rollup->key, &bytes, err);
 
 	if (rc == KV_NOTFOUND)
-		rc = kv_fail(err, KV_CORRUPT, "the newest rollup is missing");
+		rc = kv_fail(err, s->home.may_vanish ? KV_GONE : KV_CORRUPT, "the newest rollup is missing");
 	if (rc == KV_OK)
 		rc = core_state_decode(s->home.shard, bytes.data, bytes.len, out, err);
 	*len = bytes.len;

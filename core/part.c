@@ -313,6 +313,8 @@ static enum kv_rc read_blob(struct core_part_reader *r, uint64_t offset, size_t 
 		return kv_fail_rc(err, KV_NOMEM);
 	enum kv_rc rc = kv_blob_get(r->home->blobs, r->key, offset + r->win_len, r->win + r->win_len,
 				    want - r->win_len, &got, err);
+	if (rc == KV_NOTFOUND && r->home->may_vanish)
+		return kv_fail(err, KV_GONE, "part %s was deleted by the owner of the store", r->key);
 	if (rc == KV_NOTFOUND)
 		return fail_corrupt(r, offset, "the blob is missing", err);
 	if (rc != KV_OK)

@@ -23,6 +23,7 @@ struct core_home {
 	struct kv_blobs *blobs;
 	struct core_shard_id shard;
 	struct core_instance_id instance;
+	bool may_vanish;                /* another process owns the store, and may delete what is read here */
 	struct core_builders *builders; /* what builders share (builder.h); NULL: with nobody */
 };
 
@@ -50,7 +51,7 @@ void core_part_set_window(struct core_part_reader *r, size_t bytes);
  * The next row as stored (before rewrite and bounds); *end instead when there is none. Key and val are
  * borrowed until the next call.
  * KV_CORRUPT  the bytes fail their check; the sentence names shard, part and offset
- * KV_NOTFOUND becomes KV_CORRUPT: a named part must be there
+ * KV_NOTFOUND becomes KV_CORRUPT: a named part must be there; or KV_GONE where it may vanish
  */
 enum kv_rc core_part_next(struct core_part_reader *r, struct core_update *out, bool *end,
 			  struct kv_err *err) KV_MUST_CHECK;

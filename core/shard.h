@@ -175,7 +175,8 @@ struct core_waiter {
  * wait for, and wake is not called. */
 bool core_shard_wait(struct core_shard *s, struct core_waiter *w);
 
-/* True: w does not wait any more and will not be woken. False: it was or is being woken. */
+/* True: w does not wait any more and will not be woken. False: it was or is being woken (core_engine_drain waits for
+ * the end of that). */
 bool core_shard_unwait(struct core_shard *s, struct core_waiter *w);
 
 /*

@@ -47,6 +47,7 @@
 	X(BATCH_TAKEN,      "BatchCommitted",           ESTALE,          "a commit named the batch meanwhile") \
 	X(BATCH_LOST,       "BatchIncomplete",          EIO,             "something written to the batch was lost") \
 	X(BATCH_BUSY,       "BatchBusy",                EBUSY,           "the batch is open for writing")    \
+	X(GONE,             "Gone",                     ESTALE,          "what was being read was removed by the store's owner") \
 	X(FENCED,           "HoldFenced",               ESTALE,          "the hold has another token")       \
 	X(COMPACTED,        "CompactedAway",            ENODATA,         "the time is below since")          \
 	X(OVERFLOW,         "DiffOverflow",             EOVERFLOW,       "the sum of diffs leaves i64")      \

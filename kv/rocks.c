@@ -28,12 +28,15 @@
 #include "kv/rocks_impl.h"
 
 #include <assert.h>
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <time.h>
+#include <unistd.h>
 
 static const size_t write_buffer = (size_t)16 << 20;
 static const size_t cache_size = (size_t)8 << 20;
@@ -49,7 +52,14 @@ static const uint64_t reserve = (uint64_t)32 << 20;
  */
 static const int log_nothing = 5;
 
-enum { WAL_TOLERATE_CORRUPTED_TAIL = 0, OPEN_TRIES = 3 };
+/* Where no log can be written. */
+static const char no_logs[] = "/proc/self/ns";
+
+enum {
+	WAL_TOLERATE_CORRUPTED_TAIL = 0,
+	OPEN_TRIES = 3,
+	FOLLOW_MS = 50, /* a secondary looks for the owner's writes so often at most */
+};
 
 /* --- records -------------------------------------------------------------------------------------------- */
 
@@ -179,10 +189,8 @@ static bool make_options(struct kv_rocks *r)
 	rocksdb_options_set_stats_dump_period_sec(r->options, 0);
 	rocksdb_options_set_max_open_files(r->options, 256);
 	if (r->read_only) {
-		/* All files are opened now: the owner may remove them later. And no log: it would go beside
-		 * the owner's, into a directory that is not ours to write. */
+		/* All files are opened now: the owner may remove them later. */
 		rocksdb_options_set_max_open_files(r->options, -1);
-		rocksdb_options_set_db_log_dir(r->options, "/proc/self/ns");
 	}
 	rocksdb_writeoptions_set_sync(r->write_sync, 1);
 	rocksdb_writeoptions_set_sync(r->write_ride, 0);
@@ -205,6 +213,47 @@ static void free_options(struct kv_rocks *r)
 		rocksdb_cache_destroy(r->cache);
 }
 
+/* Beside an owner, or alone with a store that is not to be changed. As a secondary it can be brought forward, but
+ * needs a directory to write a log to; without one it stays as it is now. */
+static rocksdb_t *open_beside(struct kv_rocks *r, char **text)
+{
+	rocksdb_t *db = NULL;
+
+	/* The owner may remove a file between our reading its name and opening it. */
+	for (int i = 0; i < OPEN_TRIES && !db; i++) {
+		rocksdb_free(*text);
+		*text = NULL;
+		db = r->scratch ? rocksdb_open_as_secondary(r->options, r->dir, r->scratch, text)
+				: rocksdb_open_for_read_only(r->options, r->dir, 0, text);
+	}
+	return db;
+}
+
+static void remove_scratch(struct kv_rocks *r)
+{
+	DIR *dir = r->scratch ? opendir(r->scratch) : NULL;
+	struct dirent *e;
+
+	while (dir && (e = readdir(dir)) != NULL)
+		if (e->d_name[0] != '.')
+			unlinkat(dirfd(dir), e->d_name, 0);
+	if (dir)
+		closedir(dir);
+	if (r->scratch)
+		rmdir(r->scratch);
+	free(r->scratch);
+	r->scratch = NULL;
+}
+
+static void make_scratch(struct kv_rocks *r)
+{
+	char path[] = P_tmpdir "/shardfs-ro-XXXXXX";
+
+	r->scratch = mkdtemp(path) ? strdup(path) : NULL;
+	if (!r->scratch)
+		rmdir(path); /* there was no memory for its name; or no directory, and this does nothing */
+}
+
 /* Sets r->db. The caller holds `lock` exclusively, or is alone. */
 static enum kv_rc open_db_locked(struct kv_rocks *r, struct kv_err *err)
 {
@@ -212,11 +261,13 @@ static enum kv_rc open_db_locked(struct kv_rocks *r, struct kv_err *err)
 
 	assert(!r->db);
 	if (r->read_only) {
-		/* The owner may remove a file between our reading its name and opening it. */
-		for (int i = 0; i < OPEN_TRIES && !r->db; i++) {
-			rocksdb_free(text);
-			text = NULL;
-			r->db = rocksdb_open_for_read_only(r->options, r->dir, 0, &text);
+		if (!r->scratch)
+			make_scratch(r);
+		r->db = open_beside(r, &text);
+		if (!r->db && r->scratch) { /* not as a secondary: then as it is now */
+			remove_scratch(r);
+			rocksdb_options_set_db_log_dir(r->options, no_logs);
+			r->db = open_beside(r, &text);
 		}
 	} else {
 		r->db = rocksdb_open(r->options, r->dir, &text);
@@ -228,6 +279,25 @@ static enum kv_rc open_db_locked(struct kv_rocks *r, struct kv_err *err)
 
 	rocksdb_free(text);
 	return rc;
+}
+
+static uint64_t clock_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+void rocks_follow(struct kv_rocks *r)
+{
+	uint64_t now = clock_ms(), before = atomic_load(&r->followed_ms);
+	char *text = NULL;
+
+	if (!r->scratch || now < before + FOLLOW_MS || !atomic_compare_exchange_strong(&r->followed_ms, &before, now))
+		return;
+	rocksdb_try_catch_up_with_primary(r->db, &text);
+	rocksdb_free(text); /* the owner removed what was to be read: the next time may be better */
 }
 
 static void close_db_locked(struct kv_rocks *r)
@@ -314,6 +384,7 @@ void kv_rocks_close(struct kv_rocks *r)
 		rocksdb_free(text);
 	}
 	close_db_locked(r);
+	remove_scratch(r);
 	free_options(r);
 	pthread_rwlock_destroy(&r->lock);
 	for (size_t i = 0; i < ROCKS_STRIPES; i++)

@@ -12,7 +12,9 @@
 struct kv_rocks;
 
 /*
- * Open or make the database in dir. read_only sees the state as of the open and takes no lock.
+ * Open or make the database in dir. read_only takes no lock, and sees a past state: that of the open, brought
+ * forward by reads of consensus where RocksDB can follow the owner (it needs a directory of its own for that, under
+ * P_tmpdir). What the owner wrote last may be seen before it is on stable storage.
  * KV_NOTFOUND  read_only and there is none; or the parent of dir is missing
  * KV_BUSY, KV_CORRUPT, KV_IO, KV_NOMEM, KV_NOSPACE, KV_QUOTA, KV_READONLY
  */

@@ -81,6 +81,7 @@ static enum kv_rc rocks_head(struct kv_consensus *c, const char *key, struct kv_
 
 	if (rc != KV_OK)
 		return rc;
+	rocks_follow(r);
 	rc = read_version(r, r->read, key, out, &torn, &first);
 	if (torn) {
 		/* Between the two reads the key moved on and was truncated, or something is wrong. A snapshot
@@ -138,6 +139,7 @@ static enum kv_rc rocks_scan(struct kv_consensus *c, const char *key, uint64_t f
 
 	if (rc != KV_OK)
 		return rc;
+	rocks_follow(r);
 
 	rocksdb_readoptions_t *options;
 	rocksdb_iterator_t *it = iterate(r, &start, end.bytes, end.len, &options);
@@ -167,6 +169,7 @@ static enum kv_rc rocks_list_keys(struct kv_consensus *c, const char *after, siz
 
 	if (rc != KV_OK)
 		return rc;
+	rocks_follow(r);
 
 	const struct rocks_record start = rocks_head_record(after);
 	rocksdb_readoptions_t *options;

@@ -50,6 +50,8 @@ struct kv_rocks {
 	/* constant while open */
 	char *dir;
 	bool read_only;
+	char *scratch;                 /* read_only: a directory of ours that RocksDB wants; NULL: it does not follow */
+	_Atomic(uint64_t) followed_ms; /* when the owner's writes were looked for last */
 	rocksdb_options_t *options;
 	rocksdb_block_based_table_options_t *table;
 	rocksdb_cache_t *cache;
@@ -81,6 +83,10 @@ uint64_t rocks_get_seqno(const char bytes[8]);
  */
 enum kv_rc rocks_enter(struct kv_rocks *r, struct kv_err *err) KV_MUST_CHECK;
 void rocks_leave(struct kv_rocks *r);
+
+/* Before a read, beside an owner: take in what it has written since, if that was not done a moment ago. What
+ * cannot be taken in leaves the past state. Inside. */
+void rocks_follow(struct kv_rocks *r);
 
 /* A failed read as a code (KV_IO, KV_CORRUPT) and sentence; text is taken. */
 enum kv_rc rocks_fail_read(struct kv_err *err, char *text);

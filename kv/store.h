@@ -72,7 +72,8 @@ struct kv_store *kv_store_mem_new(void);
  * KV_NEWER    a newer program wrote it; the sentence says which format
  * KV_NOTFOUND read_only and there is no store; or the parent of dir is missing
  * KV_CORRUPT  dir holds something else, or a store that cannot be opened
- * read_only lets a second process in beside an owner: it holds nothing and sees the state as of its open.
+ * read_only lets a second process in beside an owner: it holds nothing and sees a past state,
+ * brought forward by reads of consensus where that can be (kv/rocks.h).
  */
 enum kv_rc kv_store_embedded_open(const char *dir, bool read_only, const char *purpose, struct kv_store **out,
 				  struct kv_err *err) KV_MUST_CHECK;

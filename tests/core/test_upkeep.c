@@ -275,6 +275,7 @@ START_TEST(waiting_and_unwaiting_race_with_appends_and_each_is_told_once)
 	atomic_store(&stop_appending, true);
 	pthread_join(thread, NULL);
 	verdict(rig.shard, "expected_upper=* new_upper=-", "");
+	core_engine_drain(rig.engine);
 	for (unsigned i = 0; i < SLEEPERS; i++)
 		ck_assert_uint_eq(sleepers[i].woken, sleepers[i].w.time != UINT64_MAX);
 	ck_assert_uint_gt(left, 0);
