@@ -46,6 +46,8 @@ static enum kv_rc run_set(struct core_change *c, const struct core_state *s, str
 	bool changed;
 	enum kv_rc rc = core_do_set_hold(s, h->name, h->ask, d, &h->is, &changed, err);
 
+	/* To move one lets space be given back; to make one does not. */
+	c->sync = core_state_hold(s, h->name) != NULL ? KV_RELEASE : KV_SYNC;
 	*skip = rc == KV_OK && !changed;
 	return rc;
 }
@@ -53,7 +55,7 @@ static enum kv_rc run_set(struct core_change *c, const struct core_state *s, str
 enum kv_rc core_hold_set(struct core_shard *s, const char *name, const struct core_hold_ask *ask,
 			 struct core_hold *out, struct kv_err *err)
 {
-	struct hold_change c = {.change = {.run = run_set, .sync = KV_RELEASE}, .name = name, .ask = ask};
+	struct hold_change c = {.change = {.run = run_set, .sync = KV_SYNC}, .name = name, .ask = ask};
 	enum kv_rc rc;
 
 	_Static_assert(CORE_HOLD_NAME_LEN == CORE_STAGED_NAME_LEN, "they share their grammar");

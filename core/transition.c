@@ -136,10 +136,10 @@ enum kv_rc core_do_set_hold(const struct core_state *s, const char *name, const 
 	hold.since = core_frontier_max(hold.since, ask->since);
 	if (ask->compare)
 		hold.token = ask->token;
-	if (core_frontier_lt(was != NULL ? was->since : hold.since, hold.since))
-		hold.follow = 0; /* a plain frontier ends the policy */
+	hold.follow = 0; /* a plain frontier ends the policy */
 	*out = hold;
-	if (was != NULL && core_frontier_eq(was->since, hold.since) && was->token == hold.token)
+	if (was != NULL && core_frontier_eq(was->since, hold.since) && was->token == hold.token &&
+	    was->follow == 0)
 		return KV_OK;
 	*changed = true;
 	d->seqno = s->seqno + 1;

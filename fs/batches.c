@@ -190,8 +190,7 @@ static enum kv_rc make_in(struct fs *fs, const struct fs_node *dir, const char *
 
 /* Make, or meet, and open. */
 static enum kv_rc create(struct fs *fs, const struct fs_node *dir, const char *name,
-			 struct fuse_file_info *fi, pid_t pid, struct fuse_entry_param *e,
-			 struct kv_err *err)
+			 struct fuse_file_info *fi, pid_t pid, struct fuse_entry_param *e, struct kv_err *err)
 {
 	struct fs_node node;
 	enum kv_rc rc = make_in(fs, dir, name, (fi->flags & O_EXCL) != 0, &e->ino, err);

@@ -268,9 +268,9 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, s
 	do_read(req, size, offset, fi);
 }
 
-/* Whether a read would be answered now; if not, ph (taken) is told when it would. upper has an event when it is
- * another one. A listener has one again whenever there is more: an edge-triggered epoll asks only when it was
- * told, so that is arranged for also when it is ready, and before looking whether it is. */
+/* Whether a read would be answered now; if not, ph (taken) is told when it would. upper has an event when it
+ * is another one. A listener has one again whenever there is more: an edge-triggered epoll asks only when it
+ * was told, so that is arranged for also when it is ready, and before looking whether it is. */
 static bool is_ready(struct fs_handle *h, struct fuse_pollhandle *ph)
 {
 	if (h->kind == FS_UPPER)

@@ -170,7 +170,8 @@ static enum kv_rc subscribe_at(struct core_shard *shard, uint64_t time, const st
 	/* The listener holds the time now; of the last time there is it does not know. */
 	rc = core_shard_info(shard, true, &info, err);
 	if (rc == KV_OK && !core_frontier_covers(info.since, time)) {
-		rc = kv_fail(err, KV_COMPACTED, "time %" PRIu64 " is below since: its history was given up", time);
+		rc = kv_fail(err, KV_COMPACTED, "time %" PRIu64 " is below since: its history was given up",
+			     time);
 		kv_detail(err, "time=%" PRIu64, time);
 	}
 	if (rc != KV_OK) {

@@ -229,12 +229,13 @@ static bool value_of(struct word w, const char *name, struct word *value)
 	return true;
 }
 
+/* rest->p is NULL behind the last one; a blank at the end is followed by an empty one. */
 static struct word next_word(struct word *rest)
 {
 	const char *blank = memchr(rest->p, ' ', rest->len);
 	struct word w = {.p = rest->p, .len = blank != NULL ? (size_t)(blank - rest->p) : rest->len};
 
-	rest->p += w.len + (blank != NULL);
+	rest->p = blank != NULL ? blank + 1 : NULL;
 	rest->len -= w.len + (blank != NULL);
 	return w;
 }
@@ -262,7 +263,7 @@ static enum kv_rc parse_compare(struct word rest, struct core_hold_ask *out, str
 		}
 		if (!good || seen == before)
 			return bad(err, "not a new expected=<token>, token=<token> or since=<frontier>", w);
-	} while (rest.len != 0);
+	} while (rest.p != NULL);
 	return seen == 7 ? KV_OK
 			 : kv_fail(err, KV_BAD_SYNTAX, "expected=, token= and since= belong together");
 }

@@ -41,8 +41,8 @@ enum kv_rc fs_parse_bounds(const char *line, size_t len, struct core_frontier *l
 enum kv_rc fs_parse_since(const char *text, size_t len, struct core_frontier *since, uint64_t *follow,
 			  struct kv_err *err) KV_MUST_CHECK;
 
-/* What is written to a hold: `<f>`, `listen=<f>`, or `expected=<token> token=<token> since=<f>`, with an optional
- * newline. KV_BAD_SYNTAX. */
+/* What is written to a hold: `<f>`, `listen=<f>`, or `expected=<token> token=<token> since=<f>`, with an
+ * optional newline. KV_BAD_SYNTAX. */
 enum kv_rc fs_parse_hold(const char *text, size_t len, struct core_hold_ask *out,
 			 struct kv_err *err) KV_MUST_CHECK;
 

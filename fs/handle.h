@@ -26,8 +26,8 @@ struct fs_handle {
 
 	char *text; /* of files of a few lines; wait/<t>: once it is over */
 	size_t text_len;
-	bool text_read;           /* reading at 0 again refreshes some of them */
-	struct core_frontier at;  /* upper: what the text says */
+	bool text_read;          /* reading at 0 again refreshes some of them */
+	struct core_frontier at; /* upper: what the text says */
 	struct fs_append *append;
 	struct fs_stream *stream; /* snapshot, as_of, listen, subscribe; NULL: an as_of that has to wait */
 	struct fs_follow *follow; /* of listen and subscribe; the stream's */

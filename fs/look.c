@@ -48,8 +48,8 @@ static enum kv_rc look_time(struct fs *fs, const struct fs_node *dir, const char
 	enum fs_kind kind = kinds[dir->kind];
 	struct fs_when when = {.now = kind != FS_WAIT && strcmp(name, "now") == 0};
 
-	if (!when.now && (!core_frontier_parse(name, strlen(name), &when.at) ||
-			  (when.at.empty && kind != FS_LISTEN)))
+	if (!when.now &&
+	    (!core_frontier_parse(name, strlen(name), &when.at) || (when.at.empty && kind != FS_LISTEN)))
 		return KV_NOTFOUND;
 	*nodeid = fs_nodeid_time(&fs->nodes, kind, dir->shard, dir->first_seqno, when);
 	return KV_OK;

@@ -17,7 +17,7 @@ static uint64_t make(enum fs_kind kind, uint64_t low)
 
 void fs_nodes_init(struct fs_nodes *n)
 {
-	*n = (struct fs_nodes){.next_entry = 1};
+	*n = (struct fs_nodes){0};
 	pthread_mutex_init(&n->mu, NULL);
 }
 
@@ -106,17 +106,43 @@ static struct fs_entry *entry_new_locked(struct fs_nodes *n, enum fs_kind kind, 
 	return e;
 }
 
+/* Whether e is of this life of the shard. */
+static bool is_of_locked(const struct fs_nodes *n, const struct fs_entry *e, struct core_shard_id id,
+			 uint64_t first_seqno)
+{
+	const struct fs_slot *s = n->slots[e->slot];
+
+	return core_uuid_eq(s->id.u, id.u) && s->first_seqno == first_seqno;
+}
+
+static bool same_when(struct fs_when a, struct fs_when b)
+{
+	return a.now == b.now && core_frontier_eq(a.at, b.at);
+}
+
 uint64_t fs_nodeid_time(struct fs_nodes *n, enum fs_kind kind, struct core_shard_id id, uint64_t first_seqno,
 			struct fs_when when)
 {
+	uint64_t words[] = {first_seqno, when.now, when.at.empty, when.at.empty ? 0 : when.at.t};
+	uint64_t number = XXH3_64bits_withSeed(words, sizeof words, XXH3_64bits(&id, sizeof id)), nodeid;
 	struct fs_entry *e;
 
 	pthread_mutex_lock(&n->mu);
-	e = entry_new_locked(n, kind, id, first_seqno, n->next_entry++);
-	if (e != NULL)
-		e->when = when;
+	for (;; number++) { /* on, should two times ever come to the same number */
+		nodeid = make(kind, number);
+		HASH_FIND(hh, n->entries, &nodeid, sizeof nodeid, e);
+		if (e == NULL || (same_when(e->when, when) && is_of_locked(n, e, id, first_seqno)))
+			break;
+	}
+	if (e != NULL) {
+		e->lookups++;
+	} else {
+		e = entry_new_locked(n, kind, id, first_seqno, number);
+		if (e != NULL)
+			e->when = when;
+	}
 	pthread_mutex_unlock(&n->mu);
-	return e != NULL ? e->nodeid : 0;
+	return e != NULL ? nodeid : 0;
 }
 
 uint64_t fs_nodeid_batch(struct fs_nodes *n, struct core_shard_id id, uint64_t first_seqno,
@@ -174,9 +200,7 @@ uint64_t fs_nodeid_hold(struct fs_nodes *n, struct core_shard_id id, uint64_t fi
 	for (;; number++) { /* on, should two names ever come to the same number */
 		nodeid = make(FS_HOLD, number & LOW56);
 		HASH_FIND(hh, n->entries, &nodeid, sizeof nodeid, e);
-		if (e == NULL || (strcmp(e->name, name) == 0 && e->slot < n->slot_count &&
-				  core_uuid_eq(n->slots[e->slot]->id.u, id.u) &&
-				  n->slots[e->slot]->first_seqno == first_seqno))
+		if (e == NULL || (strcmp(e->name, name) == 0 && is_of_locked(n, e, id, first_seqno)))
 			break;
 	}
 	if (e != NULL) {

@@ -54,12 +54,12 @@ enum fs_kind {
 	FS_WRITERS,
 	FS_READERS,
 	FS_HOLDS,
-	FS_AS_OF,  /* one of as_of/<t>; from here on with an entry in the table */
-	FS_WAIT,   /* one of wait/<t> */
-	FS_LISTEN, /* one of listen/<f> */
+	FS_AS_OF,     /* one of as_of/<t>; from here on with an entry in the table */
+	FS_WAIT,      /* one of wait/<t> */
+	FS_LISTEN,    /* one of listen/<f> */
 	FS_SUBSCRIBE, /* one of subscribe/<t> */
-	FS_BATCH,  /* a committed batch */
-	FS_STAGED, /* a staged batch */
+	FS_BATCH,     /* a committed batch */
+	FS_STAGED,    /* a staged batch */
 	FS_WRITER,
 	FS_READER,
 	FS_HOLD,
@@ -99,7 +99,6 @@ struct fs_nodes {
 	uint32_t slot_cap;
 	struct fs_slot *slots_by_id;
 	struct fs_entry *entries;
-	uint64_t next_entry;
 	uint32_t next_append;
 };
 
@@ -110,11 +109,11 @@ struct fs_node {
 	uint64_t name_id; /* FS_NAME */
 	struct core_shard_id shard;
 	uint64_t first_seqno;
-	struct fs_when when;      /* FS_AS_OF, FS_WAIT, FS_LISTEN, FS_SUBSCRIBE */
-	struct core_batch *batch; /* FS_BATCH: a reference; drop with fs_node_fini */
-	struct core_uuid id;      /* FS_STAGED, FS_WRITER, FS_READER */
+	struct fs_when when;           /* FS_AS_OF, FS_WAIT, FS_LISTEN, FS_SUBSCRIBE */
+	struct core_batch *batch;      /* FS_BATCH: a reference; drop with fs_node_fini */
+	struct core_uuid id;           /* FS_STAGED, FS_WRITER, FS_READER */
 	char name[CORE_HOLD_NAME_LEN]; /* FS_HOLD */
-	uint64_t size;            /* FS_BATCH, FS_STAGED */
+	uint64_t size;                 /* FS_BATCH, FS_STAGED */
 };
 
 void fs_nodes_init(struct fs_nodes *n);
@@ -129,8 +128,8 @@ uint64_t fs_nodeid_shard(struct fs_nodes *n, enum fs_kind kind, struct core_shar
 
 /*
  * A nodeid in the table, counted as looked up once: for a time; for a batch (borrowed; a reference is taken)
- * whose text has size bytes; for what has an id (FS_STAGED, FS_WRITER, FS_READER); for a hold by name. The same
- * batch, id or name has the same nodeid. 0: out of memory.
+ * whose text has size bytes; for what has an id (FS_STAGED, FS_WRITER, FS_READER); for a hold by name. The
+ * same time, batch, id or name has the same nodeid, as cp wants of what it looks at twice. 0: out of memory.
  */
 uint64_t fs_nodeid_time(struct fs_nodes *n, enum fs_kind kind, struct core_shard_id id, uint64_t first_seqno,
 			struct fs_when when);

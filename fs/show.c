@@ -146,10 +146,10 @@ enum kv_rc fs_show_snapshot(struct fs_handle *h, struct kv_err *err)
 static enum kv_rc show_follow(struct fs_handle *h, struct kv_err *err)
 {
 	struct core_as_of as_of = {.latest = h->when.now, .time = h->when.at.t};
-	enum kv_rc rc = h->kind == FS_LISTEN ? fs_follow_listen(h->shard, h->when.at, h->when.now,
-								&h->need.reader, &h->follow, err)
-					     : fs_follow_subscribe(h->shard, as_of, &h->need.reader,
-								   &h->follow, err);
+	enum kv_rc rc = h->kind == FS_LISTEN
+				? fs_follow_listen(h->shard, h->when.at, h->when.now, &h->need.reader,
+						   &h->follow, err)
+				: fs_follow_subscribe(h->shard, as_of, &h->need.reader, &h->follow, err);
 
 	if (rc != KV_OK)
 		return rc;
@@ -168,22 +168,42 @@ uint64_t fs_show_waits_for(const struct fs_handle *h)
 	return h->follow != NULL ? fs_follow_waits_for(h->follow) : h->when.at.t;
 }
 
+/* The process of a thread, which is what the kernel tells. */
+static pid_t process_of(pid_t thread)
+{
+	char path[40], line[64];
+	FILE *f;
+	long pid = thread;
+
+	snprintf(path, sizeof path, "/proc/%ld/status", (long)thread);
+	f = fopen(path, "re");
+	while (f != NULL && fgets(line, sizeof line, f) != NULL)
+		if (strncmp(line, "Tgid:", 5) == 0) {
+			pid = strtol(line + 5, NULL, 10);
+			break;
+		}
+	if (f != NULL)
+		fclose(f);
+	return (pid_t)pid;
+}
+
 /* Who reads, as readers/ says it. */
 static void introduce(struct fs_handle *h, pid_t pid)
 {
-	static const char *const dirs[FS_KIND_COUNT] = {[FS_AS_OF] = "as_of",
-							[FS_LISTEN] = "listen",
-							[FS_SUBSCRIBE] = "subscribe"};
+	static const char *const dirs[FS_KIND_COUNT] = {
+		[FS_AS_OF] = "as_of", [FS_LISTEN] = "listen", [FS_SUBSCRIBE] = "subscribe"};
 	struct core_reader *r = &h->need.reader;
 	char at[CORE_FRONTIER_LEN];
 	struct timespec now;
 
 	clock_gettime(CLOCK_REALTIME, &now);
 	r->since_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-	r->pid = pid;
+	if (h->kind != FS_SNAPSHOT && dirs[h->kind] == NULL)
+		return; /* it does not come on the list */
+	r->pid = process_of(pid);
 	if (h->kind == FS_SNAPSHOT)
 		snprintf(r->purpose, sizeof r->purpose, "snapshot");
-	else if (dirs[h->kind] != NULL)
+	else
 		snprintf(r->purpose, sizeof r->purpose, "%s/%s", dirs[h->kind],
 			 h->when.now ? "now" : core_frontier_format(h->when.at, at));
 }

@@ -3,7 +3,8 @@
  *
  * The buffer holds the text from `from` to `from + len`; the source stands behind
  * its last byte. A read makes text until its end is in the buffer; what lies more
- * than WINDOW before that is dropped.
+ * than WINDOW before that is dropped, SLACK at a time. There may be hundreds of
+ * listeners, so a buffer is not larger than it has to be.
  */
 #include "fs/stream.h"
 
@@ -12,8 +13,10 @@
 
 enum {
 	WINDOW = 1 << 20,
-	/* The kernel cuts a read(2) into pieces of a MiB, the first of which is up to a page shorter, and asks for
-	 * the next piece when one was answered in full. */
+	SLACK = 256 << 10,
+	CAP_MIN = 16 << 10,
+	/* The kernel cuts a read(2) into pieces of a MiB, the first of which is up to a page shorter, and
+	 * asks for the next piece when one was answered in full. */
 	PIECE = (1 << 20) - 4096
 };
 
@@ -39,20 +42,31 @@ struct fs_stream *fs_stream_open(struct fs_source *source)
 	return s;
 }
 
+/* How large a buffer is for so much text: by doubling, then by steps. */
+static size_t cap_for(size_t len)
+{
+	size_t cap = CAP_MIN;
+
+	while (cap < len && cap < SLACK)
+		cap *= 2;
+	return cap >= len ? cap : (len + SLACK - 1) / SLACK * SLACK;
+}
+
+static bool set_cap(struct fs_stream *s, size_t cap)
+{
+	char *buf = realloc(s->buf, cap);
+
+	if (buf == NULL)
+		return false;
+	s->buf = buf;
+	s->cap = cap;
+	return true;
+}
+
 char *fs_stream_put(struct fs_stream *s, size_t len)
 {
-	size_t cap = s->cap != 0 ? s->cap : 16 << 10;
-	char *grown;
-
-	if (s->len + len > s->cap) {
-		while (cap < s->len + len)
-			cap *= 2;
-		grown = realloc(s->buf, cap);
-		if (grown == NULL)
-			return NULL;
-		s->buf = grown;
-		s->cap = cap;
-	}
+	if (s->len + len > s->cap && !set_cap(s, cap_for(s->len + len)))
+		return NULL;
 	s->len += len;
 	return s->buf + s->len - len;
 }
@@ -67,12 +81,13 @@ enum kv_rc fs_stream_put_row(struct fs_stream *s, const struct core_update *u, s
 	return KV_OK;
 }
 
-/* Keep at most WINDOW bytes before `offset`, but only when that is worth a move. */
+/* Keep at most WINDOW bytes before `offset`, but only when that is worth a move; and give back what a large
+ * row took. */
 static void trim(struct fs_stream *s, uint64_t offset)
 {
 	size_t drop;
 
-	if (offset < s->from + 2 * WINDOW)
+	if (offset < s->from + WINDOW + SLACK)
 		return;
 	drop = (size_t)(offset - s->from - WINDOW);
 	if (drop > s->len)
@@ -80,6 +95,8 @@ static void trim(struct fs_stream *s, uint64_t offset)
 	memmove(s->buf, s->buf + drop, s->len - drop);
 	s->len -= drop;
 	s->from += drop;
+	if (s->cap > s->len + 2 * WINDOW)
+		(void)set_cap(s, cap_for(s->len + SLACK)); /* or it stays as it is */
 }
 
 static bool start_over(struct fs_stream *s)

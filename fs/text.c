@@ -39,6 +39,10 @@ const char *fs_text_readme(void)
 	       "  cat snapshot          the collection now, summed and sorted\n"
 	       "  cat as_of/7           the same as of time 7 (waits until 7 is complete)\n"
 	       "  cat wait/7            waits until 7 is complete, then prints the upper\n"
+	       "  cat listen/7          every update from time 7 on, for ever, as transactions:\n"
+	       "  cat listen/$(cat ../$b/upper) > ../$b/append      make shard $b a copy of it\n"
+	       "  cat subscribe/now     the collection now, then what follows, for a new shard\n"
+	       "  echo listen=7 > holds/me; ls readers/     keep listen/7 possible; who reads\n"
 	       "  ls -l batches/        what was committed, by interval; readable files\n"
 	       "  cat state; ls writers/    the shard's state as JSON; who appends to it\n"
 	       "  echo 5 > since        give up history below 5 (upper-10: always keep 10)\n"
@@ -254,13 +258,13 @@ char *fs_text_state(struct core_shard_id id, const struct core_state *s, const s
 		"{s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}",
 		"shard", core_uuid_format('s', id.u, text), "seqno", number(s->seqno), "first_seqno",
 		number(s->first_seqno), "upper", frontier(s->upper), "since", frontier(s->since),
-		"since_pinned_by", pinned_by(s, readers, reader_count), "readers", number(reader_count), "holds", holds_json(s), "batches", number(s->batch_count),
-		"runs", number(totals.runs), "parts", number(totals.parts), "inline_parts",
-		number(totals.inline_parts), "updates", number(totals.rows), "inline_bytes",
-		number(totals.inline_bytes), "blob_bytes", number(totals.blob_bytes), "tokens",
-		number(s->token_count), "rollups", rollups_json(s), "changed_ms", number(s->walltime_ms),
-		"staged_batches", number(s->staged_count), "staged", staged_json(s), "writer_count",
-		number(s->writer_count), "writers", writers_json(s));
+		"since_pinned_by", pinned_by(s, readers, reader_count), "readers", number(reader_count),
+		"holds", holds_json(s), "batches", number(s->batch_count), "runs", number(totals.runs),
+		"parts", number(totals.parts), "inline_parts", number(totals.inline_parts), "updates",
+		number(totals.rows), "inline_bytes", number(totals.inline_bytes), "blob_bytes",
+		number(totals.blob_bytes), "tokens", number(s->token_count), "rollups", rollups_json(s),
+		"changed_ms", number(s->walltime_ms), "staged_batches", number(s->staged_count), "staged",
+		staged_json(s), "writer_count", number(s->writer_count), "writers", writers_json(s));
 	if (root == NULL)
 		return NULL;
 	dump = json_dumps(root, JSON_INDENT(2));

@@ -63,8 +63,8 @@ bool fs_poll_until(struct fs_poll *p, struct core_shard *shard, uint64_t time, s
  * above) is told of the next change after this: an edge-triggered epoll asks only when it was told. */
 bool fs_poll_change(struct fs_poll *p, struct core_shard *shard, const struct core_frontier *seen,
 		    struct fuse_pollhandle *ph);
-/* For what is read on and on: ph (as above) is told when the upper has passed `time`, or of the next change if
- * it has. Whether it is ready now is for the caller to look at after that. */
+/* For what is read on and on: ph (as above) is told when the upper has passed `time`, or of the next change
+ * if it has. Whether it is ready now is for the caller to look at after that. */
 void fs_poll_more(struct fs_poll *p, struct core_shard *shard, uint64_t time, struct fuse_pollhandle *ph);
 void fs_poll_fini(struct fs_poll *p, struct core_shard *shard);
 

@@ -363,6 +363,30 @@ START_TEST(control_files_refuse_what_they_do_not_do)
 }
 END_TEST
 
+/* cp, for one, looks at what it opened, and takes no other file. */
+START_TEST(a_name_of_a_time_is_one_file)
+{
+	static const char *const names[] = {"as_of/1", "as_of/2", "as_of/now", "wait/1", "listen/1", "listen/-", "subscribe/1"};
+	enum { NAMES = sizeof names / sizeof names[0] };
+	struct stat st[NAMES], again;
+
+	want_txn(shard, "begin expected_upper=0 new_upper=-\n0\t1\ta\tb\ncommit\n");
+	for (size_t i = 0; i < NAMES; i++) {
+		int fd = open(at(shard, names[i]), O_RDONLY);
+
+		ck_works(stat(at(shard, names[i]), &st[i]));
+		ck_works(fstat(fd, &again));
+		ck_assert_uint_eq(st[i].st_ino, again.st_ino);
+		close(fd);
+		for (size_t j = 0; j < i; j++)
+			ck_assert_uint_ne(st[i].st_ino, st[j].st_ino);
+	}
+	free(want_sh("cd %s && cp as_of/1 listen/0 subscribe/now wait/3 %s && cmp as_of/1 %s/1 && cmp listen/0 %s/0 && "
+		     "cmp subscribe/now %s/now && cmp wait/3 %s/3",
+		     shard, w.dir, w.dir, w.dir, w.dir, w.dir));
+}
+END_TEST
+
 Suite *files_suite(void)
 {
 	Suite *s = suite_create("files");
@@ -380,5 +404,6 @@ Suite *files_suite(void)
 	tcase_add_test(tc, a_snapshot_with_upper_0_is_empty);
 	tcase_add_test(tc, walks_over_the_whole_mount_end);
 	tcase_add_test(tc, control_files_refuse_what_they_do_not_do);
+	tcase_add_test(tc, a_name_of_a_time_is_one_file);
 	return s;
 }
