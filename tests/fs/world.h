@@ -163,5 +163,10 @@ Suite *staged_suite(void);
 Suite *staged_commit_suite(void);
 Suite *staged_clients_suite(void);
 Suite *writers_suite(void);
+Suite *listen_suite(void);
+Suite *listen_wait_suite(void);
+Suite *replicate_suite(void);
+Suite *holds_suite(void);
+Suite *readers_suite(void);
 
 #endif
