@@ -132,7 +132,7 @@ $(O)/bench: $(call obj,$(BENCH_SRC))
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lrocksdb -lsqlite3 -lpthread
 
 # The examples that are compiled; tests/fs runs them and the others. Debian's JRE has the compiler, without its name.
-EXAMPLES = $(O)/examples/append $(O)/examples/put $(O)/examples/Append.class $(O)/examples/Put.class
+EXAMPLES = $(addprefix $(O)/examples/,append put follow go/follow Append.class Put.class Follow.class)
 examples: $(EXAMPLES)
 .PHONY: examples
 $(O)/examples/%: examples/c/%.c
@@ -143,6 +143,11 @@ $(O)/examples/%.class: examples/java/%.java
 	@mkdir -p $(@D)
 	@echo '  JAVAC $<'
 	$(Q)java -m jdk.compiler/com.sun.tools.javac.Main -Xlint:all -Werror -d $(@D) $<
+# From the standard library alone, so the network is not asked; what is built meanwhile stays here too.
+$(O)/examples/go/%: examples/go/%.go
+	@mkdir -p $(@D)
+	@echo '  GO $<'
+	$(Q)GO111MODULE=off GOFLAGS= GOPROXY=off GOCACHE=$(abspath $(O)/go-cache) go build -o $@ $<
 
 # --- tests -------------------------------------------------------------------------------------------
 # One runner per folder of tests/; each closes with the line of Check.

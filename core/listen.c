@@ -149,20 +149,25 @@ enum kv_rc core_listen_step(struct core_listen *l, struct core_step *step, bool 
 {
 	struct core_shard *s = l->shard;
 	enum kv_rc rc = KV_OK;
+	bool gone;
 
 	*end = l->frontier.empty;
 	if (*end)
 		return KV_OK;
 	drop_step(l);
-	rc = core_machine_load(s, false, err);
+	pthread_mutex_lock(&s->mu);
+	gone = s->gone || s->state.tombstone;
+	pthread_mutex_unlock(&s->mu);
+	/* A shard that was removed is finished, and what it had stays while somebody has it open. */
+	if (!gone)
+		rc = core_machine_load(s, false, err);
 	if (rc != KV_OK)
 		return rc;
 	pthread_mutex_lock(&s->mu);
-	if (s->gone || s->state.tombstone)
-		rc = kv_fail(err, KV_NO_SHARD, "the shard was removed");
-	else if (core_frontier_le(s->state.upper, l->frontier))
-		rc = kv_fail(err, KV_WOULD_BLOCK, "nothing new yet");
-	else if (!readable(s->state.since, l->frontier))
+	if (core_frontier_le(s->state.upper, l->frontier))
+		rc = gone ? kv_fail(err, KV_NO_SHARD, "the shard was removed")
+			  : kv_fail(err, KV_WOULD_BLOCK, "nothing new yet");
+	else if (!gone && !readable(s->state.since, l->frontier))
 		rc = compacted(s->state.since, l->frontier, err); /* our lease ran out */
 	else
 		take_step(l, &s->state);

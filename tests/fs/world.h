@@ -157,6 +157,7 @@ Suite *clients_suite(void);
 Suite *blind_suite(void);
 Suite *property_suite(void);
 Suite *examples_suite(void);
+Suite *follows_suite(void);
 Suite *crash_suite(void);
 Suite *faults_suite(void);
 Suite *staged_suite(void);
