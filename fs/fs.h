@@ -77,6 +77,7 @@ void fs_stop_commits(struct fs *fs);
 /* Answer a request with the errno of rc: of a write exactly, of anything else never ESTALE (the kernel would
  * repeat an operation by path), but ENOENT. The one place that reads the list's errno column for FUSE. */
 void fs_reply_write_rc(fuse_req_t req, enum kv_rc rc);
+void fs_reply_read_rc(fuse_req_t req, enum kv_rc rc); /* of read(2): ESTALE is KV_GONE, nothing else */
 void fs_reply_rc(fuse_req_t req, enum kv_rc rc);
 
 static inline struct fs *fs_of(fuse_req_t req)

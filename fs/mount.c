@@ -117,6 +117,14 @@ void fs_reply_write_rc(fuse_req_t req, enum kv_rc rc)
 	fuse_reply_err(req, kv_rc_errno(rc));
 }
 
+void fs_reply_read_rc(fuse_req_t req, enum kv_rc rc)
+{
+	if (rc == KV_GONE)
+		fuse_reply_err(req, kv_rc_errno(rc));
+	else
+		fs_reply_rc(req, rc);
+}
+
 void fs_reply_rc(fuse_req_t req, enum kv_rc rc)
 {
 	int errnum = kv_rc_errno(rc);
