@@ -128,8 +128,7 @@ static int by_size(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* The value that a part `q` of them does not exceed; sorts them. */
-static double quantile(double *values, size_t count, double q)
+double bench_quantile(double *values, size_t count, double q)
 {
 	qsort(values, count, sizeof *values, by_size);
 	return values[(size_t)(q * (double)(count - 1) + 0.5)];
@@ -151,7 +150,7 @@ static double run(struct runner *r, size_t count, double *us)
 	return (double)(before - start) / 1e9;
 }
 
-static double *array(size_t count)
+double *bench_array(size_t count)
 {
 	double *a = calloc(count, sizeof *a);
 
@@ -170,7 +169,7 @@ static size_t clamp(double n, size_t least, size_t most)
 /* All rounds of all; returns how many appends one round has. *kept_s: what one append of the first takes. */
 static size_t run_rounds(const struct bench_place *place, struct runner runners[KINDS], double *kept_s)
 {
-	double *us = array(APPENDS_MAX), one_of_each_s = 0;
+	double *us = bench_array(APPENDS_MAX), one_of_each_s = 0;
 	size_t count;
 
 	for (int k = 0; k < KINDS; k++) {
@@ -190,8 +189,8 @@ static size_t run_rounds(const struct bench_place *place, struct runner runners[
 			struct runner *r = &runners[(i + round) % KINDS];
 
 			r->per_s[round] = (double)count / run(r, count, us);
-			r->p50_us[round] = quantile(us, count, 0.5);
-			r->p99_us[round] = quantile(us, count, 0.99);
+			r->p50_us[round] = bench_quantile(us, count, 0.5);
+			r->p99_us[round] = bench_quantile(us, count, 0.99);
 		}
 	}
 	for (int k = 0; k < KINDS; k++)
@@ -202,9 +201,7 @@ static size_t run_rounds(const struct bench_place *place, struct runner runners[
 
 /* --- the report ------------------------------------------------------------------------------------- */
 
-static void say(FILE *report, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-static void say(FILE *report, const char *format, ...)
+void bench_say(FILE *report, const char *format, ...)
 {
 	FILE *const to[] = {stdout, report};
 
@@ -224,7 +221,7 @@ static char *spread(const double rounds[ROUNDS], int digits, char text[64])
 	double sorted[ROUNDS];
 
 	memcpy(sorted, rounds, sizeof sorted);
-	quantile(sorted, ROUNDS, 0.5);
+	bench_quantile(sorted, ROUNDS, 0.5);
 	snprintf(text, 64, "%.*f (%.*f..%.*f)", digits, sorted[ROUNDS / 2], digits, sorted[0], digits,
 		 sorted[ROUNDS - 1]);
 	return text;
@@ -234,21 +231,25 @@ static void say_rounds(FILE *report, const struct runner runners[KINDS], size_t 
 {
 	char per_s[64], p50[64], p99[64];
 
-	say(report,
-	    "Durable appends of one row, one at a time, by one thread: %d rounds of %zu by each, in turn.\n",
-	    (int)ROUNDS, count);
-	say(report, "Median of the rounds (least..most).\n\n");
-	say(report, "| %-39s | %-22s | %-18s | %-20s |\n", "", "appends per second", "p50, us", "p99, us");
-	say(report, "|:%.40s|%.23s:|%.19s:|%.21s:|\n", "----------------------------------------",
-	    "-----------------------", "-------------------", "---------------------");
+	bench_say(report,
+		  "Durable appends of one row, one at a time, by one thread: %d rounds of %zu by each, in "
+		  "turn.\n",
+		  (int)ROUNDS, count);
+	bench_say(report, "Median of the rounds (least..most).\n\n");
+	bench_say(report, "| %-39s | %-22s | %-18s | %-20s |\n", "", "appends per second", "p50, us",
+		  "p99, us");
+	bench_say(report, "|:%.40s|%.23s:|%.19s:|%.21s:|\n", "----------------------------------------",
+		  "-----------------------", "-------------------", "---------------------");
 	for (int k = 0; k < KINDS; k++)
-		say(report, "| %-39s | %22s | %18s | %20s |\n", runners[k].kind->name,
-		    spread(runners[k].per_s, 0, per_s), spread(runners[k].p50_us, 0, p50),
-		    spread(runners[k].p99_us, 0, p99));
-	say(report,
-	    "\nSQLite writes its log over again after each checkpoint, RocksDB and the mount's store append "
-	    "to theirs:\n"
-	    "so the floor of the one is the overwritten block, that of the others the appended 200 B.\n");
+		bench_say(report, "| %-39s | %22s | %18s | %20s |\n", runners[k].kind->name,
+			  spread(runners[k].per_s, 0, per_s), spread(runners[k].p50_us, 0, p50),
+			  spread(runners[k].p99_us, 0, p99));
+	bench_say(
+		report,
+		"\nSQLite writes its log over again after each checkpoint, RocksDB and the mount's store "
+		"append "
+		"to theirs:\n"
+		"so the floor of the one is the overwritten block, that of the others the appended 200 B.\n");
 }
 
 static void say_ratio(FILE *report, const struct runner runners[KINDS], int of, int to)
@@ -258,17 +259,18 @@ static void say_ratio(FILE *report, const struct runner runners[KINDS], int of, 
 
 	for (int i = 0; i < ROUNDS; i++)
 		ratio[i] = runners[of].per_s[i] / runners[to].per_s[i];
-	say(report, "| %-32s | %-37s | %18s |\n", runners[of].kind->name, runners[to].kind->name,
-	    spread(ratio, 2, text));
+	bench_say(report, "| %-32s | %-37s | %18s |\n", runners[of].kind->name, runners[to].kind->name,
+		  spread(ratio, 2, text));
 }
 
 static void say_ratios(FILE *report, const struct runner runners[KINDS])
 {
-	say(report, "\nAppends per second, one over the other, in the same round (over 1: the first is the "
-		    "faster).\n\n");
-	say(report, "| %-32s | %-37s | %-18s |\n", "of", "over", "ratio");
-	say(report, "|:%.33s|:%.38s|%.19s:|\n", "---------------------------------",
-	    "--------------------------------------", "-------------------");
+	bench_say(report,
+		  "\nAppends per second, one over the other, in the same round (over 1: the first is the "
+		  "faster).\n\n");
+	bench_say(report, "| %-32s | %-37s | %-18s |\n", "of", "over", "ratio");
+	bench_say(report, "|:%.33s|:%.38s|%.19s:|\n", "---------------------------------",
+		  "--------------------------------------", "-------------------");
 	say_ratio(report, runners, KEPT_OPEN, SQLITE);
 	say_ratio(report, runners, KEPT_OPEN, ROCKS_PUT);
 	say_ratio(report, runners, KEPT_OPEN, APPEND_SYNC);
@@ -279,19 +281,20 @@ static void say_ratios(FILE *report, const struct runner runners[KINDS])
 static void history(const struct bench_place *place, FILE *report, size_t count)
 {
 	struct runner r = {.kind = &bench_kept_open, .self = bench_kept_open.open(place)};
-	double *us = array(count), first, last, s;
+	double *us = bench_array(count), first, last, s;
 
 	fprintf(stderr, "bench: %zu appends to one shard\n", count);
 	s = run(&r, count, us);
 	r.kind->close(r.self);
-	first = quantile(us, HISTORY_EDGE, 0.5);
-	last = quantile(us + count - HISTORY_EDGE, HISTORY_EDGE, 0.5);
-	say(report,
-	    "\nDoes an append get slower with the history? %zu appends to one shard, descriptor kept open, "
-	    "in %.1f s:\n",
-	    count, s);
-	say(report, "p50 of the first %d %.0f us, of the last %d %.0f us: last over first %.2f.\n",
-	    (int)HISTORY_EDGE, first, (int)HISTORY_EDGE, last, last / first);
+	first = bench_quantile(us, HISTORY_EDGE, 0.5);
+	last = bench_quantile(us + count - HISTORY_EDGE, HISTORY_EDGE, 0.5);
+	bench_say(report,
+		  "\nDoes an append get slower with the history? %zu appends to one shard, descriptor kept "
+		  "open, "
+		  "in %.1f s:\n",
+		  count, s);
+	bench_say(report, "p50 of the first %d %.0f us, of the last %d %.0f us: last over first %.2f.\n",
+		  (int)HISTORY_EDGE, first, (int)HISTORY_EDGE, last, last / first);
 	free(us);
 }
 
@@ -303,19 +306,21 @@ static void big(const struct bench_place *place, FILE *report)
 	fprintf(stderr, "bench: a transaction of %d rows\n", (int)BIG_ROWS);
 	bench_big_run(place, BIG_ROWS, &b);
 	mb = (double)b.bytes / 1e6;
-	say(report,
-	    "\nOne transaction of %" PRIu64
-	    " rows (%.1f MB of text) through the mount, then its snapshot read.\n\n",
-	    b.rows, mb);
-	say(report, "| %-26s | %9s | %8s |\n", "", "seconds", "MB/s");
-	say(report, "|:%.27s|%.10s:|%.9s:|\n", "---------------------------", "----------", "---------");
-	say(report, "| %-26s | %9.2f | %8.0f |\n", "write and commit", b.commit_s, mb / b.commit_s);
-	say(report, "| %-26s | %9.3f | %8s |\n", "snapshot: the first byte", b.first_byte_s, "");
-	say(report, "| %-26s | %9.2f | %8.0f |\n", "snapshot: all of it", b.read_s, mb / b.read_s);
-	say(report,
-	    "\nThe mount's peak of resident memory (VmHWM): %.0f MiB before that, %.0f MiB after the commit, "
-	    "%.0f MiB at the end.\n",
-	    (double)b.before_kib / 1024, (double)b.committed_kib / 1024, (double)b.after_kib / 1024);
+	bench_say(report,
+		  "\nOne transaction of %" PRIu64
+		  " rows (%.1f MB of text) through the mount, then its snapshot read.\n\n",
+		  b.rows, mb);
+	bench_say(report, "| %-26s | %9s | %8s |\n", "", "seconds", "MB/s");
+	bench_say(report, "|:%.27s|%.10s:|%.9s:|\n", "---------------------------", "----------",
+		  "---------");
+	bench_say(report, "| %-26s | %9.2f | %8.0f |\n", "write and commit", b.commit_s, mb / b.commit_s);
+	bench_say(report, "| %-26s | %9.3f | %8s |\n", "snapshot: the first byte", b.first_byte_s, "");
+	bench_say(report, "| %-26s | %9.2f | %8.0f |\n", "snapshot: all of it", b.read_s, mb / b.read_s);
+	bench_say(report,
+		  "\nThe mount's peak of resident memory (VmHWM): %.0f MiB before that, %.0f MiB after the "
+		  "commit, "
+		  "%.0f MiB at the end.\n",
+		  (double)b.before_kib / 1024, (double)b.committed_kib / 1024, (double)b.after_kib / 1024);
 }
 
 int main(int argc, char **argv)
@@ -323,6 +328,7 @@ int main(int argc, char **argv)
 	struct bench_place place;
 	struct runner runners[KINDS];
 	double kept_s = 0;
+	const char *only;
 	size_t count;
 	FILE *report;
 
@@ -335,11 +341,15 @@ int main(int argc, char **argv)
 	report = fopen(argv[4], "ae");
 	if (report == NULL)
 		bench_die_errno(argv[4]);
-	count = run_rounds(&place, runners, &kept_s);
-	say_rounds(report, runners, count);
-	say_ratios(report, runners);
-	history(&place, report, clamp(history_s / kept_s, HISTORY_MIN, HISTORY_MAX));
-	big(&place, report);
+	only = getenv("BENCH_ONLY");
+	if (only == NULL || strcmp(only, "readers") != 0) {
+		count = run_rounds(&place, runners, &kept_s);
+		say_rounds(report, runners, count);
+		say_ratios(report, runners);
+		history(&place, report, clamp(history_s / kept_s, HISTORY_MIN, HISTORY_MAX));
+		big(&place, report);
+	}
+	bench_readers(&place, report);
 	if (ferror(report) != 0 || fclose(report) != 0)
 		bench_die_errno(argv[4]);
 	return 0;

@@ -14,6 +14,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/types.h>
 
 struct bench_place {
@@ -51,6 +52,21 @@ void bench_write(int fd, const void *data, size_t len, const char *to);
 
 uint64_t bench_now_ns(void);
 
+/* Room for so many measurements (free). */
+double *bench_array(size_t count);
+
+/* The value that a part `q` of them does not exceed; sorts them. */
+double bench_quantile(double *values, size_t count, double q);
+
+/* Into the report, and to stdout. */
+void bench_say(FILE *report, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Make a shard; its directory, given (free). */
+char *bench_make_shard(const struct bench_place *place);
+
+/* One of the figures of /proc/<pid>/status in KiB, by its name with the colon. */
+uint64_t bench_memory_kib(pid_t pid, const char *name);
+
 /* Say "bench: what: errno's text" and end the program; the other one leaves errno out. */
 _Noreturn void bench_die_errno(const char *what);
 _Noreturn void bench_die(const char *what, const char *why);
@@ -68,5 +84,8 @@ struct bench_big {
 	uint64_t after_kib;
 };
 void bench_big_run(const struct bench_place *place, uint64_t rows, struct bench_big *out);
+
+/* bench_readers.c: those who wait, and what they cost a writer; and a snapshot of many batches. */
+void bench_readers(const struct bench_place *place, FILE *report);
 
 #endif

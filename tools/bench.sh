@@ -2,6 +2,7 @@
 # The benchmark: a mount beside SQLite, RocksDB and the bare disk, in one run on one file system.
 #   BENCH_DIR=DIR      where everyone's files are for that time, instead of build/bench; not on a tmpfs
 #   SHARDFS=PROGRAM    instead of build/shardfs
+#   BENCH_ONLY=readers the part with readers that wait, alone
 # The report is also in build/bench/report.md.
 set -eu
 [ -z "${SHARDFS:-}" ] || SHARDFS=$(realpath "$SHARDFS")

@@ -12,8 +12,7 @@
 
 #include "tools/bench.h"
 
-/* Make a shard; its directory, given (free). */
-static char *make_shard(const struct bench_place *place)
+char *bench_make_shard(const struct bench_place *place)
 {
 	char uuid[37] = "", *dir = NULL;
 	FILE *f = fopen("/proc/sys/kernel/random/uuid", "re");
@@ -36,7 +35,7 @@ struct mounted {
 static struct mounted *mounted_open(const struct bench_place *place)
 {
 	struct mounted *m = calloc(1, sizeof *m);
-	char *dir = make_shard(place);
+	char *dir = bench_make_shard(place);
 
 	if (m == NULL)
 		bench_die_errno(dir);
@@ -152,7 +151,7 @@ const struct bench_kind bench_write_only = {
 
 enum { CHUNK = 1 << 20, READ = 128 << 10 };
 
-static uint64_t peak_kib(pid_t pid)
+uint64_t bench_memory_kib(pid_t pid, const char *name)
 {
 	char path[64], line[256];
 	uint64_t kib = 0;
@@ -163,8 +162,8 @@ static uint64_t peak_kib(pid_t pid)
 	if (f == NULL)
 		bench_die_errno(path);
 	while (fgets(line, sizeof line, f) != NULL)
-		if (strncmp(line, "VmHWM:", 6) == 0)
-			kib = strtoull(line + 6, NULL, 10);
+		if (strncmp(line, name, strlen(name)) == 0)
+			kib = strtoull(line + strlen(name), NULL, 10);
 	fclose(f);
 	return kib;
 }
@@ -239,14 +238,14 @@ static void read_big(const char *snapshot, struct bench_big *out)
 
 void bench_big_run(const struct bench_place *place, uint64_t rows, struct bench_big *out)
 {
-	char *dir = make_shard(place), *append = bench_path(dir, "append"),
+	char *dir = bench_make_shard(place), *append = bench_path(dir, "append"),
 	     *snapshot = bench_path(dir, "snapshot");
 
-	*out = (struct bench_big){.rows = rows, .before_kib = peak_kib(place->pid)};
+	*out = (struct bench_big){.rows = rows, .before_kib = bench_memory_kib(place->pid, "VmHWM:")};
 	commit_big(append, out);
-	out->committed_kib = peak_kib(place->pid);
+	out->committed_kib = bench_memory_kib(place->pid, "VmHWM:");
 	read_big(snapshot, out);
-	out->after_kib = peak_kib(place->pid);
+	out->after_kib = bench_memory_kib(place->pid, "VmHWM:");
 	free(snapshot);
 	free(append);
 	free(dir);

@@ -154,6 +154,7 @@ Suite *batches_suite(void);
 Suite *owner_suite(void);
 Suite *names_suite(void);
 Suite *clients_suite(void);
+Suite *linear_suite(void);
 Suite *beside_suite(void);
 Suite *blind_suite(void);
 Suite *property_suite(void);
