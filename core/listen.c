@@ -151,9 +151,9 @@ enum kv_rc core_listen_step(struct core_listen *l, struct core_step *step, bool 
 	enum kv_rc rc = KV_OK;
 
 	*end = l->frontier.empty;
+	drop_step(l);
 	if (*end)
 		return KV_OK;
-	drop_step(l);
 	rc = core_machine_load(s, false, err);
 	if (rc != KV_OK)
 		return rc;
