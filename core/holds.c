@@ -81,6 +81,12 @@ enum kv_rc core_hold_drop(struct core_shard *s, const char *name, struct kv_err 
 	return core_machine_commit(s, &c.change, err);
 }
 
+/* A tombstone still has its holds, for nobody. Under mu. KV_NO_SHARD */
+static enum kv_rc still_there(const struct core_shard *s, struct kv_err *err)
+{
+	return s->gone || s->state.tombstone ? kv_fail(err, KV_NO_SHARD, "the shard was removed") : KV_OK;
+}
+
 enum kv_rc core_hold_get(struct core_shard *s, const char *name, struct core_hold *out, struct kv_err *err)
 {
 	const struct core_hold *hold;
@@ -90,11 +96,14 @@ enum kv_rc core_hold_get(struct core_shard *s, const char *name, struct core_hol
 	if (rc != KV_OK)
 		return rc;
 	pthread_mutex_lock(&s->mu);
-	hold = core_state_hold(&s->state, name);
+	rc = still_there(s, err);
+	hold = rc == KV_OK ? core_state_hold(&s->state, name) : NULL;
 	if (hold != NULL)
 		*out = *hold;
+	else if (rc == KV_OK)
+		rc = kv_fail(err, KV_NOTFOUND, "no hold %s", name);
 	pthread_mutex_unlock(&s->mu);
-	return hold != NULL ? KV_OK : kv_fail(err, KV_NOTFOUND, "no hold %s", name);
+	return rc;
 }
 
 enum kv_rc core_hold_list(struct core_shard *s, struct core_hold **out, size_t *count, struct kv_err *err)
@@ -106,12 +115,16 @@ enum kv_rc core_hold_list(struct core_shard *s, struct core_hold **out, size_t *
 	if (rc != KV_OK)
 		return rc;
 	pthread_mutex_lock(&s->mu);
-	*out = calloc(s->state.hold_count + 1, sizeof **out);
+	rc = still_there(s, err);
+	if (rc == KV_OK)
+		*out = calloc(s->state.hold_count + 1, sizeof **out);
 	if (*out != NULL) {
 		*count = s->state.hold_count;
 		if (*count != 0)
 			memcpy(*out, s->state.holds, *count * sizeof **out);
+	} else if (rc == KV_OK) {
+		rc = kv_fail_rc(err, KV_NOMEM);
 	}
 	pthread_mutex_unlock(&s->mu);
-	return *out != NULL ? KV_OK : kv_fail_rc(err, KV_NOMEM);
+	return rc;
 }

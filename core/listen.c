@@ -152,9 +152,9 @@ enum kv_rc core_listen_step(struct core_listen *l, struct core_step *step, bool 
 	bool gone;
 
 	*end = l->frontier.empty;
+	drop_step(l);
 	if (*end)
 		return KV_OK;
-	drop_step(l);
 	pthread_mutex_lock(&s->mu);
 	gone = s->gone || s->state.tombstone;
 	pthread_mutex_unlock(&s->mu);

@@ -79,6 +79,11 @@ void core_read_downgrade_since(struct core_read *r, struct core_frontier since)
 		return;
 	r->since = since;
 	core_shard_move_need(r->shard, &r->need, held(since));
+	if (since.empty) { /* not even the last time there is */
+		pthread_mutex_lock(&r->shard->mu);
+		r->need.pins_only = true;
+		pthread_mutex_unlock(&r->shard->mu);
+	}
 }
 
 static enum kv_rc compacted(const struct core_read *r, const char *what, struct core_frontier f,
@@ -93,13 +98,32 @@ static enum kv_rc compacted(const struct core_read *r, const char *what, struct 
 	return KV_COMPACTED;
 }
 
+/* The latest complete time is not below the handle's since, and will not be: the upper does not go back. */
+static enum kv_rc check_latest(const struct core_read *r, struct kv_err *err)
+{
+	struct core_info info;
+	enum kv_rc rc = core_shard_info(r->shard, true, &info, err);
+	uint64_t latest = info.upper.empty ? UINT64_MAX : info.upper.t - 1;
+
+	if (rc != KV_OK)
+		return rc;
+	if (!r->since.empty &&
+	    (core_frontier_eq(info.upper, core_frontier_at(0)) || core_frontier_covers(r->since, latest)))
+		return KV_OK;
+	return compacted(r, "upper", info.upper, err);
+}
+
 enum kv_rc core_read_snapshot(struct core_read *r, struct core_as_of as_of, struct core_snapshot **out,
 			      struct kv_err *err)
 {
+	enum kv_rc rc = KV_OK;
+
 	*out = NULL;
 	if (!as_of.latest && !core_frontier_covers(r->since, as_of.time))
 		return compacted(r, "time", core_frontier_at(as_of.time), err);
-	return core_snapshot_open(r->shard, as_of, out, err);
+	if (as_of.latest)
+		rc = check_latest(r, err);
+	return rc != KV_OK ? rc : core_snapshot_open(r->shard, as_of, out, err);
 }
 
 enum kv_rc core_read_listen(struct core_read *r, struct core_frontier from, struct core_listen **out,

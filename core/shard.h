@@ -264,6 +264,7 @@ enum kv_rc core_txn_add_staged(struct core_txn *t, const char *name, struct kv_e
  * KV_BATCH_BOUNDS     the append is wider than a staged batch with bounds
  * KV_BATCH_LOST       what was written to a staged batch is not all in it
  * KV_BAD_SYNTAX       the last row of a staged batch has no newline
+ * KV_FENCED           since is to move the default hold, which has a token
  * KV_NO_SHARD, KV_SHARD_REPLACED   the shard is gone, or another one is under its id now
  * KV_UNKNOWN          done or not; the same append with the same token tells
  */

@@ -104,9 +104,13 @@ enum kv_rc core_shard_wait_past(struct core_shard *s, uint64_t time, int timeout
 
 	clock_gettime(CLOCK_MONOTONIC, &deadline);
 	deadline = after_ms(deadline, timeout_ms);
+	if (rc == KV_OK && others && core_frontier_covers(info.upper, time))
+		rc = core_shard_info(s, true, &info, err); /* what is known here may be old */
 	while (rc == KV_OK && core_frontier_covers(info.upper, time)) {
-		if (timeout_ms >= 0 && left_ms(deadline) <= 0)
-			return kv_fail(err, KV_WOULD_BLOCK, "the upper has not passed yet");
+		if (timeout_ms >= 0 && left_ms(deadline) <= 0) {
+			rc = kv_fail(err, KV_WOULD_BLOCK, "the upper has not passed yet");
+			break;
+		}
 		sleep_once(s, time, timeout_ms >= 0 ? &deadline : NULL);
 		rc = core_shard_info(s, others, &info, err);
 	}

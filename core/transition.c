@@ -84,7 +84,7 @@ struct core_frontier core_followed(struct core_frontier was, struct core_frontie
 	return core_frontier_max(was, core_frontier_at(upper.t - n));
 }
 
-static enum kv_rc fenced(const struct core_hold *hold, struct kv_err *err)
+enum kv_rc core_hold_fenced(const struct core_hold *hold, struct kv_err *err)
 {
 	char since[CORE_FRONTIER_LEN];
 
@@ -127,7 +127,7 @@ enum kv_rc core_do_set_hold(const struct core_state *s, const char *name, const 
 		return kv_fail_rc(err, KV_NO_SHARD);
 	if (hold.token != (ask->compare ? ask->expected : 0)) {
 		memcpy(hold.name, name, strlen(name) + 1); /* one that is not there has token 0 */
-		return fenced(&hold, err);
+		return core_hold_fenced(&hold, err);
 	}
 	if (was == NULL)
 		rc = make_hold(s, name, ask->since, &hold, err);
@@ -136,7 +136,7 @@ enum kv_rc core_do_set_hold(const struct core_state *s, const char *name, const 
 	hold.since = core_frontier_max(hold.since, ask->since);
 	if (ask->compare)
 		hold.token = ask->token;
-	hold.follow = 0; /* a plain frontier ends the policy */
+	hold.follow = 0; /* a frontier ends the policy; who fences a hold moves it alone */
 	*out = hold;
 	if (was != NULL && core_frontier_eq(was->since, hold.since) && was->token == hold.token &&
 	    was->follow == 0)
@@ -187,7 +187,7 @@ enum kv_rc core_do_hold(const struct core_state *s, const char *name, struct cor
 	if (was == NULL)
 		return kv_fail(err, KV_NOTFOUND, "no hold %s", name);
 	if (was->token != 0)
-		return fenced(was, err);
+		return core_hold_fenced(was, err);
 	hold = *was;
 	hold.follow = follow;
 	hold.since = follow != 0 ? core_followed(was->since, s->upper, follow)

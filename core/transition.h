@@ -90,13 +90,15 @@ enum kv_rc core_append_check_time(const struct core_append *a, uint64_t time,
  * KV_BATCH_TAKEN  a staged input is not what the state has under its id any more
  * KV_TOKEN_REUSED, KV_NO_BATCH, KV_BATCH_LOST, KV_UPPER_MISMATCH (detail: expected_upper, current_upper),
  * KV_BAD_BOUNDS, KV_BATCH_BOUNDS, KV_BAD_REWRITE, KV_NOT_BEYOND_LOWER, KV_BEYOND_UPPER, KV_EMPTY_INTERVAL,
- * KV_BAD_SYNTAX (a staged batch whose last row is not whole), KV_NOMEM
+ * KV_BAD_SYNTAX (a staged batch whose last row is not whole), KV_FENCED (since is asked for, and the default
+ * hold has a token), KV_NOMEM
  */
 enum kv_rc core_do_append(const struct core_state *s, struct core_append *a, struct core_diff *d,
 			  struct core_appended *r, struct kv_err *err) KV_MUST_CHECK;
 
-/* Move a hold forward, or give it a policy; a frontier that is not beyond its since changes nothing, and
- * *changed is then false. KV_NOTFOUND: no hold of that name. KV_FENCED: its token is not 0. */
+/* Move a hold forward, or give it a policy. A frontier ends the policy; one that is not beyond its since
+ * changes nothing else. *changed: there is a version to commit. KV_NOTFOUND: no hold of that name.
+ * KV_FENCED: its token is not 0. */
 enum kv_rc core_do_hold(const struct core_state *s, const char *name, struct core_frontier since,
 			uint64_t follow, struct core_diff *d, bool *changed,
 			struct kv_err *err) KV_MUST_CHECK;

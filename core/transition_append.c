@@ -8,7 +8,8 @@
  *  3. `*` becomes the upper, staged batches are looked up; the checks of step 1 that had to wait for it
  *  4. a tombstone or a finished shard is a mismatch with the empty frontier
  *  5. the upper must be the expected one; an idempotent append is cut, is a no-op, or has a gap
- *  6. the splice; the holds that follow the upper and the `since` option; the writer, if it is new
+ *  6. a `since` option for a hold with a token is refused
+ *  7. the splice; the holds that follow the upper and the `since` option; the writer, if it is new
  *
  * Where several batches are committed as one, the one is made here: descriptions of parts are copied, parts
  * are not touched. Inline parts stay inline if all of it is inline and the shard's limit allows; else they
@@ -356,6 +357,14 @@ static enum kv_rc resolve_star(struct core_append *a, const struct core_state *s
 	return rc == KV_OK ? check_batches(a, false, r->lower, r->upper, err) : rc;
 }
 
+/* The since option is a plain form: it does not move a hold that somebody has fenced. */
+static enum kv_rc check_since(const struct core_append *a, const struct core_state *s, struct kv_err *err)
+{
+	const struct core_hold *hold = a->has_since ? core_state_hold(s, CORE_DEFAULT_HOLD) : NULL;
+
+	return hold != NULL && hold->token != 0 ? core_hold_fenced(hold, err) : KV_OK;
+}
+
 static enum kv_rc move_holds(const struct core_append *a, const struct core_state *s,
 			     struct core_frontier upper, struct core_diff *d, struct kv_err *err)
 {
@@ -573,6 +582,8 @@ enum kv_rc core_do_append(const struct core_state *s, struct core_append *a, str
 	if (r->lower.empty || s->tombstone || !core_frontier_eq(r->lower, s->upper))
 		return mismatch(a, s, err);
 
-	rc = record(a, s, r, d, err);
+	rc = check_since(a, s, err);
+	if (rc == KV_OK)
+		rc = record(a, s, r, d, err);
 	return rc == KV_OK ? append_data(a, s, r, d, err) : rc;
 }

@@ -12,6 +12,9 @@ void core_settle_since(const struct core_state *s, struct core_diff *d);
 /* Where a hold that follows the upper at distance n stands; it stays where it was when the shard finishes. */
 struct core_frontier core_followed(struct core_frontier was, struct core_frontier upper, uint64_t n);
 
+/* KV_FENCED: who the hold belongs to says so by its token; the sentence and the detail tell where it is. */
+enum kv_rc core_hold_fenced(const struct core_hold *hold, struct kv_err *err) KV_MUST_CHECK;
+
 /* One time against bounds: KV_NOT_BEYOND_LOWER, KV_BEYOND_UPPER. */
 enum kv_rc core_check_time(uint64_t time, struct core_frontier lower, struct core_frontier upper,
 			   struct kv_err *err) KV_MUST_CHECK;

@@ -11,7 +11,8 @@ static Suite *(*const suites[])(void) = {
 	state_leases_suite, lease_suite, lease_life_suite,
 	transition_suite, usage_suite,  machine_suite,       write_suite,  built_suite,
 	transmit_suite,   staged_suite, staged_faults_suite, upkeep_suite, life_suite,
-	snapshot_suite,   names_suite,  property_suite,
+	snapshot_suite,   names_suite,  property_suite,      listen_suite,
+	holds_suite,      read_suite,   listen_random_suite, waiters_suite,
 };
 
 int main(void)

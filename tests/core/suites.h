@@ -32,5 +32,10 @@ Suite *life_suite(void);
 Suite *snapshot_suite(void);
 Suite *names_suite(void);
 Suite *property_suite(void);
+Suite *listen_suite(void);
+Suite *listen_random_suite(void);
+Suite *holds_suite(void);
+Suite *read_suite(void);
+Suite *waiters_suite(void);
 
 #endif
