@@ -38,7 +38,8 @@ struct fs_append {
 	struct core_shard *shard;
 	struct core_txn *txn;
 	uint64_t rows;
-	pid_t pid; /* who wrote last */
+	bool swallowed; /* the last row ends in `commit`: perhaps it has no newline of its own */
+	pid_t pid;      /* who wrote last */
 	uid_t uid;
 
 	char *line; /* the beginning of a line whose end has not come */
@@ -165,6 +166,7 @@ static enum kv_rc do_row(struct fs_append *a, const char *line, size_t len, stru
 	if (rc == KV_OK)
 		rc = core_txn_add(a->txn, &row, err);
 	a->rows += rc == KV_OK;
+	a->swallowed = len > 6 && memcmp(line + len - 6, "commit", 6) == 0;
 	return rc;
 }
 
@@ -303,17 +305,24 @@ void fs_append_reset(struct fs_append *a)
 	a->verdicts_len = 0;
 }
 
+/* Why a transaction that was begun came to nothing. */
+static const char *why_abandoned(const struct fs_append *a)
+{
+	if (a->line_len == 6 && memcmp(a->line, "commit", 6) == 0)
+		return "closed before the newline of the commit line";
+	if (a->line_len == 0 && a->rows != 0 && a->swallowed)
+		return "closed before the commit line; the last row ends in commit, as if its newline were missing";
+	return "closed before the commit line";
+}
+
 void fs_append_close(struct fs_append *a)
 {
-	char what[160];
+	char what[224];
 
 	if (a->txn != NULL || a->line_len != 0) {
-		bool no_newline = a->line_len == 6 && memcmp(a->line, "commit", 6) == 0;
-
 		snprintf(what, sizeof what,
 			 "Abandoned updates=%" PRIu64 " message=\"%s; nothing was applied\"", a->rows,
-			 no_newline ? "closed before the newline of the commit line"
-				    : "closed before the commit line");
+			 why_abandoned(a));
 		fs_errors_add(&a->fs->errors, core_shard_id(a->shard), a->pid, a->uid, what);
 	}
 	drop_txn(a);

@@ -150,6 +150,28 @@ START_TEST(a_transaction_cut_short_by_close_changes_nothing)
 }
 END_TEST
 
+START_TEST(a_commit_that_became_part_of_the_last_row_is_pointed_out)
+{
+	const char text[] = "begin expected_upper=0 new_upper=1\n0\t1\ta\tbcommit\n";
+	char *line = NULL;
+	int fd = append_open(shard);
+
+	ck_assert_int_eq(put(fd, text), strlen(text));
+	ck_works(close(fd));
+	for (uint64_t since = 0; line == NULL && until_deadline(&since);) { /* release comes after close returns */
+		char *all = slurp(at(shard, "errors"));
+
+		if (count_lines(all) == 1)
+			line = last_error(shard);
+		free(all);
+	}
+	ck_assert_ptr_nonnull(line);
+	ck_assert_msg(strstr(line, "the last row ends in commit, as if its newline were missing") != NULL, "%s", line);
+	free(line);
+	want_file(shard, "upper", "0\n");
+}
+END_TEST
+
 struct beginning {
 	const char *text;
 	size_t len;
@@ -312,6 +334,7 @@ Suite *spent_suite(void)
 	tcase_add_test(tc, ftruncate_to_a_length_and_fsync_change_nothing_in_the_middle);
 	tcase_add_test(tc, a_shell_redirection_flushes_before_the_first_byte);
 	tcase_add_test(tc, a_transaction_cut_short_by_close_changes_nothing);
+	tcase_add_test(tc, a_commit_that_became_part_of_the_last_row_is_pointed_out);
 	tcase_add_test(tc, a_producer_killed_at_any_byte_changes_nothing);
 	tcase_add_test(tc, a_verdict_a_read_then_the_end_at_whatever_offset);
 	tcase_add_test(tc, verdicts_are_kept_up_to_64_kib_the_oldest_go);
