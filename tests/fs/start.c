@@ -322,7 +322,7 @@ START_TEST(a_parent_that_is_killed_does_not_take_the_mount_along)
 	/* It waits a while for the store, which we hold; when its child is there its parent is killed, and we let go.
 	 * On a busy machine that while may be over before we have looked: then again. */
 	free(want_sh("mkdir %s/two; c=; until [ -n \"$c\" ]; do $SHARDFS %s %s/two 2> /dev/null & p=$!;"
-		     "while [ -z \"$c\" ] && kill -0 $p 2> /dev/null; do c=$(pgrep -P $p); done; done;"
+		     "while [ -z \"$c\" ] && kill -0 $p 2> /dev/null; do read c < /proc/$p/task/$p/children; done; done;"
 		     "kill -9 $p; umount %s;"
 		     "i=0; until [ -d %s/two/shard ]; do i=$((i + 1)); [ $i -lt 400 ] || exit 1; sleep 0.05; done;"
 		     "umount %s/two",
