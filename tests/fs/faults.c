@@ -111,7 +111,7 @@ END_TEST
 Suite *faults_suite(void)
 {
 	Suite *s = suite_create("faults");
-	TCase *tc = world_case(s, "faults", 120);
+	TCase *tc = world_case(s, "faults", 400);
 
 	tcase_add_test(tc, a_full_store_is_enospc_loses_nothing_and_goes_on_when_there_is_room);
 	tcase_add_test(tc, rotten_bytes_are_euclean_never_wrong_rows);
