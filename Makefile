@@ -56,8 +56,9 @@ LIB_OBJ = $(call obj,$(KV_SRC) $(CORE_SRC)) $(GEN_OBJ)
 BIN = $(O)/shardfs $(O)/shardctl $(O)/libshard.a
 
 # The headers a program that embeds the engine needs; core/shard.h is the one to include.
-PUBLIC = core/shard.h core/staged.h core/write.h core/listen.h core/read.h core/buf.h core/batch.h core/frontier.h core/id.h core/part.h core/row.h core/scan.h core/state.h \
-	core/transition.h kv/blob.h kv/consensus.h kv/rc.h kv/store.h
+PUBLIC = core/shard.h core/staged.h core/write.h core/listen.h core/read.h core/batch.h core/buf.h core/frontier.h \
+	core/id.h core/part.h core/row.h core/scan.h core/state.h core/transition.h \
+	kv/blob.h kv/consensus.h kv/rc.h kv/store.h
 
 .PHONY: all embed deps demo check check-quick asan tsan ubsan clang layers lint format bench install clean
 .DELETE_ON_ERROR:
@@ -89,7 +90,8 @@ check: test-deps layers
 embed: all
 	@$(CC) -std=c17 -Wall -Wextra -Werror -Ibuild/include -o build/embed docs/embed.c build/libshard.a $(LIB_LIBS)
 	@rm -rf build/embed-store && build/embed build/embed-store >build/embed.out
-	@printf 'hello +1\nworld +1\nrefused: the upper is 2, not 1 as expected\n' | cmp - build/embed.out
+	@printf '#include "%s"\n' $(PUBLIC) | $(CC) -std=c17 -Wall -Wextra -Werror -Ibuild/include -fsyntax-only -xc -
+	@printf 'hello +1\nworld +1\nat 0: hello\nat 1: world\nrefused: the upper is 2, not 1 as expected\n' | cmp - build/embed.out
 
 clang: clang-deps
 clang-deps:
