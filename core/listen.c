@@ -209,6 +209,47 @@ enum kv_rc core_listen_next(struct core_listen *l, struct core_update *out, bool
 	}
 }
 
+/* --- going back ------------------------------------------------------------------------------------ */
+
+struct core_place {
+	struct core_step step;
+	size_t count;
+	struct core_batch *batches[]; /* a reference each */
+};
+
+struct core_place *core_listen_place(const struct core_listen *l)
+{
+	struct core_place *p = malloc(sizeof *p + l->count * sizeof(struct core_batch *));
+
+	if (p == NULL)
+		return NULL;
+	p->step = l->step;
+	p->count = l->count;
+	for (size_t i = 0; i < l->count; i++)
+		p->batches[i] = core_batch_ref(l->batches[i]);
+	return p;
+}
+
+struct core_step core_place_step(const struct core_place *p)
+{
+	return p->step;
+}
+
+void core_place_free(struct core_place *p)
+{
+	for (size_t i = 0; p != NULL && i < p->count; i++)
+		core_batch_unref(p->batches[i]);
+	free(p);
+}
+
+void core_listen_go(struct core_listen *l, const struct core_place *p)
+{
+	drop_step(l);
+	l->step = p->step;
+	for (; l->count < p->count; l->count++)
+		l->batches[l->count] = core_batch_ref(p->batches[l->count]);
+}
+
 struct core_frontier core_listen_frontier(const struct core_listen *l)
 {
 	return l->frontier;

@@ -47,6 +47,18 @@ enum kv_rc core_listen_step(struct core_listen *l, struct core_step *step, bool 
 enum kv_rc core_listen_next(struct core_listen *l, struct core_update *out, bool *end,
 			    struct kv_err *err) KV_MUST_CHECK;
 
+/*
+ * A step that may be gone back to, with what it pins. It gives the same updates in the same order each time.
+ * Given: free with core_place_free, before the listener is closed. NULL: out of memory.
+ */
+struct core_place;
+struct core_place *core_listen_place(const struct core_listen *l); /* the step in hand */
+struct core_step core_place_step(const struct core_place *p);
+void core_place_free(struct core_place *p); /* NULL is allowed */
+
+/* That step is in hand again, before its first update. The next new step is what it was. */
+void core_listen_go(struct core_listen *l, const struct core_place *p);
+
 /* Where the next step begins. */
 struct core_frontier core_listen_frontier(const struct core_listen *l);
 

@@ -5,6 +5,14 @@
  *
  * A subscription is a listener from t + 1 on, which holds t; so the snapshot can
  * be taken when t is complete, however late that is.
+ *
+ * The steps of the last REPLAY bytes are remembered by where their text began; to
+ * go back is to give them again, one after the other, and then to go on. They pin
+ * their batches, which all who follow the shard share.
+ *
+ * 1. past[i].offset ascends; past[0] begins at least REPLAY before the end of the
+ *    text, or is the beginning.
+ * 2. what comes next is past[replay], or a new step where replay == past_count.
  */
 #include "fs/follow.h"
 
@@ -15,6 +23,14 @@
 
 enum phase { SNAPSHOT, SNAPSHOT_ROWS, STEP, ROWS };
 
+/* Text is made ahead of who reads it, by a read's size at most. */
+enum { REPLAY = 3 << 20 };
+
+struct past {
+	uint64_t offset;
+	struct core_place *place; /* NULL: the snapshot */
+};
+
 struct fs_follow {
 	struct fs_source source;
 	struct core_shard *shard;
@@ -22,9 +38,14 @@ struct fs_follow {
 	struct core_snapshot *snapshot;
 	uint64_t time; /* of the snapshot */
 	enum phase phase;
+	uint64_t offset; /* of the text made so far */
+	struct past *past;
+	size_t past_count;
+	size_t past_cap;
+	size_t replay;
 };
 
-static enum kv_rc put_text(struct fs_stream *to, const char *text, struct kv_err *err)
+static enum kv_rc put_text(struct fs_follow *f, struct fs_stream *to, const char *text, struct kv_err *err)
 {
 	size_t len = strlen(text);
 	char *p = fs_stream_put(to, len);
@@ -32,35 +53,98 @@ static enum kv_rc put_text(struct fs_stream *to, const char *text, struct kv_err
 	if (p == NULL)
 		return kv_fail_rc(err, KV_NOMEM);
 	memcpy(p, text, len);
+	f->offset += len;
 	return KV_OK;
+}
+
+/* Forget what is farther back than REPLAY. */
+static void forget(struct fs_follow *f)
+{
+	size_t drop = 0;
+
+	while (drop + 1 < f->past_count && f->past[drop + 1].offset + REPLAY <= f->offset)
+		drop++;
+	for (size_t i = 0; i < drop; i++) {
+		if (f->past[i].place == NULL) {
+			core_snapshot_close(f->snapshot);
+			f->snapshot = NULL;
+		}
+		core_place_free(f->past[i].place);
+	}
+	f->past_count -= drop;
+	memmove(f->past, f->past + drop, f->past_count * sizeof *f->past);
+	f->replay = f->past_count;
+}
+
+/* Remember that a step begins here; place is taken. */
+static enum kv_rc remember(struct fs_follow *f, struct core_place *place, struct kv_err *err)
+{
+	forget(f);
+	if (f->past_count == f->past_cap) {
+		size_t cap = f->past_cap != 0 ? 2 * f->past_cap : 4;
+		struct past *grown = reallocarray(f->past, cap, sizeof *grown);
+
+		if (grown == NULL) {
+			core_place_free(place);
+			return kv_fail_rc(err, KV_NOMEM);
+		}
+		f->past = grown;
+		f->past_cap = cap;
+	}
+	f->past[f->past_count++] = (struct past){.offset = f->offset, .place = place};
+	f->replay = f->past_count;
+	return KV_OK;
+}
+
+static enum kv_rc put_snapshot_begin(struct fs_follow *f, struct fs_stream *to, struct kv_err *err)
+{
+	char text[CORE_FRONTIER_LEN], line[160];
+	struct core_frontier upper =
+		f->time == UINT64_MAX ? core_frontier_empty() : core_frontier_at(f->time + 1);
+
+	snprintf(line, sizeof line, "begin expected_upper=0 new_upper=%s since=%" PRIu64 "\n",
+		 core_frontier_format(upper, text), f->time);
+	f->phase = SNAPSHOT_ROWS;
+	return put_text(f, to, line, err);
 }
 
 static enum kv_rc begin_snapshot(struct fs_follow *f, struct fs_stream *to, struct kv_err *err)
 {
-	struct core_frontier upper = core_listen_frontier(f->listen);
-	char text[CORE_FRONTIER_LEN], line[160];
 	enum kv_rc rc = core_snapshot_open(f->shard, (struct core_as_of){.time = f->time}, &f->snapshot, err);
 
-	if (rc != KV_OK)
-		return rc;
-	snprintf(line, sizeof line, "begin expected_upper=0 new_upper=%s since=%" PRIu64 "\n",
-		 core_frontier_format(upper, text), f->time);
-	f->phase = SNAPSHOT_ROWS;
-	return put_text(to, line, err);
+	if (rc == KV_OK)
+		rc = remember(f, NULL, err);
+	return rc == KV_OK ? put_snapshot_begin(f, to, err) : rc;
 }
 
 static enum kv_rc begin_step(struct fs_follow *f, struct fs_stream *to, bool *ended, struct kv_err *err)
 {
 	char lower[CORE_FRONTIER_LEN], upper[CORE_FRONTIER_LEN], line[160];
 	struct core_step step;
-	enum kv_rc rc = core_listen_step(f->listen, &step, ended, err);
+	struct core_place *place;
+	enum kv_rc rc = KV_OK;
 
-	if (rc != KV_OK || *ended)
+	if (f->replay < f->past_count) {
+		place = f->past[f->replay++].place;
+		if (place == NULL) {
+			core_snapshot_rewind(f->snapshot);
+			return put_snapshot_begin(f, to, err);
+		}
+		core_listen_go(f->listen, place);
+		step = core_place_step(place);
+	} else {
+		rc = core_listen_step(f->listen, &step, ended, err);
+		if (rc != KV_OK || *ended)
+			return rc;
+		place = core_listen_place(f->listen);
+		rc = place != NULL ? remember(f, place, err) : kv_fail_rc(err, KV_NOMEM);
+	}
+	if (rc != KV_OK)
 		return rc;
 	snprintf(line, sizeof line, "begin lower=%s upper=%s\n", core_frontier_format(step.lower, lower),
 		 core_frontier_format(step.upper, upper));
 	f->phase = ROWS;
-	return put_text(to, line, err);
+	return put_text(f, to, line, err);
 }
 
 static enum kv_rc put_row(struct fs_follow *f, struct fs_stream *to, struct kv_err *err)
@@ -72,12 +156,14 @@ static enum kv_rc put_row(struct fs_follow *f, struct fs_stream *to, struct kv_e
 
 	if (rc != KV_OK)
 		return rc;
-	if (!end)
-		return fs_stream_put_row(to, &u, err);
-	core_snapshot_close(f->snapshot);
-	f->snapshot = NULL;
-	f->phase = STEP;
-	return put_text(to, "commit\n", err);
+	if (end) {
+		f->phase = STEP;
+		return put_text(f, to, "commit\n", err);
+	}
+	rc = fs_stream_put_row(to, &u, err);
+	if (rc == KV_OK)
+		f->offset += core_row_text_len(&u);
+	return rc;
 }
 
 static enum kv_rc produce(struct fs_source *source, struct fs_stream *to, bool *ended, struct kv_err *err)
@@ -96,16 +182,29 @@ static enum kv_rc produce(struct fs_source *source, struct fs_stream *to, bool *
 	return put_row(f, to, err);
 }
 
-static bool cannot_rewind(struct fs_source *source)
+static bool rewind_to(struct fs_source *source, uint64_t offset, uint64_t *from)
 {
-	(void)source;
-	return false;
+	struct fs_follow *f = (struct fs_follow *)source;
+	size_t i = f->past_count;
+
+	while (i > 0 && f->past[i - 1].offset > offset)
+		i--;
+	if (i == 0)
+		return false;
+	f->replay = i - 1;
+	f->phase = STEP;
+	f->offset = f->past[i - 1].offset;
+	*from = f->offset;
+	return true;
 }
 
 static void close_follow(struct fs_source *source)
 {
 	struct fs_follow *f = (struct fs_follow *)source;
 
+	for (size_t i = 0; i < f->past_count; i++)
+		core_place_free(f->past[i].place);
+	free(f->past);
 	core_snapshot_close(f->snapshot);
 	core_listen_close(f->listen);
 	free(f);
@@ -114,7 +213,7 @@ static void close_follow(struct fs_source *source)
 static enum kv_rc follow_new(struct core_shard *shard, struct core_frontier from,
 			     const struct core_reader *reader, struct fs_follow **out, struct kv_err *err)
 {
-	static const struct fs_source_ops ops = {produce, cannot_rewind, close_follow};
+	static const struct fs_source_ops ops = {produce, rewind_to, close_follow};
 	struct fs_follow *f = calloc(1, sizeof *f);
 	enum kv_rc rc;
 

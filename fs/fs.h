@@ -53,6 +53,7 @@ struct fs {
 	struct fs_nodes nodes;
 	struct fs_errors errors;
 	struct fs_waits waits;
+	_Atomic(size_t) stream_bytes; /* that all streams keep (stream.h) */
 	struct fs_stages stages;
 
 	pthread_mutex_t stop_mu; /* the two below */

@@ -3,8 +3,9 @@
  *
  * The buffer holds the text from `from` to `from + len`; the source stands behind
  * its last byte. A read makes text until its end is in the buffer; what lies more
- * than WINDOW before that is dropped, SLACK at a time. There may be hundreds of
- * listeners, so a buffer is not larger than it has to be.
+ * than a window before that is dropped, some slack at a time. There may be thousands
+ * of listeners, so the window is WINDOW only while all streams together keep less
+ * than STREAMS_KEEP; what a smaller one has dropped the source makes again.
  */
 #include "fs/stream.h"
 
@@ -12,8 +13,11 @@
 #include <string.h>
 
 enum {
+	STREAMS_KEEP = 64 << 20,
 	WINDOW = 1 << 20,
 	SLACK = 256 << 10,
+	SMALL_WINDOW = 8 << 10,
+	SMALL_SLACK = 8 << 10,
 	CAP_MIN = 16 << 10,
 	/* The kernel cuts a read(2) into pieces of a MiB, the first of which is up to a page shorter, and
 	 * asks for the next piece when one was answered in full. */
@@ -22,6 +26,7 @@ enum {
 
 struct fs_stream {
 	struct fs_source *source;
+	_Atomic(size_t) *kept; /* by all streams */
 	char *buf;
 	size_t cap;
 	size_t len;
@@ -31,14 +36,16 @@ struct fs_stream {
 	struct kv_err failed; /* rc != KV_OK: what came instead of more text, and comes again */
 };
 
-struct fs_stream *fs_stream_open(struct fs_source *source)
+struct fs_stream *fs_stream_open(struct fs_source *source, _Atomic(size_t) *kept)
 {
 	struct fs_stream *s = source != NULL ? calloc(1, sizeof *s) : NULL;
 
-	if (s != NULL)
+	if (s != NULL) {
 		s->source = source;
-	else if (source != NULL)
+		s->kept = kept;
+	} else if (source != NULL) {
 		source->ops->close(source);
+	}
 	return s;
 }
 
@@ -58,6 +65,7 @@ static bool set_cap(struct fs_stream *s, size_t cap)
 
 	if (buf == NULL)
 		return false;
+	atomic_fetch_add(s->kept, cap - s->cap); /* modulo 2^64: less too */
 	s->buf = buf;
 	s->cap = cap;
 	return true;
@@ -81,29 +89,29 @@ enum kv_rc fs_stream_put_row(struct fs_stream *s, const struct core_update *u, s
 	return KV_OK;
 }
 
-/* Keep at most WINDOW bytes before `offset`, but only when that is worth a move; and give back what a large
- * row took. */
+/* Keep at most a window before `offset`, but only when that is worth a move; and give back room that is not
+ * needed any more. */
 static void trim(struct fs_stream *s, uint64_t offset)
 {
-	size_t drop;
+	bool small = atomic_load(s->kept) > STREAMS_KEEP;
+	size_t window = small ? SMALL_WINDOW : WINDOW, slack = small ? SMALL_SLACK : SLACK, drop;
 
-	if (offset < s->from + WINDOW + SLACK)
+	if (offset < s->from + window + slack)
 		return;
-	drop = (size_t)(offset - s->from - WINDOW);
+	drop = (size_t)(offset - s->from - window);
 	if (drop > s->len)
 		drop = s->len;
 	memmove(s->buf, s->buf + drop, s->len - drop);
 	s->len -= drop;
 	s->from += drop;
-	if (s->cap > s->len + 2 * WINDOW)
-		(void)set_cap(s, cap_for(s->len + SLACK)); /* or it stays as it is */
+	if (s->cap > s->len + 2 * window)
+		(void)set_cap(s, cap_for(s->len + slack)); /* or it stays as it is */
 }
 
-static bool start_over(struct fs_stream *s)
+static bool go_back(struct fs_stream *s, uint64_t offset)
 {
-	if (!s->source->ops->rewind(s->source))
+	if (!s->source->ops->rewind(s->source, offset, &s->from))
 		return false;
-	s->from = 0;
 	s->len = 0;
 	s->ended = false;
 	s->failed.rc = KV_OK;
@@ -134,7 +142,7 @@ enum kv_rc fs_stream_read(struct fs_stream *s, uint64_t offset, size_t len, cons
 
 	*data = NULL;
 	*got = 0;
-	if (offset < s->from && !start_over(s))
+	if (offset < s->from && !go_back(s, offset))
 		return kv_fail(err, KV_BAD_OFFSET, "what lies so far back cannot be read again");
 	make(s, offset, offset + len + (len >= PIECE));
 	have = s->from + s->len;
@@ -166,6 +174,7 @@ void fs_stream_close(struct fs_stream *s)
 	if (s == NULL)
 		return;
 	s->source->ops->close(s->source);
+	atomic_fetch_sub(s->kept, s->cap);
 	free(s->buf);
 	free(s);
 }
@@ -187,8 +196,10 @@ static enum kv_rc snapshot_produce(struct fs_source *source, struct fs_stream *t
 	return rc != KV_OK || *ended ? rc : fs_stream_put_row(to, &u, err);
 }
 
-static bool snapshot_rewind(struct fs_source *source)
+static bool snapshot_rewind(struct fs_source *source, uint64_t offset, uint64_t *from)
 {
+	(void)offset;
+	*from = 0;
 	core_snapshot_rewind(((struct snapshot_source *)source)->snapshot);
 	return true;
 }

@@ -2,14 +2,20 @@
  * stream.h - text that is made while it is read: `snapshot`, `as_of/<t>`,
  * `listen/<f>`, `subscribe/<t>`.
  *
- * Reading goes forward; what was passed within the last MiB can be read again
- * (shells seek back between lines). What lies before that comes by starting over,
- * if the source can: then it gives the same content.
+ * Reading goes forward; what was passed a moment ago is kept and can be read again
+ * (shells seek back between lines). What lies before that is made again, as far
+ * back as the source can go: a snapshot to its beginning, a follower by a MiB at
+ * least. The text is the same each time.
+ *
+ * All streams of a mount together keep about STREAMS_KEEP bytes: within that each
+ * has its last MiB, beyond it little more than it needs.
  *
  * Threads: one at a time per open file.
  */
 #ifndef FS_STREAM_H
 #define FS_STREAM_H
+
+#include <stdatomic.h>
 
 #include "core/shard.h"
 
@@ -25,12 +31,14 @@ struct fs_source_ops {
 	 * KV_WOULD_BLOCK: there is none yet; anything else: it failed for good. */
 	enum kv_rc (*produce)(struct fs_source *source, struct fs_stream *to, bool *ended,
 			      struct kv_err *err);
-	bool (*rewind)(struct fs_source *source); /* begin again; false: it cannot */
+	/* Go back to a place at or before offset, which *from says; false: it cannot go so far. */
+	bool (*rewind)(struct fs_source *source, uint64_t offset, uint64_t *from);
 	void (*close)(struct fs_source *source);
 };
 
-/* source is taken. NULL: out of memory, and it is closed. */
-struct fs_stream *fs_stream_open(struct fs_source *source);
+/* source is taken (NULL is allowed). kept counts the bytes that all streams of the mount keep; borrowed. NULL: out of
+ * memory, and it is closed. */
+struct fs_stream *fs_stream_open(struct fs_source *source, _Atomic(size_t) *kept);
 
 /* The rows of a snapshot, which is taken. NULL: out of memory, and it is closed. */
 struct fs_source *fs_source_snapshot(struct core_snapshot *snapshot);

@@ -168,6 +168,7 @@ Suite *staged_clients_suite(void);
 Suite *writers_suite(void);
 Suite *listen_suite(void);
 Suite *listen_wait_suite(void);
+Suite *listen_many_suite(void);
 Suite *replicate_suite(void);
 Suite *holds_suite(void);
 Suite *readers_suite(void);
