@@ -72,7 +72,8 @@ static void forget(struct fs_follow *f)
 		core_place_free(f->past[i].place);
 	}
 	f->past_count -= drop;
-	memmove(f->past, f->past + drop, f->past_count * sizeof *f->past);
+	if (drop != 0)
+		memmove(f->past, f->past + drop, f->past_count * sizeof *f->past);
 	f->replay = f->past_count;
 }
 
