@@ -193,8 +193,8 @@ static enum kv_rc staged_attr(struct fs *fs, const struct fs_node *node, struct 
 	return KV_OK;
 }
 
-enum kv_rc fs_writer_find(struct core_shard *shard, struct core_uuid id, struct core_writer_state *out,
-			  struct kv_err *err)
+static enum kv_rc writer_text(struct core_shard *shard, struct core_uuid id, char **text, uint64_t *ms,
+			      struct kv_err *err)
 {
 	struct core_writer_state *all;
 	size_t count, i = 0;
@@ -204,32 +204,18 @@ enum kv_rc fs_writer_find(struct core_shard *shard, struct core_uuid id, struct 
 		return rc;
 	while (i < count && !core_uuid_eq(all[i].id, id))
 		i++;
-	if (i < count)
-		*out = all[i];
+	if (i < count) {
+		*text = fs_text_writer(&all[i]);
+		*ms = all[i].heartbeat_ms;
+	} else {
+		rc = kv_fail(err, KV_NOTFOUND, "no such writer is registered");
+	}
 	free(all);
-	return i < count ? KV_OK : kv_fail(err, KV_NOTFOUND, "no such writer is registered");
+	return rc;
 }
 
-static enum kv_rc writer_attr(const struct fs_node *node, struct core_shard *shard, struct stat *st,
+static enum kv_rc reader_text(struct core_shard *shard, struct core_uuid id, char **text, uint64_t *ms,
 			      struct kv_err *err)
-{
-	struct core_writer_state writer;
-	char *text;
-	enum kv_rc rc = fs_writer_find(shard, node->id, &writer, err);
-
-	if (rc != KV_OK)
-		return rc;
-	text = fs_text_writer(&writer);
-	if (text == NULL)
-		return kv_fail_rc(err, KV_NOMEM);
-	set_size(st, strlen(text));
-	set_times(st, writer.heartbeat_ms);
-	free(text);
-	return KV_OK;
-}
-
-enum kv_rc fs_reader_find(struct core_shard *shard, struct core_uuid id, struct core_reading *out,
-			  struct kv_err *err)
 {
 	struct core_reading *all;
 	size_t count, i = 0;
@@ -239,26 +225,39 @@ enum kv_rc fs_reader_find(struct core_shard *shard, struct core_uuid id, struct 
 		return rc;
 	while (i < count && !core_uuid_eq(all[i].id, id))
 		i++;
-	if (i < count)
-		*out = all[i];
+	if (i < count) {
+		*text = fs_text_reader(&all[i]);
+		*ms = all[i].heartbeat_ms != 0 ? all[i].heartbeat_ms : all[i].reader.since_ms;
+	} else {
+		rc = kv_fail(err, KV_NOTFOUND, "no such reader");
+	}
 	free(all);
-	return i < count ? KV_OK : kv_fail(err, KV_NOTFOUND, "no such reader");
+	return rc;
 }
 
-static enum kv_rc reader_attr(const struct fs_node *node, struct core_shard *shard, struct stat *st,
+enum kv_rc fs_listed_text(struct core_shard *shard, enum fs_kind kind, struct core_uuid id, char **text,
+			  uint64_t *ms, struct kv_err *err)
+{
+	enum kv_rc rc;
+
+	*text = NULL;
+	*ms = 0;
+	rc = kind == FS_WRITER ? writer_text(shard, id, text, ms, err)
+			       : reader_text(shard, id, text, ms, err);
+	return rc == KV_OK && *text == NULL ? kv_fail_rc(err, KV_NOMEM) : rc;
+}
+
+static enum kv_rc listed_attr(const struct fs_node *node, struct core_shard *shard, struct stat *st,
 			      struct kv_err *err)
 {
-	struct core_reading reading;
+	uint64_t ms;
 	char *text;
-	enum kv_rc rc = fs_reader_find(shard, node->id, &reading, err);
+	enum kv_rc rc = fs_listed_text(shard, node->kind, node->id, &text, &ms, err);
 
 	if (rc != KV_OK)
 		return rc;
-	text = fs_text_reader(&reading);
-	if (text == NULL)
-		return kv_fail_rc(err, KV_NOMEM);
 	set_size(st, strlen(text));
-	set_times(st, reading.heartbeat_ms != 0 ? reading.heartbeat_ms : reading.reader.since_ms);
+	set_times(st, ms);
 	free(text);
 	return KV_OK;
 }
@@ -301,10 +300,8 @@ enum kv_rc fs_attr(struct fs *fs, const struct fs_node *node, struct stat *st, d
 	shard_attr(node, &info, st);
 	if (node->kind == FS_STAGED)
 		rc = staged_attr(fs, node, shard, st, err);
-	if (node->kind == FS_WRITER)
-		rc = writer_attr(node, shard, st, err);
-	if (node->kind == FS_READER)
-		rc = reader_attr(node, shard, st, err);
+	if (node->kind == FS_WRITER || node->kind == FS_READER)
+		rc = listed_attr(node, shard, st, err);
 	if (node->kind == FS_HOLD)
 		rc = hold_attr(node, shard, st, err);
 	core_shard_close(shard);

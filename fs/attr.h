@@ -27,13 +27,10 @@ bool fs_kind_writable(enum fs_kind kind);
 enum kv_rc fs_node_shard(struct fs *fs, const struct fs_node *node, struct core_shard **out,
 			 struct core_info *info, struct kv_err *err) KV_MUST_CHECK;
 
-/* The registered writer with this id. KV_NOTFOUND. */
-enum kv_rc fs_writer_find(struct core_shard *shard, struct core_uuid id, struct core_writer_state *out,
-			  struct kv_err *err) KV_MUST_CHECK;
-
-/* The same of who reads. */
-enum kv_rc fs_reader_find(struct core_shard *shard, struct core_uuid id, struct core_reading *out,
-			  struct kv_err *err) KV_MUST_CHECK;
+/* The text of a file of writers/ or readers/ (FS_WRITER, FS_READER), given; and the time of its last change.
+ * KV_NOTFOUND: none of that id. */
+enum kv_rc fs_listed_text(struct core_shard *shard, enum fs_kind kind, struct core_uuid id, char **text,
+			  uint64_t *ms, struct kv_err *err) KV_MUST_CHECK;
 
 /* stat of a node, and how long the kernel may keep it. */
 enum kv_rc fs_attr(struct fs *fs, const struct fs_node *node, struct stat *st, double *timeout,

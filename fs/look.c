@@ -7,6 +7,7 @@
  */
 #include "fs/look.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/names.h"
@@ -55,45 +56,28 @@ static enum kv_rc look_time(struct fs *fs, const struct fs_node *dir, const char
 	return KV_OK;
 }
 
-static enum kv_rc look_reader(struct fs *fs, const struct fs_node *dir, const char *name, uint64_t *nodeid,
+/* w<uuid> in writers/, r<uuid> in readers/. */
+static enum kv_rc look_listed(struct fs *fs, const struct fs_node *dir, const char *name, uint64_t *nodeid,
 			      struct kv_err *err)
 {
-	struct core_reading reading;
+	enum fs_kind kind = dir->kind == FS_WRITERS ? FS_WRITER : FS_READER;
 	struct core_shard *shard;
 	struct core_info info;
 	struct core_uuid id;
+	uint64_t ms;
+	char *text;
 	enum kv_rc rc;
 
-	if (!core_uuid_parse('r', name, strlen(name), &id))
+	if (!core_uuid_parse(kind == FS_WRITER ? 'w' : 'r', name, strlen(name), &id))
 		return KV_NOTFOUND;
 	rc = fs_node_shard(fs, dir, &shard, &info, err);
 	if (rc != KV_OK)
 		return rc;
-	rc = fs_reader_find(shard, id, &reading, err);
+	rc = fs_listed_text(shard, kind, id, &text, &ms, err);
 	core_shard_close(shard);
+	free(text);
 	if (rc == KV_OK)
-		*nodeid = fs_nodeid_id(&fs->nodes, FS_READER, dir->shard, dir->first_seqno, id);
-	return rc;
-}
-
-static enum kv_rc look_writer(struct fs *fs, const struct fs_node *dir, const char *name, uint64_t *nodeid,
-			      struct kv_err *err)
-{
-	struct core_writer_state writer;
-	struct core_shard *shard;
-	struct core_info info;
-	struct core_uuid id;
-	enum kv_rc rc;
-
-	if (!core_uuid_parse('w', name, strlen(name), &id))
-		return KV_NOTFOUND;
-	rc = fs_node_shard(fs, dir, &shard, &info, err);
-	if (rc != KV_OK)
-		return rc;
-	rc = fs_writer_find(shard, id, &writer, err);
-	core_shard_close(shard);
-	if (rc == KV_OK)
-		*nodeid = fs_nodeid_id(&fs->nodes, FS_WRITER, dir->shard, dir->first_seqno, id);
+		*nodeid = fs_nodeid_id(&fs->nodes, kind, dir->shard, dir->first_seqno, id);
 	return rc;
 }
 
@@ -117,10 +101,8 @@ static enum kv_rc look_made(struct fs *fs, const struct fs_node *dir, const char
 		return look_name(fs, name, nodeid, err);
 	if (dir->kind == FS_BATCHES)
 		return fs_batches_look(fs, dir, name, nodeid, err);
-	if (dir->kind == FS_WRITERS)
-		return look_writer(fs, dir, name, nodeid, err);
-	if (dir->kind == FS_READERS)
-		return look_reader(fs, dir, name, nodeid, err);
+	if (dir->kind == FS_WRITERS || dir->kind == FS_READERS)
+		return look_listed(fs, dir, name, nodeid, err);
 	if (dir->kind == FS_HOLDS)
 		return fs_holds_look(fs, dir, name, nodeid, err);
 	if (dir->kind == FS_AS_OF_DIR || dir->kind == FS_WAIT_DIR || dir->kind == FS_LISTEN_DIR ||

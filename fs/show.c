@@ -68,20 +68,13 @@ enum kv_rc fs_show_line(struct fs_handle *h, struct kv_err *err)
 	return h->kind == FS_HOLD ? show_hold(h, err) : show_frontier(h, err);
 }
 
-static enum kv_rc show_writer(struct fs_handle *h, struct core_uuid id, struct kv_err *err)
+static enum kv_rc show_listed(struct fs_handle *h, struct core_uuid id, struct kv_err *err)
 {
-	struct core_writer_state writer;
-	enum kv_rc rc = fs_writer_find(h->shard, id, &writer, err);
+	uint64_t ms;
+	char *text;
+	enum kv_rc rc = fs_listed_text(h->shard, h->kind, id, &text, &ms, err);
 
-	return rc == KV_OK ? set_text(h, fs_text_writer(&writer), err) : rc;
-}
-
-static enum kv_rc show_reader(struct fs_handle *h, struct core_uuid id, struct kv_err *err)
-{
-	struct core_reading reading;
-	enum kv_rc rc = fs_reader_find(h->shard, id, &reading, err);
-
-	return rc == KV_OK ? set_text(h, fs_text_reader(&reading), err) : rc;
+	return rc == KV_OK ? set_text(h, text, err) : rc;
 }
 
 static enum kv_rc show_state(struct fs_handle *h, struct kv_err *err)
@@ -243,9 +236,8 @@ enum kv_rc fs_show(struct fs_handle *h, const struct fs_node *node, int flags, p
 	case FS_STAGED:
 		return fs_staged_open(h->fs, h->shard, node, flags, &h->staged, err);
 	case FS_WRITER:
-		return show_writer(h, node->id, err);
 	case FS_READER:
-		return show_reader(h, node->id, err);
+		return show_listed(h, node->id, err);
 	case FS_NONE:
 	case FS_ROOT:
 	case FS_NAMES:

@@ -227,13 +227,17 @@ static void use_forged(int which, const uint8_t *payload, size_t len, struct cor
 }
 
 /* One thing that is not well-formed in the staged batches, writers and leases of a version. */
-static void spoil_diff(Pb__Diff *d, int how)
+static char *too_long(void)
 {
-	static char long_text[CORE_STAGED_NAME_LEN + 1];
-	Pb__Staged *staged = d->staged[0];
+	static char text[CORE_STAGED_NAME_LEN + 1];
 
-	memset(long_text, 'x', CORE_STAGED_NAME_LEN);
 	_Static_assert(CORE_STAGED_NAME_LEN >= CORE_HOST_LEN && CORE_STAGED_NAME_LEN >= CORE_PURPOSE_LEN, "");
+	memset(text, 'x', CORE_STAGED_NAME_LEN);
+	return text;
+}
+
+static void spoil_staged(Pb__Staged *staged, int how)
+{
 	switch (how) {
 	case 0:
 		staged->id.len--;
@@ -248,7 +252,7 @@ static void spoil_diff(Pb__Diff *d, int how)
 		staged->name[0] = '\0';
 		break;
 	case 4:
-		staged->name = long_text;
+		staged->name = too_long();
 		break;
 	case 5:
 		staged->lower = NULL;
@@ -262,6 +266,14 @@ static void spoil_diff(Pb__Diff *d, int how)
 	case 8:
 		staged->upper->n_times = 2;
 		break;
+	default:
+		ck_abort();
+	}
+}
+
+static void spoil_diff(Pb__Diff *d, int how)
+{
+	switch (how) {
 	case 9:
 		d->n_staged = CORE_STAGED_MAX + 1;
 		break;
@@ -275,10 +287,10 @@ static void spoil_diff(Pb__Diff *d, int how)
 		d->writer->id.len--;
 		break;
 	case 13:
-		d->writer->host = long_text;
+		d->writer->host = too_long();
 		break;
 	case 14:
-		d->writer->purpose = long_text;
+		d->writer->purpose = too_long();
 		break;
 	case 15:
 		d->writer->last_upper = NULL;
@@ -293,10 +305,10 @@ static void spoil_diff(Pb__Diff *d, int how)
 		d->lease->id.len--;
 		break;
 	case 19:
-		d->lease->host = long_text;
+		d->lease->host = too_long();
 		break;
 	case 20:
-		d->lease->purpose = long_text;
+		d->lease->purpose = too_long();
 		break;
 	case 21:
 		d->lease->since = NULL;
@@ -308,7 +320,7 @@ static void spoil_diff(Pb__Diff *d, int how)
 		d->ended_lease.len = 17;
 		break;
 	default:
-		ck_abort();
+		spoil_staged(d->staged[0], how);
 	}
 }
 
