@@ -1,8 +1,8 @@
 /*
  * shardctl - look at a store without a mount.
  *
- * It reads: the store may be mounted meanwhile, and what it shows is the state
- * as of its start. Exit status: 0 all is well, 1 something is wrong with the
+ * It reads: the store may be mounted meanwhile, and what it shows is a past
+ * state, as kv/store.h says. Exit status: 0 all is well, 1 something is wrong with the
  * store or the question, 2 wrong usage.
  */
 #include <inttypes.h>
