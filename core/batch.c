@@ -41,6 +41,11 @@ struct core_batch *core_batch_ref(struct core_batch *b)
 	return b;
 }
 
+bool core_batch_is_shared(const struct core_batch *b)
+{
+	return atomic_load(&b->refs) > 1;
+}
+
 void core_batch_unref(struct core_batch *b)
 {
 	if (b == NULL)
@@ -88,6 +93,7 @@ bool core_batch_push(struct core_batch *b, struct core_part *part, bool new_run)
 	}
 	b->parts[b->part_count++] = *part;
 	b->rows += part->rows;
+	b->bytes += part->size;
 	*part = (struct core_part){0};
 	return true;
 }
@@ -97,6 +103,7 @@ void core_batch_pop(struct core_batch *b)
 	assert(b->part_count > 0);
 	b->part_count--;
 	b->rows -= b->parts[b->part_count].rows;
+	b->bytes -= b->parts[b->part_count].size;
 	if (b->run_starts[b->run_count - 1] == b->part_count)
 		b->run_count--;
 	core_part_fini(&b->parts[b->part_count]);

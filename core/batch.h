@@ -55,6 +55,7 @@ struct core_batch {
 	uint32_t *run_starts;  /* owned: index of the first part of each run; run_starts[0] == 0 */
 	size_t run_count;      /* 0 iff there are no parts */
 	uint64_t rows;         /* sum over the parts, hidden ones too */
+	uint64_t bytes;        /* likewise, of the parts as they are stored */
 	uint64_t committed_ms; /* when it was committed, ms since 1970; 0: not yet */
 };
 
@@ -62,6 +63,7 @@ struct core_batch {
 struct core_batch *core_batch_new(struct core_frontier lower, struct core_frontier upper);
 struct core_batch *core_batch_ref(struct core_batch *b);
 void core_batch_unref(struct core_batch *b); /* NULL is allowed */
+bool core_batch_is_shared(const struct core_batch *b); /* whether there is more than one reference */
 
 /*
  * Add a part at the end, as a new run or to the last one. *part is taken (its inline_data too) and zeroed.

@@ -63,7 +63,8 @@ enum kv_rc core_engine_open(struct kv_store *store, const struct core_engine_con
 	core_builders_init(&e->builders);
 	e->worker = core_worker_start();
 	e->waker = core_worker_start();
-	if (e->worker == NULL || e->waker == NULL || !core_keeper_start(e) || !core_follower_start(e)) {
+	if (e->worker == NULL || e->waker == NULL || !core_keeper_start(e) || !core_follower_start(e) ||
+	    !core_upkeeper_start(e)) {
 		core_engine_close(e);
 		return kv_fail_rc(err, KV_NOMEM);
 	}
@@ -82,6 +83,7 @@ enum kv_rc core_engine_open(struct kv_store *store, const struct core_engine_con
 static void shard_free(struct core_shard *s)
 {
 	core_staged_end(s);
+	core_held_end(s);
 	core_state_fini(&s->state);
 	pthread_mutex_destroy(&s->commit_mu);
 	pthread_mutex_destroy(&s->mu);
@@ -96,6 +98,7 @@ void core_engine_close(struct core_engine *e)
 		return;
 	core_keeper_stop(e);
 	core_follower_stop(e);
+	core_upkeeper_stop(e);
 	core_worker_stop(e->worker);
 	e->worker = NULL; /* what follows leaves nothing to do */
 	core_worker_stop(e->waker);
@@ -165,13 +168,13 @@ static struct core_shard *shard_get(struct core_engine *e, struct core_shard_id 
 			.blobs = kv_store_blobs(e->store),
 			.shard = id,
 			.instance = e->instance,
-			.may_vanish = e->traits.read_only,
+			.may_vanish = !e->traits.sole_owner,
 			.builders = &e->builders,
 		};
 		HASH_ADD(hh, e->shards, home.shard, sizeof id, s);
 		s->hashed = true;
 	}
-	s->refs++;
+	core_shard_take_locked(s);
 out:
 	pthread_mutex_unlock(&e->mu);
 	return s;
@@ -205,7 +208,9 @@ static bool bury(struct core_shard *s)
 	bool last;
 
 	pthread_mutex_lock(&e->make_mu);
-	if (core_machine_bury(s, burial_of(s), &err) != KV_OK)
+	if (core_machine_bury(s, burial_of(s), &err) == KV_OK)
+		core_count(e, CORE_M_BURIED, 1);
+	else
 		core_notice(
 			e,
 			"a removed shard was not deleted, which will be done when it is next looked at: %s",
@@ -223,6 +228,40 @@ static bool bury(struct core_shard *s)
 	return last;
 }
 
+struct bury_job {
+	struct core_job job;
+	struct core_engine *engine;
+	struct core_shard *shard; /* the last reference */
+};
+
+/* Also when the engine closes: what is small is gone then, and what is large would hold up the next start. */
+static void do_bury_job(struct core_job *job, bool stopping)
+{
+	struct bury_job *j = (struct bury_job *)job;
+
+	(void)stopping;
+	if (bury(j->shard))
+		shard_free(j->shard);
+	core_gauge_add(j->engine, CORE_G_JOBS, -1);
+	free(j);
+}
+
+/* Nobody waits for the deleting. Without memory, or a thread any more, it is done here. */
+static void queue_burial(struct core_shard *s)
+{
+	struct core_engine *e = s->engine;
+	struct bury_job *j = e->worker != NULL ? malloc(sizeof *j) : NULL;
+
+	if (j == NULL) {
+		if (bury(s))
+			shard_free(s);
+		return;
+	}
+	*j = (struct bury_job){.job.run = do_bury_job, .shard = s, .engine = e};
+	core_gauge_add(e, CORE_G_JOBS, 1);
+	core_worker_queue(e->worker, &j->job);
+}
+
 /* The table is in order of last use: of those nobody uses, the first has been idle longest. NULL: there is
  * none among the first few, which is good enough: the next close looks again. One that knows our writer or
  * has a lease of ours has it struck first, and is kept a while longer. */
@@ -236,18 +275,24 @@ static struct core_shard *evict_locked(struct core_engine *e)
 		bool writes = s->refs == 0 && core_own_writer_stands(s);
 
 		if (s->refs == 0 && (writes || core_own_lease_stands(s))) {
-			s->refs++;
+			core_shard_take_locked(s);
 			if (writes ? core_queue_expire(s) : core_queue_end_lease(s))
 				break;
 			s->refs--;
 		} else if (s->refs == 0) {
 			HASH_DEL(e->shards, s);
+			e->idle_bytes -= s->idle_bytes;
 			return s;
 		}
 		if (++looks == 64)
 			break;
 	}
 	return NULL;
+}
+
+static bool is_full_locked(const struct core_engine *e)
+{
+	return HASH_COUNT(e->shards) > CORE_CACHED_SHARDS || e->idle_bytes > CORE_CACHED_BYTES;
 }
 
 /* The last handle was closed: keep the shard, as the one used last, and evict another; what cannot be kept is
@@ -262,7 +307,21 @@ static struct core_shard *idle_locked(struct core_shard *s)
 	if (!s->loaded)
 		return s;
 	HASH_ADD(hh, e->shards, home.shard, sizeof s->home.shard, s);
-	return HASH_COUNT(e->shards) > CORE_CACHED_SHARDS ? evict_locked(e) : NULL;
+	/* As bytes: decoded a state takes some three times what it does encoded. */
+	s->idle_bytes = sizeof *s + 3 * (s->rollup_bytes + s->rollup_weight);
+	e->idle_bytes += s->idle_bytes;
+	return is_full_locked(e) ? evict_locked(e) : NULL;
+}
+
+/* One more that has to go, or NULL. */
+static struct core_shard *evict(struct core_engine *e)
+{
+	struct core_shard *s;
+
+	pthread_mutex_lock(&e->mu);
+	s = is_full_locked(e) ? evict_locked(e) : NULL;
+	pthread_mutex_unlock(&e->mu);
+	return s;
 }
 
 void core_shard_close(struct core_shard *s)
@@ -279,10 +338,12 @@ void core_shard_close(struct core_shard *s)
 	if (!dead && --s->refs == 0)
 		drop = idle_locked(s);
 	pthread_mutex_unlock(&e->mu);
-	if (dead && bury(s))
-		drop = s;
-	if (drop != NULL)
+	if (dead)
+		queue_burial(s);
+	while (drop != NULL) {
 		shard_free(drop);
+		drop = evict(e);
+	}
 }
 
 struct core_shard *core_shard_ref(struct core_shard *s)

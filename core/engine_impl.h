@@ -12,6 +12,7 @@
 
 #include "core/hash.h"
 #include "core/builder.h"
+#include "core/metrics.h"
 #include "core/part.h"
 #include "core/shard.h"
 #include "core/state_codec.h"
@@ -19,7 +20,9 @@
 
 enum {
 	CORE_CACHED_SHARDS = 4096,  /* states kept without a handle on them */
+	CORE_CACHED_BYTES = 32 << 20, /* of them, about */
 	CORE_ROLLUP_VERSIONS = 128, /* versions after which a rollup is due */
+	CORE_ROLLUP_SMALL = 256 << 10, /* bytes of a rollup above which its weight counts too (machine.c) */
 	CORE_FOLD_BATCHES = 64,     /* small batches at the end that are folded into one */
 	CORE_FOLD_MEMORY_MAX =
 		32 << 10, /* bytes in memory (core/rows.h) up to which a folded batch stays inline */
@@ -40,6 +43,7 @@ struct core_engine {
 	pthread_mutex_t mu;        /* the two below, and refs of every shard */
 	struct core_shard *shards; /* by id; only those that may be used */
 	struct core_shard *dying;  /* removed ones that somebody still reads */
+	uint64_t idle_bytes;       /* of the states of those that nobody has open, about */
 
 	pthread_mutex_t names_mu;     /* the two below, and refs of each document */
 	struct core_names_doc *names; /* as decoded last, or NULL */
@@ -54,8 +58,30 @@ struct core_engine {
 	struct core_follower *follower; /* NULL: a sole owner hears of every change itself */
 	struct core_worker *waker;  /* wakes those who wait, where they are many (waiters.c) */
 	struct core_keeper *keeper; /* leases.c; NULL where there are no leases, and while the engine closes */
+	struct core_upkeeper *upkeeper; /* upkeep.c; NULL: a read-only store, or the engine closes */
+	_Atomic(bool) stops;        /* the engine closes: what runs in the background ends soon */
 	_Atomic(uint64_t) attempts; /* to commit, to tell them apart */
+	struct core_metrics metrics;
 	struct core_builders builders;
+};
+
+/* A batch that left the state, and the version that replaced it. */
+struct core_held {
+	struct core_batch *batch; /* a reference */
+	uint64_t seqno;
+};
+
+/* What upkeep.c keeps of a shard; under its lock but for the atomic ones. */
+struct core_shard_upkeep {
+	struct core_shard *next; /* on the queue */
+	struct core_shard *next_recent;
+	struct core_upkeep *asked;
+	bool queued;
+	bool rests;
+	bool waits_large;
+	bool failed; /* the last merge */
+	_Atomic(bool) recent;
+	_Atomic(uint64_t) touched_us; /* by a commit */
 };
 
 struct core_shard {
@@ -69,6 +95,8 @@ struct core_shard {
 	/* The tail: the batches at the end that have no blobs. Only they have inline parts (fold.c). */
 	size_t tail;
 	uint64_t inline_bytes;
+	uint64_t tail_runs;
+	_Atomic(uint64_t) runs; /* of all batches; changed under commit_mu */
 
 	pthread_mutex_t mu; /* the rest; held for moments */
 	struct core_state state;
@@ -80,8 +108,15 @@ struct core_shard {
 	struct core_frontier letting_go; /* by the commit under way: needs below it come too late for it */
 	struct core_stage *stages;       /* staged.c: staged batches that are open for writing */
 	struct core_staged_pin *pins;    /* staged.c: those that are read */
+	struct core_merge_run *merging;  /* compaction.c */
+	struct core_held *held; /* gc.c: batches that left the state, while somebody may read them */
+	size_t held_count;
+	size_t held_cap;
+
+	struct core_shard_upkeep upkeep;
 
 	unsigned refs; /* these under core_engine.mu */
+	uint64_t idle_bytes; /* counted in the engine's while nobody has it open */
 	UT_hash_handle hh;
 	bool hashed;
 	struct core_shard *next_dying;
@@ -104,6 +139,9 @@ struct core_change {
 	enum kv_sync sync;
 	const struct core_uuid *writer;  /* whose attempts these are; NULL: the engine's */
 	bool appends_rows;               /* set by run: the first splice pushes a batch with rows */
+	bool rearranges;                 /* it replaces batches: counts are made anew */
+	bool folds;                      /* the tail is to be folded, and nothing else */
+	bool hollow;                     /* to a blob */
 	const struct kv_blob_put *blobs; /* to go with it */
 	size_t blob_count;
 };
@@ -121,8 +159,54 @@ enum kv_rc core_catch_up(struct core_shard *s, struct kv_err *err) KV_MUST_CHECK
 /* Apply a version of so many bytes, which is stored. */
 enum kv_rc core_apply_version(struct core_shard *s, const struct core_diff *d, size_t bytes,
 			      struct kv_err *err) KV_MUST_CHECK;
+/* load.c: room for what leaves the state with d and may be read still. Under mu. KV_NOMEM */
+enum kv_rc core_reserve_held(struct core_shard *s, const struct core_diff *d, struct kv_err *err) KV_MUST_CHECK;
 /* Count tail and inline_bytes from the whole state; later core_fold_count keeps them up to date. */
 void core_fold_recount(struct core_shard *s);
+
+/* One reference more on a shard that may be idle. Under core_engine.mu. */
+static inline void core_shard_take_locked(struct core_shard *s)
+{
+	s->engine->idle_bytes -= s->idle_bytes;
+	s->idle_bytes = 0;
+	s->refs++;
+}
+
+static inline void core_count(struct core_engine *e, enum core_counter which, uint64_t n)
+{
+	atomic_fetch_add_explicit(&e->metrics.counters[which], n, memory_order_relaxed);
+}
+
+static inline void core_gauge_add(struct core_engine *e, enum core_gauge which, int n)
+{
+	atomic_fetch_add_explicit(&e->metrics.gauges[which], (uint64_t)(int64_t)n, memory_order_relaxed);
+}
+
+static inline void core_timed(struct core_engine *e, enum core_time which, uint64_t began_us)
+{
+	core_histogram_add(&e->metrics.times[which], core_ticks_us() - began_us);
+}
+
+/* upkeep.c: the threads. False: no memory or no thread. */
+bool core_upkeeper_start(struct core_engine *e);
+void core_upkeeper_stop(struct core_engine *e);
+/* upkeep.c: whether what runs in the background should end. */
+bool core_upkeep_stops(const struct core_engine *e);
+/* upkeep.c: something is due in the shard; or something was committed, so that it may be when it rests. */
+void core_upkeep_queue(struct core_shard *s);
+void core_upkeep_touch(struct core_shard *s);
+/* upkeep.c: wait while the shard has too many runs, for as long as merges of it go on. Without locks. */
+void core_upkeep_admit(struct core_shard *s);
+
+/*
+ * gc.c: batches that left the state. Room for count more, KV_NOMEM; one that version seqno replaced (there is
+ * room); the newest version all of whose parts that somebody here reads stand in it still. All under mu. The end: with
+ * nobody else there.
+ */
+enum kv_rc core_held_reserve(struct core_shard *s, size_t count, struct kv_err *err) KV_MUST_CHECK;
+void core_held_add(struct core_shard *s, struct core_batch *b, uint64_t seqno);
+uint64_t core_held_seqno(struct core_shard *s);
+void core_held_end(struct core_shard *s);
 
 /* life.c: have a rollup written in the background. Under commit_mu. */
 void core_queue_rollup(struct core_shard *s);
@@ -207,5 +291,9 @@ enum kv_rc core_fold(struct core_shard *s, struct core_diff *d, struct core_buf 
 
 /* What a diff that was committed makes of tail and inline_bytes. */
 void core_fold_count(struct core_shard *s, const struct core_diff *d);
+
+/* Fold the tail, due or not, as the only splice of d; hollow: to a blob. */
+enum kv_rc core_fold_tail(struct core_shard *s, bool hollow, struct core_diff *d, struct core_buf *blob,
+			  char key[CORE_BLOB_KEY_LEN], struct kv_err *err) KV_MUST_CHECK;
 
 #endif

@@ -23,6 +23,7 @@
 #include "core/engine_impl.h"
 #include "core/merge.h"
 #include "core/rows.h"
+#include "core/upkeep_impl.h"
 
 static enum kv_rc read_rows(const struct core_home *home, struct core_batch *const *batches, size_t count,
 			    uint64_t advance_to, struct core_rows *rows, struct kv_err *err)
@@ -85,14 +86,15 @@ static enum kv_rc merge_tail(struct core_shard *s, bool hollow, struct core_batc
 	uint64_t advance_to = st->since.empty ? 0 : st->since.t;
 	struct core_rows rows = {0};
 	struct core_batch *b = core_batch_new(batches[0]->lower, upper);
-	enum kv_rc rc;
+	enum kv_rc rc = KV_OK;
 
 	if (b == NULL)
 		return kv_fail_rc(err, KV_NOMEM);
 	if (core_frontier_covers(upper, advance_to))
 		advance_to = upper.t - 1;
 	b->since = core_frontier_at(advance_to);
-	rc = read_rows(&s->home, batches, s->tail, advance_to, &rows, err);
+	if (!st->since.empty) /* else nothing of it is readable ever again */
+		rc = read_rows(&s->home, batches, s->tail, advance_to, &rows, err);
 	if (rc == KV_OK && rows.count != 0)
 		rc = add_part(&s->home, &rows, hollow, b, blob, key, err);
 	core_rows_fini(&rows);
@@ -101,6 +103,12 @@ static enum kv_rc merge_tail(struct core_shard *s, bool hollow, struct core_batc
 	else
 		*out = b;
 	return rc;
+}
+
+static void count_fold(struct core_shard *s, const struct core_batch *b)
+{
+	core_count(s->engine, CORE_M_FOLDS, 1);
+	core_count(s->engine, CORE_M_FOLD_BYTES, b->bytes);
 }
 
 enum kv_rc core_fold(struct core_shard *s, struct core_diff *d, struct core_buf *blob,
@@ -123,6 +131,57 @@ enum kv_rc core_fold(struct core_shard *s, struct core_diff *d, struct core_buf 
 	if (rc != KV_OK)
 		core_batch_unref(b);
 	d->splices[d->splice_count++] = append;
+	if (rc == KV_OK)
+		count_fold(s, b);
+	return rc;
+}
+
+enum kv_rc core_fold_tail(struct core_shard *s, bool hollow, struct core_diff *d, struct core_buf *blob,
+			  char key[CORE_BLOB_KEY_LEN], struct kv_err *err)
+{
+	struct core_batch *b;
+	enum kv_rc rc = merge_tail(s, hollow, &b, blob, key, err);
+
+	if (rc != KV_OK)
+		return rc;
+	rc = core_diff_splice(d, b->lower, b->upper, &b, 1, err);
+	if (rc != KV_OK)
+		core_batch_unref(b);
+	else
+		count_fold(s, b);
+	return rc;
+}
+
+struct fold_change {
+	struct core_change change;
+	struct core_shard *shard;
+	bool folded;
+};
+
+static enum kv_rc run_fold(struct core_change *change, const struct core_state *s, struct core_diff *d, bool *skip,
+			   struct kv_err *err)
+{
+	struct fold_change *c = (struct fold_change *)change;
+
+	if (s->tombstone)
+		return kv_fail_rc(err, KV_NO_SHARD);
+	/* A batch alone changes only where it is kept, or loses what nobody can read any more. */
+	c->folded = c->shard->tail > 1 ||
+		    (c->shard->inline_bytes != 0 && (change->hollow || s->since.empty));
+	*skip = !c->folded;
+	d->seqno = s->seqno + 1;
+	return KV_OK;
+}
+
+enum kv_rc core_fold_now(struct core_shard *s, bool hollow, bool *folded, struct kv_err *err)
+{
+	struct fold_change c = {
+		.change = {.run = run_fold, .sync = KV_RIDE, .folds = true, .hollow = hollow, .rearranges = true},
+		.shard = s,
+	};
+	enum kv_rc rc = core_machine_commit(s, &c.change, err);
+
+	*folded = rc == KV_OK && c.folded;
 	return rc;
 }
 
@@ -130,19 +189,24 @@ enum kv_rc core_fold(struct core_shard *s, struct core_diff *d, struct core_buf 
 
 static void count_batch(struct core_shard *s, const struct core_batch *b)
 {
+	atomic_fetch_add_explicit(&s->runs, b->run_count, memory_order_relaxed);
 	if (has_blobs(b)) {
 		s->tail = 0;
+		s->tail_runs = 0;
 		s->inline_bytes = 0;
 		return;
 	}
 	s->tail++;
+	s->tail_runs += b->run_count;
 	s->inline_bytes += core_batch_inline_bytes(b);
 }
 
 void core_fold_recount(struct core_shard *s)
 {
 	s->tail = 0;
+	s->tail_runs = 0;
 	s->inline_bytes = 0;
+	atomic_store(&s->runs, 0);
 	for (size_t i = 0; i < s->state.batch_count; i++)
 		count_batch(s, s->state.batches[i]);
 }
@@ -159,7 +223,9 @@ void core_fold_count(struct core_shard *s, const struct core_diff *d)
 			if (d->splice_count == 1 && first->part_count == 0) {
 				s->tail--;
 			} else {
+				atomic_fetch_sub_explicit(&s->runs, s->tail_runs, memory_order_relaxed);
 				s->tail = 0;
+				s->tail_runs = 0;
 				s->inline_bytes = 0;
 			}
 		}

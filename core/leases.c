@@ -72,6 +72,7 @@ static const struct core_lease *own_lease(const struct core_shard *s)
 struct wants {
 	bool any;                   /* somebody reads, if only what is pinned */
 	struct core_frontier since; /* the least time needed; empty: none is */
+	uint64_t seqno;             /* all that is read stands in this version still */
 };
 
 static bool is_lost(const struct core_shard *s, uint64_t time)
@@ -80,9 +81,9 @@ static bool is_lost(const struct core_shard *s, uint64_t time)
 }
 
 /* Under mu. */
-static struct wants wants_locked(const struct core_shard *s)
+static struct wants wants_locked(struct core_shard *s)
 {
-	struct wants w = {.since = core_frontier_empty()};
+	struct wants w = {.since = core_frontier_empty(), .seqno = core_held_seqno(s)};
 
 	for (const struct core_need *need = s->needs; need != NULL; need = need->next) {
 		if (!need->pins_only && is_lost(s, need->time))
@@ -109,10 +110,13 @@ static enum due what_is_due(const struct core_shard *s, struct wants w, uint64_t
 	if (!has_leases(s->engine) || s->state.tombstone)
 		return NOTHING;
 	if (lease == NULL)
-		return w.since.empty ? NOTHING : A_LEASE;
+		return w.any ? A_LEASE : NOTHING;
 	if (!w.any)
 		return ITS_END;
-	return is_fresh(lease, now_ms) && core_frontier_eq(lease->since, w.since) ? NOTHING : A_LEASE;
+	return is_fresh(lease, now_ms) && core_frontier_eq(lease->since, w.since) &&
+			       w.seqno < lease->seqno + CORE_ROLLUP_VERSIONS
+		       ? NOTHING
+		       : A_LEASE;
 }
 
 /* By the clock that the next version would have. */
@@ -128,11 +132,10 @@ static uint64_t version_ms(const struct core_shard *s)
 static void take_along(struct core_shard *s, struct wants w, struct core_diff *d)
 {
 	const struct core_writer_state *self = &s->engine->writer;
-	const struct core_lease *was = own_lease(s);
 	struct core_lease lease = {.id = s->engine->instance.u,
 				   .lease_ms = CORE_READER_LEASE_MS,
 				   .since = w.since,
-				   .seqno = was != NULL ? was->seqno : s->state.seqno};
+				   .seqno = w.seqno};
 	enum kv_rc rc = KV_OK;
 
 	if (d->tombstone || d->has_lease || d->ends_lease)
@@ -227,14 +230,18 @@ struct lease_change {
 	struct core_change change;
 	struct core_shard *shard;
 	bool for_need; /* only if this time is not covered yet; else if anything is due */
+	bool pins_only;
 	uint64_t time;
 };
 
-/* Whether the state holds since for a need at that time, or nothing can. Under mu, or commit_mu. */
-static bool is_covered(const struct core_shard *s, uint64_t time, uint64_t now_ms)
+/* Whether the state holds since for a need at that time, or nothing can; and what is pinned in any case. Under
+ * mu, or commit_mu. */
+static bool is_covered(const struct core_shard *s, bool pins_only, uint64_t time, uint64_t now_ms)
 {
 	const struct core_lease *lease = own_lease(s);
 
+	if (pins_only)
+		return lease != NULL && is_fresh(lease, now_ms);
 	return is_lost(s, time) ||
 	       (lease != NULL && core_frontier_covers(lease->since, time) && is_fresh(lease, now_ms));
 }
@@ -251,7 +258,7 @@ static enum kv_rc run_lease(struct core_change *change, const struct core_state 
 	pthread_mutex_lock(&c->shard->mu);
 	w = wants_locked(c->shard);
 	pthread_mutex_unlock(&c->shard->mu);
-	*skip = c->for_need ? is_covered(c->shard, c->time, now_ms)
+	*skip = c->for_need ? is_covered(c->shard, c->pins_only, c->time, now_ms)
 			    : what_is_due(c->shard, w, now_ms) == NOTHING;
 	d->seqno = s->seqno + 1;
 	return KV_OK;
@@ -267,10 +274,13 @@ static enum kv_rc keep_lease(struct core_shard *s, enum kv_sync sync, struct kv_
 }
 
 /* Have the state hold since for a need that is on the list. */
-static enum kv_rc take_lease(struct core_shard *s, uint64_t time, struct kv_err *err)
+static enum kv_rc take_lease(struct core_shard *s, bool pins_only, uint64_t time, struct kv_err *err)
 {
-	struct lease_change c = {
-		.change = {.run = run_lease, .sync = KV_SYNC}, .shard = s, .for_need = true, .time = time};
+	struct lease_change c = {.change = {.run = run_lease, .sync = KV_SYNC},
+				 .shard = s,
+				 .for_need = true,
+				 .pins_only = pins_only,
+				 .time = time};
 	enum kv_rc rc = core_machine_commit(s, &c.change, err);
 
 	/* Who wants to read has changed nothing; a lease that may be there runs out. */
@@ -295,12 +305,13 @@ enum kv_rc core_shard_need(struct core_shard *s, struct core_need *need, uint64_
 	s->needs = need;
 	done = core_frontier_covers(s->letting_go, time);
 	if (leases)
-		done = done && s->loaded && !s->gone && !s->doubtful && is_covered(s, time, version_ms(s));
+		done = (done || need->pins_only) && s->loaded && !s->gone && !s->doubtful &&
+		       is_covered(s, need->pins_only, time, version_ms(s));
 	pthread_mutex_unlock(&s->mu);
-	if (done || need->pins_only)
+	if (done || (need->pins_only && !leases))
 		return KV_OK;
 	if (leases) {
-		rc = take_lease(s, time, err);
+		rc = take_lease(s, need->pins_only, time, err);
 	} else {
 		pthread_mutex_lock(&s->commit_mu); /* the commit that has not seen it ends */
 		pthread_mutex_unlock(&s->commit_mu);
@@ -466,7 +477,7 @@ static struct core_shard **list_due(struct core_engine *e, size_t *count)
 			list = grown;
 			cap = grown_cap;
 		}
-		s->refs++;
+		core_shard_take_locked(s);
 		list[(*count)++] = s;
 	}
 	pthread_mutex_unlock(&e->mu);

@@ -22,6 +22,7 @@
 #include "core/builder.h"
 #include "core/engine_impl.h"
 #include "core/manifest.h"
+#include "core/upkeep_impl.h"
 
 enum { DELETE_PAGE = 256, ROLLUP_INSIDE_MAX = 128 << 10 };
 
@@ -49,9 +50,11 @@ static void rollup_key(struct core_engine *e, struct core_shard_id id, struct co
 	snprintf(rollup->key, sizeof rollup->key, "%s/v%" PRIu64 "/%s", shard, rollup->seqno, instance);
 }
 
-static enum kv_rc write_rollup(struct core_shard *s, struct kv_err *err)
+enum kv_rc core_write_rollup(struct core_shard *s, struct kv_err *err)
 {
-	struct rollup_change r = {.change = {.run = run_rollup, .sync = KV_RIDE}};
+	/* Synced: what it makes superfluous is deleted as soon as it is seen (gc.c). */
+	struct rollup_change r = {.change = {.run = run_rollup, .sync = KV_SYNC}};
+	uint64_t began = core_ticks_us();
 	struct kv_blob_put put;
 	struct core_buf bytes = {0};
 	struct core_state state;
@@ -77,6 +80,11 @@ static enum kv_rc write_rollup(struct core_shard *s, struct kv_err *err)
 	}
 	if (rc == KV_OK)
 		rc = core_machine_commit(s, &r.change, err);
+	if (rc == KV_OK) {
+		core_count(s->engine, CORE_M_ROLLUPS, 1);
+		core_count(s->engine, CORE_M_ROLLUP_BYTES, bytes.len);
+		core_timed(s->engine, CORE_T_ROLLUP, began);
+	}
 out:
 	/* After a failure too: the next try is due when as many bytes of versions have come again. */
 	pthread_mutex_lock(&s->commit_mu);
@@ -99,11 +107,13 @@ static void do_rollup_job(struct core_job *job, bool stopping)
 	struct rollup_job *j = (struct rollup_job *)job;
 	struct kv_err err;
 
-	if (!stopping && write_rollup(j->shard, &err) != KV_OK && err.rc != KV_NO_SHARD)
+	if (!stopping && core_write_rollup(j->shard, &err) != KV_OK && err.rc != KV_NO_SHARD)
 		core_notice(j->shard->engine, "a rollup was not written: %s", err.msg);
+	core_upkeep_queue(j->shard); /* the one before, and the versions behind it, can go */
 	pthread_mutex_lock(&j->shard->commit_mu);
 	j->shard->rollup_queued = false;
 	pthread_mutex_unlock(&j->shard->commit_mu);
+	core_gauge_add(j->shard->engine, CORE_G_JOBS, -1);
 	core_shard_close(j->shard);
 	free(j);
 }
@@ -116,6 +126,7 @@ void core_queue_rollup(struct core_shard *s)
 		return; /* the next commit tries again */
 	*j = (struct rollup_job){.job.run = do_rollup_job, .shard = core_shard_ref(s)};
 	s->rollup_queued = true;
+	core_gauge_add(s->engine, CORE_G_JOBS, 1);
 	core_worker_queue(s->engine->worker, &j->job);
 }
 
@@ -229,7 +240,8 @@ enum kv_rc core_dying_unmark(struct core_engine *e, struct core_shard_id id, str
 	return rc == KV_NOTFOUND ? KV_OK : rc;
 }
 
-/* Looking at a tombstone deletes it. A mark without one was made for a removal that never came to it. */
+/* Looking at a tombstone has it deleted, in the background. A mark without one was made for a removal that never
+ * came to it, or is done. */
 static enum kv_rc resume_one(struct core_engine *e, struct core_shard_id id, struct kv_err *err)
 {
 	struct core_shard *s;
@@ -243,7 +255,7 @@ static enum kv_rc resume_one(struct core_engine *e, struct core_shard_id id, str
 				       err);
 		if (rc == KV_OK) {
 			free(head.data);
-			return kv_fail(err, KV_IO, "the deleting of shard %s failed again", key);
+			return KV_OK;
 		}
 	}
 	return rc == KV_OK || rc == KV_NOTFOUND ? core_dying_unmark(e, id, err) : rc;

@@ -43,6 +43,27 @@ static enum kv_rc read_blob(struct core_engine *e, const char *key, struct core_
 	return rc;
 }
 
+enum kv_rc core_reserve_held(struct core_shard *s, const struct core_diff *d, struct kv_err *err)
+{
+	size_t first, end, count = 0;
+
+	for (size_t i = 0; i < d->splice_count; i++)
+		if (core_state_splice_range(&s->state, &d->splices[i], &first, &end))
+			count += end - first;
+	return count != 0 ? core_held_reserve(s, count, err) : KV_OK;
+}
+
+/* Keep what leaves the state with d, which may be read still. Under mu; there is room. */
+static void hold_replaced(struct core_shard *s, const struct core_diff *d)
+{
+	size_t first, end;
+
+	for (size_t i = 0; i < d->splice_count; i++)
+		if (core_state_splice_range(&s->state, &d->splices[i], &first, &end))
+			for (; first < end; first++)
+				core_held_add(s, s->state.batches[first], d->seqno);
+}
+
 /* Apply a version under both locks. */
 enum kv_rc core_apply_version(struct core_shard *s, const struct core_diff *d, size_t bytes,
 			      struct kv_err *err)
@@ -50,7 +71,13 @@ enum kv_rc core_apply_version(struct core_shard *s, const struct core_diff *d, s
 	enum kv_rc rc;
 
 	pthread_mutex_lock(&s->mu);
-	rc = core_state_apply(&s->state, d, err);
+	rc = core_reserve_held(s, d, err);
+	if (rc == KV_OK)
+		rc = core_state_reserve(&s->state, d, err);
+	if (rc == KV_OK) {
+		hold_replaced(s, d); /* of a diff that does not fit, a reference too many, which is let go */
+		rc = core_state_apply(&s->state, d, err);
+	}
 	pthread_mutex_unlock(&s->mu);
 	if (rc != KV_OK)
 		return rc;
@@ -122,16 +149,20 @@ static enum kv_rc start_over(struct core_shard *s, struct kv_err *err)
 {
 	struct core_state state = {0};
 	struct core_rollup rollup = {0};
-	uint64_t seqno = 0;
+	uint64_t seqno = 0, before;
 	size_t bytes = 0;
 	bool tombstone = false;
-	enum kv_rc rc = read_head(s, &seqno, &rollup, &tombstone, err);
+	enum kv_rc rc;
 
-	if (rc == KV_NO_SHARD && s->loaded)
-		retire(s);
-	if (rc != KV_OK)
-		return rc;
-	rc = read_rollup(s, &rollup, &state, &bytes, err);
+	do { /* a rollup that is gone was followed by another: then the head names that */
+		before = rollup.seqno;
+		rc = read_head(s, &seqno, &rollup, &tombstone, err);
+		if (rc == KV_NO_SHARD && s->loaded)
+			retire(s);
+		if (rc != KV_OK)
+			return rc;
+		rc = read_rollup(s, &rollup, &state, &bytes, err);
+	} while ((rc == KV_CORRUPT || rc == KV_GONE) && rollup.seqno != before);
 	if (rc == KV_CORRUPT && tombstone) {
 		/* A removal that was cut short deletes its rollups before its versions. */
 		state = (struct core_state){.seqno = seqno, .tombstone = true};
@@ -145,9 +176,18 @@ static enum kv_rc start_over(struct core_shard *s, struct kv_err *err)
 		return kv_fail(err, KV_SHARD_REPLACED, "the shard was removed and made anew");
 	}
 	pthread_mutex_lock(&s->mu);
-	core_state_fini(&s->state);
-	s->state = state;
+	rc = core_held_reserve(s, s->state.batch_count, err);
+	for (size_t i = 0; i < s->state.batch_count && rc == KV_OK; i++)
+		core_held_add(s, s->state.batches[i], s->state.seqno + 1); /* later at the earliest */
+	if (rc == KV_OK) {
+		core_state_fini(&s->state);
+		s->state = state;
+	}
 	pthread_mutex_unlock(&s->mu);
+	if (rc != KV_OK) {
+		core_state_fini(&state);
+		return rc;
+	}
 	s->rollup = rollup;
 	s->rollup_bytes = bytes;
 	s->rollup_weight = 0;
@@ -205,6 +245,7 @@ enum kv_rc core_catch_up(struct core_shard *s, struct kv_err *err)
 
 static enum kv_rc load_locked(struct core_shard *s, struct kv_err *err)
 {
+	uint64_t began = core_ticks_us();
 	enum kv_rc rc = start_over(s, err);
 
 	if (rc == KV_OK && s->state.first_seqno != 0) { /* else a bare tombstone */
@@ -222,6 +263,8 @@ static enum kv_rc load_locked(struct core_shard *s, struct kv_err *err)
 	pthread_mutex_lock(&s->mu);
 	s->loaded = true;
 	pthread_mutex_unlock(&s->mu);
+	core_count(s->engine, CORE_M_LOADS, 1);
+	core_timed(s->engine, CORE_T_LOAD, began);
 	return KV_OK;
 }
 

@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/compact.h"
 #include "core/engine_impl.h"
 
 /* --- committing ------------------------------------------------------------------------------------ */
@@ -79,7 +80,9 @@ static enum kv_rc look_for_attempt(struct core_shard *s, uint64_t seqno, struct 
 
 	*there = rc == KV_OK && versions.count == 1;
 	*ours = false;
-	if (*there) {
+	if (*there && versions.v[0].seqno != seqno)
+		rc = kv_fail(err, KV_UNKNOWN, "version %" PRIu64 " is forgotten already", seqno);
+	if (rc == KV_OK && *there) {
 		rc = core_diff_decode(s->home.shard, versions.v[0].data, versions.v[0].len, &d, err);
 		*ours = rc == KV_OK && core_uuid_eq(d.attempt, attempt);
 		core_diff_fini(&d);
@@ -238,10 +241,11 @@ static enum kv_rc prepare(struct core_shard *s, struct core_change *c, struct co
 		return rc;
 	for (size_t i = 0; i < c->blob_count; i++)
 		a->blobs[a->blob_count++] = c->blobs[i];
-	if (c->appends_rows) {
+	if (c->appends_rows || c->folds) {
 		char *key = a->keys[a->key_count++];
 
-		rc = core_fold(s, d, &a->fold_blob, key, err);
+		rc = c->folds ? core_fold_tail(s, c->hollow, d, &a->fold_blob, key, err)
+			      : core_fold(s, d, &a->fold_blob, key, err);
 		if (rc == KV_OK && a->fold_blob.len != 0)
 			a->blobs[a->blob_count++] = (struct kv_blob_put){
 				.key = key, .data = a->fold_blob.data, .len = a->fold_blob.len};
@@ -253,9 +257,19 @@ static enum kv_rc prepare(struct core_shard *s, struct core_change *c, struct co
 	if (rc == KV_OK) { /* what is stored must be seen: no failing for want of memory after it */
 		pthread_mutex_lock(&s->mu);
 		rc = core_state_reserve(&s->state, d, err);
+		if (rc == KV_OK)
+			rc = core_reserve_held(s, d, err);
 		pthread_mutex_unlock(&s->mu);
 	}
 	return rc;
+}
+
+static void count_outcome(struct core_engine *e, enum kv_rc rc, size_t bytes)
+{
+	core_count(e, CORE_M_UNKNOWN, rc == KV_UNKNOWN);
+	core_count(e, CORE_M_CONFLICTS, rc == KV_MISMATCH);
+	core_count(e, CORE_M_VERSIONS, rc == KV_OK);
+	core_count(e, CORE_M_VERSION_BYTES, rc == KV_OK ? bytes : 0);
 }
 
 /* Store the version d and apply it. */
@@ -274,6 +288,7 @@ static enum kv_rc commit_diff(struct core_shard *s, struct core_change *c, struc
 	rc = store_version(s, &a, err);
 	if (rc == KV_UNKNOWN)
 		rc = settle_unknown(s, &a, err);
+	count_outcome(s->engine, rc, a.version.len);
 	if (rc == KV_UNKNOWN) { /* the state may lack it: no answer from it until consensus was asked */
 		pthread_mutex_lock(&s->mu);
 		s->doubtful = true;
@@ -305,14 +320,38 @@ static enum kv_rc commit_next(struct core_shard *s, struct core_change *c, struc
 	core_hold_since(s, d);
 	rc = commit_diff(s, c, d, err);
 	core_since_held(s);
-	if (rc == KV_OK)
+	if (rc == KV_OK && c->rearranges)
+		core_fold_recount(s);
+	else if (rc == KV_OK)
 		core_fold_count(s, d);
 	return rc;
 }
 
+/* Whether a merge has become due by the version d: only a batch with blobs, or since, can have made one so. */
+static bool makes_due(const struct core_shard *s, const struct core_diff *d)
+{
+	struct core_merge_range range;
+
+	if ((d->splice_count == 0 || s->tail > 1) && !d->has_since)
+		return false;
+	return core_merge_pick(&s->state, 0, core_merge_prefix(&s->state), CORE_AIM_LEVELS, &range);
+}
+
+/* Background work that is due now. Under commit_mu. */
+static void see_to_upkeep(struct core_shard *s)
+{
+	if (!s->loaded || s->state.tombstone || s->rollup_queued ||
+	    s->state.seqno - s->rollup.seqno < CORE_ROLLUP_VERSIONS)
+		return;
+	/* A large state is rolled up when the versions weigh as much: the cost stays a share of theirs. */
+	if (s->rollup_bytes <= CORE_ROLLUP_SMALL || s->rollup_weight >= s->rollup_bytes)
+		core_queue_rollup(s);
+}
+
 enum kv_rc core_machine_commit(struct core_shard *s, struct core_change *c, struct kv_err *err)
 {
-	bool fresh = false;
+	bool fresh = false, due = false, committed = false;
+	uint64_t began = core_ticks_us();
 	enum kv_rc rc;
 
 	if (s->engine->traits.read_only)
@@ -328,6 +367,8 @@ enum kv_rc core_machine_commit(struct core_shard *s, struct core_change *c, stru
 		ran = c->run(c, &s->state, &d, &skip, err);
 		if (ran == KV_OK && !skip)
 			rc = commit_next(s, c, &d, err);
+		committed = ran == KV_OK && !skip && rc == KV_OK;
+		due = committed && makes_due(s, &d);
 		core_diff_fini(&d);
 		/* Neither a refusal nor "nothing to do" may come from a stale state: look at consensus first.
 		 */
@@ -349,10 +390,13 @@ enum kv_rc core_machine_commit(struct core_shard *s, struct core_change *c, stru
 			rc = ran;
 		break;
 	}
-	if (s->loaded && !s->rollup_queued && s->state.seqno - s->rollup.seqno >= CORE_ROLLUP_VERSIONS &&
-	    s->rollup_weight >= s->rollup_bytes && !s->state.tombstone)
-		core_queue_rollup(s);
+	see_to_upkeep(s);
 	pthread_mutex_unlock(&s->commit_mu);
 	core_machine_wake(s);
+	core_timed(s->engine, CORE_T_COMMIT, began);
+	if (committed)
+		core_upkeep_touch(s);
+	if (due)
+		core_upkeep_queue(s);
 	return rc;
 }

@@ -51,8 +51,10 @@ static bool copy_state(const struct core_state *s, struct core_state *out)
 	out->writers = calloc(s->writer_count + 1, sizeof *out->writers);
 	out->lease_cap = s->lease_count;
 	out->leases = calloc(s->lease_count + 1, sizeof *out->leases);
+	out->dead_cap = s->dead_count;
+	out->dead = calloc(s->dead_count + 1, sizeof *out->dead);
 	if (out->batches == NULL || out->holds == NULL || out->rollups == NULL || out->tokens == NULL ||
-	    out->staged == NULL || out->writers == NULL || out->leases == NULL) {
+	    out->staged == NULL || out->writers == NULL || out->leases == NULL || out->dead == NULL) {
 		out->batch_count = 0;
 		core_state_fini(out);
 		return false;
@@ -71,6 +73,8 @@ static bool copy_state(const struct core_state *s, struct core_state *out)
 		memcpy(out->writers, s->writers, s->writer_count * sizeof *out->writers);
 	if (s->lease_count != 0)
 		memcpy(out->leases, s->leases, s->lease_count * sizeof *out->leases);
+	if (s->dead_count != 0)
+		memcpy(out->dead, s->dead, s->dead_count * sizeof *out->dead);
 	return true;
 }
 

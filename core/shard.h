@@ -48,6 +48,8 @@ struct core_engine_config {
 	/* How often the leases of readers are looked after, on a store that others write to as well; 0: once a
 	 * minute. */
 	unsigned keeper_ms;
+	bool no_upkeep;   /* nothing is merged or collected but what is asked for (core/upkeep.h) */
+	unsigned rest_ms; /* after its last commit a shard rests, and is tidied up further; 0: after 5 seconds */
 };
 
 /* store is taken, also on failure. config is copied; NULL: all defaults. */

@@ -17,6 +17,8 @@ struct core_snapshot {
 	size_t count;
 	uint64_t time;
 	struct core_merge *merge;
+	struct core_need need; /* where others may delete what is read here */
+	bool needing;
 };
 
 /* The checks and the time, on the state. Under mu. */
@@ -57,6 +59,22 @@ static bool pin(struct core_snapshot *n, const struct core_state *s)
 	return true;
 }
 
+/* Before anything is pinned: a lease says from which version on parts must stay. */
+static enum kv_rc lease_parts(struct core_snapshot *n, struct kv_err *err)
+{
+	const struct core_engine *e = n->shard->engine;
+	enum kv_rc rc;
+
+	if (e->traits.sole_owner || e->traits.read_only)
+		return KV_OK;
+	n->need.pins_only = true;
+	n->need.reader.since_ms = core_now_us(e) / 1000;
+	core_copy_text(n->need.reader.purpose, sizeof n->need.reader.purpose, "snapshot");
+	rc = core_shard_need(n->shard, &n->need, 0, err);
+	n->needing = rc == KV_OK;
+	return rc;
+}
+
 enum kv_rc core_snapshot_open(struct core_shard *s, struct core_as_of as_of, struct core_snapshot **out,
 			      struct kv_err *err)
 {
@@ -71,6 +89,11 @@ enum kv_rc core_snapshot_open(struct core_shard *s, struct core_as_of as_of, str
 	if (n == NULL)
 		return kv_fail_rc(err, KV_NOMEM);
 	n->shard = core_shard_ref(s);
+	rc = lease_parts(n, err);
+	if (rc != KV_OK) {
+		core_snapshot_close(n);
+		return rc;
+	}
 	pthread_mutex_lock(&s->mu);
 	if (s->gone || s->state.tombstone)
 		rc = kv_fail(err, KV_NO_SHARD, "the shard was removed");
@@ -114,6 +137,8 @@ void core_snapshot_close(struct core_snapshot *n)
 	for (size_t i = 0; i < n->count; i++)
 		core_batch_unref(n->batches[i]);
 	free(n->batches);
+	if (n->needing)
+		core_shard_release(n->shard, &n->need);
 	core_shard_close(n->shard);
 	free(n);
 }

@@ -58,6 +58,12 @@ enum kv_rc core_stage_start_builder(struct core_stage *g, struct kv_err *err) KV
 /* Take the parts that no stored manifest names off base, and delete them. */
 void core_stage_drop_own_parts(struct core_stage *g);
 
+/* staged_read.c: what those who read staged batches read; false: each said so, and that ends it. Under mu. */
+bool core_staged_each_pinned(struct core_shard *s, bool (*each)(void *arg, const struct core_batch *b), void *arg);
+
+/* staged_read.c: whether somebody is about to read one and has not said what. Under mu. */
+bool core_staged_is_opening(const struct core_shard *s);
+
 /* Whether rows may still be added: KV_BATCH_TAKEN, KV_BATCH_LOST. */
 enum kv_rc core_stage_check(const struct core_stage *g, struct kv_err *err) KV_MUST_CHECK;
 

@@ -18,6 +18,8 @@ struct core_staged_pin {
 	unsigned users;
 	struct core_batch **doomed; /* to be deleted when there are none */
 	size_t doomed_count;
+	struct core_batch **read; /* what they read, borrowed from their views: once it is committed, gc.c asks */
+	size_t read_count;
 };
 
 /* --- deleting -------------------------------------------------------------------------------------- */
@@ -142,7 +144,54 @@ static void unpin(struct core_shard *s, struct core_staged_pin *pin)
 		core_batch_unref(pin->doomed[i]);
 	}
 	free(pin->doomed);
+	free(pin->read);
 	free(pin);
+}
+
+/* The view's parts are read from now on. KV_NOMEM */
+static enum kv_rc note_read(struct core_shard *s, struct core_staged_pin *pin, struct core_batch *b,
+			    struct kv_err *err)
+{
+	struct core_batch **grown;
+
+	pthread_mutex_lock(&s->mu);
+	grown = reallocarray(pin->read, pin->read_count + 1, sizeof(struct core_batch *));
+	if (grown != NULL) {
+		pin->read = grown;
+		grown[pin->read_count++] = b;
+	}
+	pthread_mutex_unlock(&s->mu);
+	return grown != NULL ? KV_OK : kv_fail_rc(err, KV_NOMEM);
+}
+
+static void forget_read(struct core_shard *s, struct core_staged_pin *pin, const struct core_batch *b)
+{
+	pthread_mutex_lock(&s->mu);
+	for (size_t i = 0; i < pin->read_count; i++) {
+		if (pin->read[i] == b) {
+			pin->read[i] = pin->read[--pin->read_count];
+			break;
+		}
+	}
+	pthread_mutex_unlock(&s->mu);
+}
+
+bool core_staged_is_opening(const struct core_shard *s)
+{
+	for (const struct core_staged_pin *pin = s->pins; pin != NULL; pin = pin->next)
+		if (pin->users != pin->read_count)
+			return true;
+	return false;
+}
+
+bool core_staged_each_pinned(struct core_shard *s, bool (*each)(void *arg, const struct core_batch *b), void *arg)
+{
+	bool ok = true;
+
+	for (const struct core_staged_pin *pin = s->pins; pin != NULL && ok; pin = pin->next)
+		for (size_t i = 0; i < pin->read_count && ok; i++)
+			ok = each(arg, pin->read[i]);
+	return ok;
 }
 
 enum kv_rc core_staged_open(struct core_shard *s, struct core_uuid id, struct core_staged_view *out,
@@ -171,6 +220,13 @@ enum kv_rc core_staged_open(struct core_shard *s, struct core_uuid id, struct co
 		out->pin = NULL;
 		return rc;
 	}
+	rc = note_read(s, out->pin, manifest.batch, err);
+	if (rc != KV_OK) {
+		core_manifest_fini(&manifest);
+		unpin(s, out->pin);
+		out->pin = NULL;
+		return rc;
+	}
 	out->batch = manifest.batch;
 	out->rest = manifest.rest.data;
 	out->rest_len = manifest.rest.len;
@@ -181,6 +237,7 @@ void core_staged_close(struct core_shard *s, struct core_staged_view *view)
 {
 	if (view->pin == NULL)
 		return;
+	forget_read(s, view->pin, view->batch);
 	core_batch_unref(view->batch);
 	free(view->rest);
 	unpin(s, view->pin);

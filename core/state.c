@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/state_dead.h"
 #include "core/state_staged.h"
 
 /* Make room for want elements; doubling keeps the cost of growing constant per element. */
@@ -62,6 +63,7 @@ void core_state_fini(struct core_state *s)
 	free(s->staged);
 	free(s->writers);
 	free(s->leases);
+	free(s->dead);
 	*s = (struct core_state){0};
 }
 
@@ -83,6 +85,7 @@ void core_diff_fini(struct core_diff *d)
 	free(d->holds_removed);
 	free(d->staged);
 	free(d->staged_removed);
+	free(d->gone);
 	core_diff_init(d);
 }
 
@@ -185,9 +188,8 @@ struct core_totals core_state_totals(const struct core_state *s)
 
 /* --- applying ------------------------------------------------------------------------------------ */
 
-/* Where a splice goes: [*first, *end) of the batches tile its bounds. False: they do not. */
-static bool splice_range(const struct core_state *s, const struct core_splice *splice, size_t *first,
-			 size_t *end)
+bool core_state_splice_range(const struct core_state *s, const struct core_splice *splice, size_t *first,
+			     size_t *end)
 {
 	bool at_end =
 		core_frontier_eq(splice->lower, s->batch_count != 0 ? s->batches[s->batch_count - 1]->upper
@@ -219,7 +221,7 @@ static enum kv_rc splice_plan(const struct core_state *s, const struct core_diff
 {
 	for (size_t i = 0; i < d->splice_count; i++) {
 		/* Later splices of a diff lie behind earlier ones, in batches those do not touch. */
-		if (!splice_range(s, &d->splices[i], &plan[i].first, &plan[i].end) ||
+		if (!core_state_splice_range(s, &d->splices[i], &plan[i].first, &plan[i].end) ||
 		    (i > 0 && plan[i].first < plan[i - 1].end))
 			return kv_fail(err, KV_CORRUPT,
 				       "version %" PRIu64 " replaces batches that are not there", d->seqno);
@@ -244,15 +246,29 @@ static void splice_apply(struct core_state *s, const struct core_splice *splice,
 	s->batch_count = s->batch_count - (end - first) + splice->count;
 }
 
-enum kv_rc core_state_reserve(struct core_state *s, const struct core_diff *d, struct kv_err *err)
+/* Room for the batches of the diff, and for what dies of those they replace. */
+static enum kv_rc reserve_splices(struct core_state *s, const struct core_diff *d, struct kv_err *err)
 {
-	size_t cap = s->hold_count, batches = s->batch_count;
+	size_t batches = s->batch_count, dead = 0, first, end;
 
-	for (size_t i = 0; i < d->splice_count; i++)
+	for (size_t i = 0; i < d->splice_count; i++) {
 		batches += d->splices[i].count;
+		if (!core_frontier_eq(d->splices[i].lower, d->splices[i].upper) &&
+		    core_state_splice_range(s, &d->splices[i], &first, &end))
+			dead += core_state_count_blobs(s, first, end);
+	}
 	if (!reserve((void **)&s->batches, &s->batch_cap, batches, sizeof(struct core_batch *)))
 		return kv_fail_rc(err, KV_NOMEM);
+	return core_state_reserve_dead(s, dead, err);
+}
 
+enum kv_rc core_state_reserve(struct core_state *s, const struct core_diff *d, struct kv_err *err)
+{
+	size_t cap = s->hold_count;
+	enum kv_rc rc = reserve_splices(s, d, err);
+
+	if (rc != KV_OK)
+		return rc;
 	/* Holds and rollups are few and change seldom: exact arrays. */
 	if (d->hold_count != 0 &&
 	    !reserve((void **)&s->holds, &cap, s->hold_count + d->hold_count, sizeof *s->holds))
@@ -319,6 +335,8 @@ enum kv_rc core_state_apply(struct core_state *s, const struct core_diff *d, str
 	if (rc != KV_OK)
 		return rc;
 
+	for (size_t i = 0; i < d->splice_count; i++)
+		core_state_apply_dead(s, plan[i].first, plan[i].end, d->seqno);
 	/* From the last, so that the places of those before it stay. */
 	for (size_t i = d->splice_count; i > 0; i--)
 		splice_apply(s, &d->splices[i - 1], plan[i - 1], d->walltime_ms);
@@ -327,6 +345,10 @@ enum kv_rc core_state_apply(struct core_state *s, const struct core_diff *d, str
 		apply_token(s, &d->token);
 	if (d->has_rollup)
 		s->rollups[s->rollup_count++] = d->rollup;
+	if (d->gone_count != 0)
+		core_state_forget_dead(s, d->gone, d->gone_count);
+	if (d->rollups_from != 0)
+		core_state_forget_rollups(s, d->rollups_from);
 	if (d->has_since)
 		s->since = d->since;
 	if (d->has_upper)
@@ -440,6 +462,8 @@ enum kv_rc core_state_check(const struct core_state *s, struct kv_err *err)
 		    (i > 0 && s->rollups[i].seqno <= s->rollups[i - 1].seqno))
 			return kv_fail(err, KV_CORRUPT, "rollups out of order");
 	rc = core_state_check_staged(s, err);
+	if (rc == KV_OK)
+		rc = core_state_check_dead(s, err);
 	if (rc != KV_OK)
 		return rc;
 	return check_parts_differ(s, err);

@@ -18,6 +18,8 @@
  *     CORE_READERS_MAX leases; ids and names of staged batches differ, and so do
  *     ids of writers and of leases.
  *  8. the shard's since is at most that of every lease.
+ *  9. dead parts ascend by the version that replaced them, which is at most seqno;
+ *     none stands twice, and none is in a batch.
  *
  * Threads: a state belongs to one holder at a time; its batches are shared by
  * reference.
@@ -126,6 +128,17 @@ struct core_lease {
 	uint64_t seqno; /* of the oldest version whose parts may still be read */
 };
 
+/*
+ * The blob of a part that a version has replaced. It stays until nobody reads it any more (gc.c), and is on
+ * this list so that it is found however often the program ends before that.
+ */
+struct core_dead {
+	struct core_part_id id;
+	struct core_instance_id instance;
+	uint64_t size;
+	uint64_t seqno; /* of the version that replaced it: those before name it */
+};
+
 struct core_state {
 	uint64_t seqno;
 	uint64_t first_seqno; /* tells this shard from an earlier one under the same id */
@@ -154,11 +167,15 @@ struct core_state {
 	struct core_lease *leases; /* of readers, in no order */
 	size_t lease_count;
 	size_t lease_cap;
+	struct core_dead *dead; /* ascending by seqno */
+	size_t dead_count;
+	size_t dead_cap;
 	struct core_owner owner;
 	bool tombstone;
 };
 
-/* Replace the batches that tile [lower, upper) by these; lower == upper: insert there. */
+/* Replace the batches that tile [lower, upper) by these; lower == upper: insert there. Blobs of parts that are
+ * replaced become dead. */
 struct core_splice {
 	struct core_frontier lower;
 	struct core_frontier upper;
@@ -189,6 +206,9 @@ struct core_diff {
 	struct core_done token;
 	bool has_rollup;
 	struct core_rollup rollup;
+	uint64_t rollups_from;     /* those of versions below it are forgotten, but for the newest */
+	struct core_part_id *gone; /* dead parts whose blobs were deleted; owned */
+	size_t gone_count;
 	struct core_staged *staged; /* made or changed, by id; owned */
 	size_t staged_count;
 	struct core_uuid *staged_removed; /* by id; owned; applied before those made or changed */
@@ -251,6 +271,9 @@ const struct core_staged *core_state_staged_by_id(const struct core_state *s, st
 const struct core_writer_state *core_state_writer(const struct core_state *s, struct core_uuid id);
 const struct core_lease *core_state_lease(const struct core_state *s, struct core_uuid id);
 size_t core_state_batch_at(const struct core_state *s, struct core_frontier lower); /* whose lower it is */
+/* Where a splice goes: [*first, *end) of the batches tile its bounds. False: they do not. */
+bool core_state_splice_range(const struct core_state *s, const struct core_splice *splice, size_t *first,
+			     size_t *end);
 
 /* Totals over all batches. */
 struct core_totals {

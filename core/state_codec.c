@@ -378,6 +378,24 @@ static bool fill_diff_lease(struct core_arena *a, const struct core_diff *d, Pb_
 	return !d->has_lease || pb->lease != NULL;
 }
 
+static Pb__Dead **pb_dead(struct core_arena *a, const struct core_dead *dead, size_t count)
+{
+	Pb__Dead **list = core_arena_take(a, count, sizeof(Pb__Dead *));
+	Pb__Dead *pb = core_arena_take(a, count, sizeof *pb);
+
+	if (list == NULL || pb == NULL)
+		return NULL;
+	for (size_t i = 0; i < count; i++) {
+		pb__dead__init(&pb[i]);
+		pb[i].id = core_pb_bytes(dead[i].id.u.b, sizeof dead[i].id.u.b);
+		pb[i].instance = core_pb_bytes(dead[i].instance.u.b, sizeof dead[i].instance.u.b);
+		pb[i].size = dead[i].size;
+		pb[i].seqno = dead[i].seqno;
+		list[i] = &pb[i];
+	}
+	return list;
+}
+
 static bool fill_diff_staged(struct core_arena *a, const struct core_diff *d, Pb__Diff *pb)
 {
 	ProtobufCBinaryData *removed =
@@ -442,6 +460,9 @@ static bool fill_diff(struct core_arena *a, const struct core_diff *d, Pb__Diff 
 	pb->n_rollups = d->has_rollup ? 1 : 0;
 	pb->owner = d->has_owner ? pb_owner(a, d->owner) : NULL;
 	pb->tombstone = d->tombstone;
+	if (d->gone_count != 0)
+		pb->gone = core_pb_bytes(d->gone, d->gone_count * sizeof *d->gone);
+	pb->rollups_from = d->rollups_from;
 	return fill_diff_staged(a, d, pb) && fill_diff_lease(a, d, pb) && pb->rollup != NULL &&
 	       pb->holds != NULL && (!d->has_since || pb->since != NULL) &&
 	       (!d->has_upper || pb->upper != NULL) && (!d->has_token || tokens[0] != NULL) &&
@@ -468,7 +489,7 @@ enum kv_rc core_diff_encode(struct core_shard_id shard, const struct core_diff *
 	return rc;
 }
 
-/* Those who write and those who read. */
+/* Those who write and those who read, and what is left of what was replaced. */
 static bool fill_leased(struct core_arena *a, const struct core_state *s, Pb__State *pb)
 {
 	Pb__Writer **writers = core_arena_take(a, s->writer_count, sizeof(Pb__Writer *));
@@ -490,7 +511,9 @@ static bool fill_leased(struct core_arena *a, const struct core_state *s, Pb__St
 	}
 	pb->leases = leases;
 	pb->n_leases = s->lease_count;
-	return true;
+	pb->dead = pb_dead(a, s->dead, s->dead_count);
+	pb->n_dead = s->dead_count;
+	return pb->dead != NULL;
 }
 
 static bool fill_state(struct core_arena *a, const struct core_state *s, Pb__State *pb)

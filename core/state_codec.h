@@ -13,7 +13,7 @@
 #include "core/buf.h"
 #include "core/state.h"
 
-enum { CORE_FORMAT = 2 };
+enum { CORE_FORMAT = 3 };
 
 enum kv_rc core_diff_encode(struct core_shard_id shard, const struct core_diff *d, struct core_buf *out,
 			    struct kv_err *err) KV_MUST_CHECK;

@@ -301,6 +301,25 @@ static enum core_got get_diff_holds(const Pb__Diff *pb, struct core_diff *out)
 	return CORE_GOT_IT;
 }
 
+static enum core_got get_gone(const Pb__Diff *pb, struct core_diff *out)
+{
+	size_t count = pb->gone.len / sizeof *out->gone;
+
+	if (pb->gone.len == 0)
+		return CORE_GOT_IT;
+	if (pb->gone.len % sizeof *out->gone != 0)
+		return CORE_GOT_BAD;
+	out->gone = calloc(count, sizeof *out->gone);
+	if (out->gone == NULL)
+		return CORE_GOT_NOMEM;
+	memcpy(out->gone, pb->gone.data, pb->gone.len);
+	out->gone_count = count;
+	for (size_t i = 1; i < count; i++)
+		if (memcmp(&out->gone[i - 1], &out->gone[i], sizeof *out->gone) >= 0)
+			return CORE_GOT_BAD;
+	return CORE_GOT_IT;
+}
+
 static enum core_got get_diff(const Pb__Diff *pb, struct core_diff *out)
 {
 	enum core_got got;
@@ -308,6 +327,7 @@ static enum core_got get_diff(const Pb__Diff *pb, struct core_diff *out)
 	out->seqno = pb->seqno;
 	out->walltime_ms = pb->walltime_ms;
 	out->tombstone = pb->tombstone;
+	out->rollups_from = pb->rollups_from;
 	out->has_since = pb->since != NULL;
 	out->has_upper = pb->upper != NULL;
 	out->has_token = pb->n_tokens != 0;
@@ -324,7 +344,9 @@ static enum core_got get_diff(const Pb__Diff *pb, struct core_diff *out)
 		return CORE_GOT_BAD;
 	if (out->has_owner)
 		out->owner = get_owner(pb->owner);
-	got = get_diff_holds(pb, out);
+	got = get_gone(pb, out);
+	if (got == CORE_GOT_IT)
+		got = get_diff_holds(pb, out);
 	if (got == CORE_GOT_IT)
 		got = get_diff_staged(pb, out);
 	return got == CORE_GOT_IT ? get_splices(pb, out) : got;
@@ -425,6 +447,27 @@ static enum core_got get_state_staged(const Pb__State *pb, struct core_state *s)
 	return CORE_GOT_IT;
 }
 
+static enum core_got get_state_dead(const Pb__State *pb, struct core_state *s)
+{
+	if (pb->n_dead == 0)
+		return CORE_GOT_IT;
+	s->dead = calloc(pb->n_dead, sizeof *s->dead);
+	if (s->dead == NULL)
+		return CORE_GOT_NOMEM;
+	s->dead_cap = pb->n_dead;
+	for (; s->dead_count < pb->n_dead; s->dead_count++) {
+		const Pb__Dead *from = pb->dead[s->dead_count];
+		struct core_dead *dead = &s->dead[s->dead_count];
+
+		dead->size = from->size;
+		dead->seqno = from->seqno;
+		if (!core_get_bytes(&from->id, dead->id.u.b, sizeof dead->id.u.b) ||
+		    !core_get_bytes(&from->instance, dead->instance.u.b, sizeof dead->instance.u.b))
+			return CORE_GOT_BAD;
+	}
+	return CORE_GOT_IT;
+}
+
 static enum core_got get_state(const Pb__State *pb, struct core_state *s)
 {
 	enum core_got got;
@@ -441,7 +484,9 @@ static enum core_got get_state(const Pb__State *pb, struct core_state *s)
 	got = get_state_lists(pb, s);
 	if (got == CORE_GOT_IT)
 		got = get_state_staged(pb, s);
-	return got == CORE_GOT_IT ? get_state_leases(pb, s) : got;
+	if (got == CORE_GOT_IT)
+		got = get_state_leases(pb, s);
+	return got == CORE_GOT_IT ? get_state_dead(pb, s) : got;
 }
 
 enum kv_rc core_state_decode(struct core_shard_id shard, const void *data, size_t len, struct core_state *out,

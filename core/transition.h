@@ -159,4 +159,29 @@ enum kv_rc core_do_remove(const struct core_state *s, struct core_diff *d, struc
 enum kv_rc core_do_rollup(const struct core_state *s, const struct core_rollup *rollup, struct core_diff *d,
 			  struct kv_err *err) KV_MUST_CHECK;
 
+/* A merge that was done. Its output is to take the place of exactly what it read. Borrowed. */
+struct core_merged {
+	struct core_batch *const *inputs; /* neighbours, as they were read */
+	size_t count;
+	struct core_batch *output; /* from the first lower to the last upper */
+	bool forgets; /* since was empty: nothing is readable ever again, and the output has no rows */
+};
+
+/*
+ * Put the output in the place of the inputs, which are known by their bounds and their parts.
+ * *fits: false: they are not there any more (all of them, as they were): d is unused, and the output is nobody's.
+ * True if the output itself is there already, then with *there.
+ * KV_CORRUPT  the output cannot be what the inputs hold: diffs do not add up, its since is beyond the shard's
+ */
+enum kv_rc core_do_merge(const struct core_state *s, const struct core_merged *m, struct core_diff *d, bool *fits,
+			 bool *there, struct kv_err *err) KV_MUST_CHECK;
+
+/*
+ * The blobs of these dead parts (ascending by id) were deleted, and rollups of versions below rollups_from were.
+ * Those the state does not have are passed over. *changed: there is a version to commit. KV_NO_SHARD
+ */
+enum kv_rc core_do_collect(const struct core_state *s, const struct core_part_id *gone, size_t count,
+			   uint64_t rollups_from, struct core_diff *d, bool *changed,
+			   struct kv_err *err) KV_MUST_CHECK;
+
 #endif

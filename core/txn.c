@@ -292,6 +292,21 @@ void core_delete_refused(const struct core_home *home, struct core_batch *batch,
 	core_batch_delete_blobs(home, batch);
 }
 
+static void count_append(struct core_txn *t, enum kv_rc rc, const struct core_appended *r, uint64_t began_us)
+{
+	struct core_engine *e = t->shard->engine;
+	uint64_t bytes = t->ask.batch != NULL ? t->ask.batch->bytes : 0;
+
+	core_timed(e, CORE_T_APPEND, began_us);
+	core_count(e, rc == KV_OK ? CORE_M_APPENDS : CORE_M_APPENDS_REFUSED, 1);
+	if (rc != KV_OK || !r->committed)
+		return;
+	for (size_t i = 0; i < t->input_count; i++)
+		bytes += t->inputs[i].batch != NULL ? t->inputs[i].batch->bytes : 0;
+	core_count(e, CORE_M_APPEND_UPDATES, r->updates);
+	core_count(e, CORE_M_APPEND_BYTES, bytes);
+}
+
 enum kv_rc core_txn_commit(struct core_txn *t, struct core_appended *r, struct kv_err *err)
 {
 	struct append_change c = {
@@ -299,6 +314,7 @@ enum kv_rc core_txn_commit(struct core_txn *t, struct core_appended *r, struct k
 		.txn = t,
 		.result = r,
 	};
+	uint64_t began = core_ticks_us();
 	enum kv_rc rc = KV_OK;
 
 	assert(!t->ended);
@@ -314,6 +330,8 @@ enum kv_rc core_txn_commit(struct core_txn *t, struct core_appended *r, struct k
 	t->ask.inputs = t->inputs;
 	t->ask.input_count = t->input_count;
 	rc = core_check_inputs(&t->ask, err); /* before anything is asked of the store */
+	if (rc == KV_OK && (t->ask.batch != NULL || t->input_count != 0))
+		core_upkeep_admit(t->shard);
 	while (rc == KV_OK) {
 		rc = core_machine_commit(t->shard, &c.change, err);
 		if (rc != KV_OK || !c.again)
@@ -330,6 +348,7 @@ enum kv_rc core_txn_commit(struct core_txn *t, struct core_appended *r, struct k
 	if (r->changes)
 		clean_up(t, r);
 	note_upper(t, rc, r);
+	count_append(t, rc, r, began);
 	return rc;
 }
 

@@ -49,10 +49,11 @@ struct core_upkeep {
 	struct core_upkeep_result result;
 
 	struct core_upkeep *next; /* the engine's */
-	struct core_shard *shard; /* a reference */
+	struct core_shard *shard; /* borrowed: it stays open until the end */
 	struct core_frontier upto;
+	uint64_t ticket;
 	bool running;
-	bool forgotten;
+	bool telling;
 };
 
 /*

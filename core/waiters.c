@@ -157,7 +157,7 @@ static struct core_shard **awaited(struct core_engine *e, size_t *count)
 		pthread_mutex_unlock(&s->mu);
 		if (!waits)
 			continue;
-		s->refs++;
+		core_shard_take_locked(s);
 		list[(*count)++] = s;
 	}
 	pthread_mutex_unlock(&e->mu);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "core/engine_impl.h"
+#include "core/upkeep.h"
 
 bool core_own_writer_stands(const struct core_shard *s)
 {
@@ -85,4 +86,47 @@ bool core_queue_expire(struct core_shard *s)
 	*j = (struct expire_job){.job.run = do_expire_job, .shard = s};
 	core_worker_queue(s->engine->worker, &j->job);
 	return true;
+}
+
+/* --- on demand ------------------------------------------------------------------------------------- */
+
+static enum kv_rc run_strike(struct core_change *c, const struct core_state *s, struct core_diff *d, bool *skip,
+			     struct kv_err *err)
+{
+	*skip = false;
+	return core_do_expire(s, ((struct expire_change *)c)->id, d, err);
+}
+
+static enum kv_rc run_end_lease(struct core_change *c, const struct core_state *s, struct core_diff *d,
+				bool *skip, struct kv_err *err)
+{
+	*skip = false;
+	return core_do_end_lease(s, ((struct expire_change *)c)->id, d, err);
+}
+
+/* A reader of ours keeps what it has pinned, and holds its time no longer. False: there is none. */
+static bool take_need(struct core_shard *s, struct core_uuid id)
+{
+	struct core_need *need;
+
+	pthread_mutex_lock(&s->mu);
+	need = s->needs;
+	while (need != NULL && !core_uuid_eq(need->id, id))
+		need = need->next;
+	if (need != NULL)
+		need->pins_only = true;
+	pthread_mutex_unlock(&s->mu);
+	return need != NULL;
+}
+
+enum kv_rc core_shard_expire(struct core_shard *s, char kind, struct core_uuid id, struct kv_err *err)
+{
+	struct expire_change c = {
+		.change = {.run = kind == 'w' ? run_strike : run_end_lease, .sync = KV_SYNC}, .id = id};
+
+	if (s->engine->traits.read_only)
+		return kv_fail_rc(err, KV_READONLY);
+	if (kind == 'r' && take_need(s, id))
+		return KV_OK;
+	return core_machine_commit(s, &c.change, err);
 }

@@ -169,6 +169,7 @@ static uint64_t tick(void *arg)
 struct core_engine *disk_open(struct disk *d)
 {
 	struct core_engine_config config = {
+		.no_upkeep = !d->upkeep,
 		.host = d->host, .purpose = d->purpose, .now_us = d->now_us != 0 ? tick : NULL, .now_arg = d};
 	struct core_engine *e;
 	struct kv_store *store;

@@ -28,6 +28,7 @@ struct disk {
 	_Atomic(uint64_t) now_us; /* a clock that ticks at every look; 0: the system's */
 	const char *host;         /* of its engines' writers, or NULL; borrowed */
 	const char *purpose;
+	bool upkeep; /* its engines merge and collect by themselves; else only what is asked for is done */
 };
 
 struct disk *disk_new(enum disk_kind kind);

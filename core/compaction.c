@@ -1,0 +1,287 @@
+/*
+ * compaction.c - one merge: read its inputs, write their rows as one run, put that in their place.
+ *
+ *     pick (compact.c) -> merge (merge.c) -> builder -> parts in the blob store -> core_do_merge -> commit
+ *
+ * 1. Inputs are pinned by reference while they are read, and claimed on the shard's list, so that merges that
+ *    run at the same time have different ones.
+ * 2. The result is committed in a synced version: once it is known, its inputs may be deleted.
+ * 3. A result that was not committed is deleted; unless the store did not tell, or it is found in the state:
+ *    then its blobs are left, for the sweep at worst.
+ * 4. Memory: windows of the cursors and three heaps of the builder (merge.h, builder.h).
+ */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/builder.h"
+#include "core/merge.h"
+#include "core/upkeep_impl.h"
+
+/* Rows in memory before a part is written: few for what is small, for several merges may run at a time. */
+enum { SMALL_PART = 4 << 20, LARGE_PART = 16 << 20, LOOK_UP_ROWS = 1024 };
+
+/* --- picking --------------------------------------------------------------------------------------- */
+
+/* Where the batches begin that no running merge has. Under mu. */
+static size_t unclaimed(const struct core_shard *s)
+{
+	size_t from = 0;
+
+	for (const struct core_merge_run *run = s->merging; run != NULL; run = run->next) {
+		struct core_frontier upper = run->inputs[run->count - 1]->upper;
+
+		while (from < s->state.batch_count &&
+		       core_frontier_lt(s->state.batches[from]->lower, upper))
+			from++;
+	}
+	return from;
+}
+
+/* Fill run with the batches of the range. Under mu. */
+static bool claim(struct core_shard *s, struct core_merge_range range, struct core_merge_run *run)
+{
+	const struct core_state *st = &s->state;
+
+	*run = (struct core_merge_run){
+		.count = range.end - range.first,
+		.forgets = st->since.empty,
+		.since = core_merge_advance(st, st->batches[range.end - 1]->upper),
+		.begun_ms = core_now_us(s->engine) / 1000,
+	};
+	run->inputs = calloc(run->count, sizeof(struct core_batch *));
+	if (run->inputs == NULL)
+		return false;
+	for (size_t i = 0; i < run->count; i++) {
+		run->inputs[i] = core_batch_ref(st->batches[range.first + i]);
+		run->bytes += run->inputs[i]->bytes;
+		run->rows += run->inputs[i]->rows;
+	}
+	run->next = s->merging;
+	s->merging = run;
+	return true;
+}
+
+bool core_compact_begin(struct core_shard *s, enum core_merge_aim aim, struct core_frontier upto,
+			struct core_merge_run *run)
+{
+	struct core_merge_range range;
+	size_t from, end;
+	bool picked = false;
+
+	pthread_mutex_lock(&s->mu);
+	if (s->loaded && !s->gone && !s->state.tombstone && (aim != CORE_AIM_ONE || s->merging == NULL)) {
+		from = unclaimed(s);
+		end = core_merge_prefix(&s->state);
+		while (end > from && !core_frontier_lt(s->state.batches[end - 1]->lower, upto))
+			end--;
+		picked = core_merge_pick(&s->state, from, end, aim, &range) && claim(s, range, run);
+	}
+	pthread_mutex_unlock(&s->mu);
+	return picked;
+}
+
+void core_compact_drop(struct core_shard *s, struct core_merge_run *run)
+{
+	pthread_mutex_lock(&s->mu);
+	for (struct core_merge_run **p = &s->merging; *p != NULL; p = &(*p)->next) {
+		if (*p == run) {
+			*p = run->next;
+			break;
+		}
+	}
+	pthread_mutex_unlock(&s->mu);
+	for (size_t i = 0; i < run->count; i++)
+		core_batch_unref(run->inputs[i]);
+	free(run->inputs);
+	run->inputs = NULL;
+}
+
+bool core_compact_is_small_running(const struct core_shard *s)
+{
+	for (const struct core_merge_run *run = s->merging; run != NULL; run = run->next)
+		if (run->bytes <= CORE_MERGE_LARGE)
+			return true;
+	return false;
+}
+
+/* --- merging --------------------------------------------------------------------------------------- */
+
+/* All rows of the inputs, into the builder. */
+static enum kv_rc feed(struct core_shard *s, struct core_merge_run *run, struct core_builder *builder,
+		       struct kv_err *err)
+{
+	struct core_merge *merge;
+	uint64_t rows = 0;
+	enum kv_rc rc = core_merge_open(&s->home, run->inputs, run->count, CORE_MERGE_ADVANCE, run->since, &merge,
+					err);
+
+	while (rc == KV_OK) {
+		struct core_update u;
+		bool end;
+
+		rc = core_merge_next(merge, &u, &end, err);
+		if (rc != KV_OK || end)
+			break;
+		rc = core_builder_add(builder, &u, false, err);
+		if (++rows % LOOK_UP_ROWS == 0) {
+			atomic_store(&run->rows_done, rows);
+			if (rc == KV_OK && core_upkeep_stops(s->engine))
+				rc = kv_fail_rc(err, KV_SHUTDOWN);
+		}
+	}
+	core_merge_close(merge);
+	return rc;
+}
+
+/* The batch that is to take the inputs' place; given. */
+static enum kv_rc build(struct core_shard *s, struct core_merge_run *run, struct core_batch **out,
+			struct kv_err *err)
+{
+	struct core_builder_config config = {
+		.target_bytes = run->bytes > CORE_MERGE_LARGE ? LARGE_PART : SMALL_PART,
+		.never_inline = true,
+	};
+	struct core_frontier lower = run->inputs[0]->lower, upper = run->inputs[run->count - 1]->upper;
+	/* Not the engine's turns: who commits must not wait for a merge. */
+	struct core_home home = s->home;
+	struct core_builder *builder = NULL;
+	enum kv_rc rc = KV_OK;
+
+	*out = NULL;
+	home.builders = NULL;
+	if (run->forgets) {
+		*out = core_batch_new(lower, upper);
+		rc = *out != NULL ? KV_OK : kv_fail_rc(err, KV_NOMEM);
+	} else {
+		rc = core_builder_new(&home, config, &builder, err);
+		if (rc == KV_OK)
+			rc = feed(s, run, builder, err);
+		if (rc == KV_OK)
+			rc = core_builder_finish(builder, lower, upper, out, err);
+		core_builder_free(builder);
+	}
+	if (rc == KV_OK)
+		(*out)->since = core_frontier_at(run->since);
+	return rc;
+}
+
+struct merge_change {
+	struct core_change change;
+	struct core_merged merged;
+	bool fits;
+	bool there;
+};
+
+static enum kv_rc run_merge(struct core_change *change, const struct core_state *s, struct core_diff *d,
+			    bool *skip, struct kv_err *err)
+{
+	struct merge_change *c = (struct merge_change *)change;
+	enum kv_rc rc = core_do_merge(s, &c->merged, d, &c->fits, &c->there, err);
+
+	*skip = rc == KV_OK && (!c->fits || c->there);
+	return rc;
+}
+
+static void count_merge(struct core_engine *e, const struct core_merge_run *run, const struct core_batch *out,
+			struct core_upkeep_result *result)
+{
+	core_count(e, CORE_M_MERGES, 1);
+	core_count(e, CORE_M_MERGE_IN_UPDATES, run->rows);
+	core_count(e, CORE_M_MERGE_OUT_UPDATES, out->rows);
+	core_count(e, CORE_M_MERGE_IN_BYTES, run->bytes);
+	core_count(e, CORE_M_MERGE_OUT_BYTES, out->bytes);
+	result->merges++;
+	result->in_updates += run->rows;
+	result->in_bytes += run->bytes;
+	result->out_updates += out->rows;
+	result->out_bytes += out->bytes;
+}
+
+enum kv_rc core_compact_do(struct core_shard *s, struct core_merge_run *run, bool *fits,
+			   struct core_upkeep_result *result, struct kv_err *err)
+{
+	struct merge_change c = {
+		/* It lets space be given back, so it may use what a full store has left. */
+		.change = {.run = run_merge, .sync = KV_RELEASE, .rearranges = true},
+		.merged = {.inputs = run->inputs, .count = run->count, .forgets = run->forgets},
+	};
+	uint64_t began = core_ticks_us();
+	enum kv_rc rc = build(s, run, &c.merged.output, err);
+
+	if (rc == KV_OK)
+		rc = core_machine_commit(s, &c.change, err);
+	*fits = rc == KV_OK && c.fits;
+	if (*fits)
+		count_merge(s->engine, run, c.merged.output, result);
+	else if (rc == KV_OK)
+		core_count(s->engine, CORE_M_MERGES_DROPPED, 1);
+	else if (rc != KV_SHUTDOWN)
+		core_count(s->engine, CORE_M_MERGES_FAILED, 1);
+	if (c.merged.output != NULL && !*fits && rc != KV_UNKNOWN)
+		core_batch_delete_blobs(&s->home, c.merged.output);
+	core_batch_unref(c.merged.output);
+	core_timed(s->engine, CORE_T_MERGE, began);
+	core_compact_drop(s, run);
+	return rc;
+}
+
+/* --- for those who look ---------------------------------------------------------------------------- */
+
+static struct core_merging describe(struct core_batch *const *batches, size_t count)
+{
+	struct core_merging m = {
+		.lower = batches[0]->lower, .upper = batches[count - 1]->upper, .batches = count};
+
+	for (size_t i = 0; i < count; i++) {
+		m.runs += batches[i]->run_count;
+		m.updates += batches[i]->rows;
+		m.bytes += batches[i]->bytes;
+	}
+	return m;
+}
+
+/* Under mu; out has room. */
+static size_t list_merging(const struct core_shard *s, struct core_merging *out)
+{
+	struct core_merge_range range;
+	size_t count = 0;
+
+	for (const struct core_merge_run *run = s->merging; run != NULL; run = run->next) {
+		out[count] = describe(run->inputs, run->count);
+		out[count].running = true;
+		out[count].begun_ms = run->begun_ms;
+		out[count++].updates_done = atomic_load(&run->rows_done);
+	}
+	if (core_merge_pick(&s->state, unclaimed(s), core_merge_prefix(&s->state), CORE_AIM_LEVELS, &range))
+		out[count++] = describe(s->state.batches + range.first, range.end - range.first);
+	return count;
+}
+
+enum kv_rc core_shard_merging(struct core_shard *s, struct core_merging **out, size_t *count,
+			      struct kv_err *err)
+{
+	enum kv_rc rc = core_machine_load(s, false, err);
+	size_t room = 2;
+
+	*out = NULL;
+	*count = 0;
+	if (rc != KV_OK)
+		return rc;
+	pthread_mutex_lock(&s->mu);
+	for (const struct core_merge_run *run = s->merging; run != NULL; run = run->next)
+		room++;
+	*out = calloc(room, sizeof **out);
+	if (s->gone || s->state.tombstone)
+		rc = kv_fail(err, KV_NO_SHARD, "the shard was removed");
+	else if (*out == NULL)
+		rc = kv_fail_rc(err, KV_NOMEM);
+	else
+		*count = list_merging(s, *out);
+	pthread_mutex_unlock(&s->mu);
+	if (rc != KV_OK) {
+		free(*out);
+		*out = NULL;
+	}
+	return rc;
+}

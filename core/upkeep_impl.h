@@ -1,0 +1,78 @@
+/*
+ * upkeep_impl.h - what the files of maintenance share: upkeep.c (who does what, when), compaction.c (a merge),
+ * gc.c (deleting what was replaced), sweep.c (deleting what nobody names).
+ */
+#ifndef CORE_UPKEEP_IMPL_H
+#define CORE_UPKEEP_IMPL_H
+
+#include "core/compact.h"
+#include "core/engine_impl.h"
+#include "core/upkeep.h"
+
+/* A merge under way; on its shard's list, under the shard's mu. */
+struct core_merge_run {
+	struct core_merge_run *next;
+	struct core_batch **inputs; /* a reference each */
+	size_t count;
+	uint64_t since; /* times are advanced to it */
+	bool forgets;   /* nothing is readable any more: all rows go */
+	uint64_t bytes;
+	uint64_t rows;
+	uint64_t begun_ms;
+	_Atomic(uint64_t) rows_done;
+};
+
+/* --- compaction.c ---------------------------------------------------------------------------------- */
+
+/*
+ * Pick the merge that is due behind those that run (which CORE_AIM_ONE waits for: nothing is picked while any
+ * runs) and among batches that begin below upto, and put it on the list. False: there is none; or no memory.
+ */
+bool core_compact_begin(struct core_shard *s, enum core_merge_aim aim, struct core_frontier upto,
+			struct core_merge_run *run);
+
+/*
+ * Do it, and take it off the list. *fits: its result was committed.
+ * KV_SHUTDOWN: the engine closes. Codes of reading and writing the store
+ */
+enum kv_rc core_compact_do(struct core_shard *s, struct core_merge_run *run, bool *fits,
+			   struct core_upkeep_result *result, struct kv_err *err) KV_MUST_CHECK;
+
+/* Take it off the list without doing it. */
+void core_compact_drop(struct core_shard *s, struct core_merge_run *run);
+
+/* Whether a merge runs that is not large. Under mu. */
+bool core_compact_is_small_running(const struct core_shard *s);
+
+#define CORE_MERGE_LARGE ((uint64_t)64 << 20) /* bytes of inputs above which a merge is large */
+
+/* --- gc.c ------------------------------------------------------------------------------------------ */
+
+/* Whether there may be something to delete. Under mu. */
+bool core_gc_is_due(const struct core_shard *s);
+
+/* Delete what can be. Each step can be the last: what is left is found again. */
+enum kv_rc core_gc(struct core_shard *s, struct core_upkeep_result *result, struct kv_err *err) KV_MUST_CHECK;
+
+/* --- sweep.c --------------------------------------------------------------------------------------- */
+
+/* Delete the blobs under the shard's id that it does not name and whose writer is over. On a store that others
+ * write to, nothing: who is over there nobody knows. */
+enum kv_rc core_sweep_shard(struct core_shard *s, struct core_upkeep_result *result,
+			    struct kv_err *err) KV_MUST_CHECK;
+
+/* The same for a whole store, shard by shard. after: where to go on; "" to begin, and when it is done. */
+enum kv_rc core_sweep_next(struct core_engine *e, char after[KV_KEY_MAX + 1], struct core_shard **visited,
+			   struct kv_err *err) KV_MUST_CHECK;
+
+/* --- life.c ---------------------------------------------------------------------------------------- */
+
+/* Write a rollup of the newest version. KV_OK also if there is one. */
+enum kv_rc core_write_rollup(struct core_shard *s, struct kv_err *err) KV_MUST_CHECK;
+
+/* --- fold.c ---------------------------------------------------------------------------------------- */
+
+/* Fold the tail now if it has two batches, or one and must be a blob. *folded: a version was committed. */
+enum kv_rc core_fold_now(struct core_shard *s, bool hollow, bool *folded, struct kv_err *err) KV_MUST_CHECK;
+
+#endif
