@@ -113,10 +113,7 @@ static enum due what_is_due(const struct core_shard *s, struct wants w, uint64_t
 		return w.any ? A_LEASE : NOTHING;
 	if (!w.any)
 		return ITS_END;
-	return is_fresh(lease, now_ms) && core_frontier_eq(lease->since, w.since) &&
-			       w.seqno < lease->seqno + CORE_ROLLUP_VERSIONS
-		       ? NOTHING
-		       : A_LEASE;
+	return is_fresh(lease, now_ms) && core_frontier_eq(lease->since, w.since) ? NOTHING : A_LEASE;
 }
 
 /* By the clock that the next version would have. */

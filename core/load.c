@@ -200,7 +200,8 @@ static enum kv_rc apply_page(struct core_shard *s, const struct kv_versions *ver
 	enum kv_rc rc = KV_OK;
 	char key[CORE_ID_LEN];
 
-	for (size_t i = 1; i < versions->count && rc == KV_OK; i++) {
+	/* What comes behind a tombstone is another shard, under the same id. */
+	for (size_t i = 1; i < versions->count && rc == KV_OK && !s->state.tombstone; i++) {
 		const struct kv_version *v = &versions->v[i];
 		struct core_diff d;
 
@@ -221,7 +222,7 @@ enum kv_rc core_catch_up(struct core_shard *s, struct kv_err *err)
 	bool started_over = false;
 	enum kv_rc rc = KV_OK;
 
-	while (rc == KV_OK && count == SCAN_PAGE) {
+	while (rc == KV_OK && count == SCAN_PAGE && !s->state.tombstone) {
 		struct kv_versions versions;
 
 		/* From our own version on: if it is gone, what comes after may not follow it. */

@@ -59,14 +59,36 @@ static bool pin(struct core_snapshot *n, const struct core_state *s)
 	return true;
 }
 
+/* Check, and pin what is there; or check alone, before it is worth a lease. */
+static enum kv_rc take(struct core_snapshot *n, struct core_as_of as_of, bool only_check, struct kv_err *err)
+{
+	struct core_shard *s = n->shard;
+	bool nothing = false;
+	enum kv_rc rc = KV_OK;
+
+	pthread_mutex_lock(&s->mu);
+	if (s->gone || s->state.tombstone)
+		rc = kv_fail(err, KV_NO_SHARD, "the shard was removed");
+	if (rc == KV_OK)
+		rc = resolve(&s->state, as_of, &n->time, &nothing, err);
+	if (rc == KV_OK && !nothing && !only_check && !pin(n, &s->state))
+		rc = kv_fail_rc(err, KV_NOMEM);
+	pthread_mutex_unlock(&s->mu);
+	return rc;
+}
+
+/* Whether parts stay for us only as long as a lease says so. */
+static bool is_leased(const struct core_engine *e)
+{
+	return !e->traits.sole_owner && !e->traits.read_only;
+}
+
 /* Before anything is pinned: a lease says from which version on parts must stay. */
 static enum kv_rc lease_parts(struct core_snapshot *n, struct kv_err *err)
 {
 	const struct core_engine *e = n->shard->engine;
 	enum kv_rc rc;
 
-	if (e->traits.sole_owner || e->traits.read_only)
-		return KV_OK;
 	n->need.pins_only = true;
 	n->need.reader.since_ms = core_now_us(e) / 1000;
 	core_copy_text(n->need.reader.purpose, sizeof n->need.reader.purpose, "snapshot");
@@ -79,7 +101,6 @@ enum kv_rc core_snapshot_open(struct core_shard *s, struct core_as_of as_of, str
 			      struct kv_err *err)
 {
 	struct core_snapshot *n;
-	bool nothing = false;
 	enum kv_rc rc = core_machine_load(s, true, err);
 
 	*out = NULL;
@@ -89,19 +110,12 @@ enum kv_rc core_snapshot_open(struct core_shard *s, struct core_as_of as_of, str
 	if (n == NULL)
 		return kv_fail_rc(err, KV_NOMEM);
 	n->shard = core_shard_ref(s);
-	rc = lease_parts(n, err);
-	if (rc != KV_OK) {
-		core_snapshot_close(n);
-		return rc;
+	rc = take(n, as_of, is_leased(s->engine), err);
+	if (rc == KV_OK && is_leased(s->engine)) {
+		rc = lease_parts(n, err);
+		if (rc == KV_OK)
+			rc = take(n, as_of, false, err);
 	}
-	pthread_mutex_lock(&s->mu);
-	if (s->gone || s->state.tombstone)
-		rc = kv_fail(err, KV_NO_SHARD, "the shard was removed");
-	if (rc == KV_OK)
-		rc = resolve(&s->state, as_of, &n->time, &nothing, err);
-	if (rc == KV_OK && !nothing && !pin(n, &s->state))
-		rc = kv_fail_rc(err, KV_NOMEM);
-	pthread_mutex_unlock(&s->mu);
 	if (rc != KV_OK) {
 		core_snapshot_close(n);
 		return rc;

@@ -111,7 +111,7 @@ START_TEST(a_newer_format_is_refused_in_words)
 	b = diff_bytes(&d);
 	b.data[4] = CORE_FORMAT + 1;
 	ck_assert_int_eq(decode(0, states_shard, b.data, b.len, &err), KV_NEWER);
-	ck_assert_ptr_nonnull(strstr(err.msg, "format 3"));
+	ck_assert_ptr_nonnull(strstr(err.msg, "format 4"));
 	core_buf_fini(&b);
 	core_diff_fini(&d);
 }

@@ -62,6 +62,7 @@ START_TEST(a_removed_shard_leaves_nothing_in_the_store)
 	finish(rig.shard);
 	ck_assert_uint_gt(disk_blob_count(rig.disk), 3);
 	remove_rig(&rig);
+	rig_settle(&rig);
 	ck_assert_uint_eq(disk_blob_count(rig.disk), 0);
 	ck_assert_uint_eq(disk_key_count(rig.disk), 0);
 	ck_assert_int_eq(core_shard_open(rig.engine, rig.id, &s, &err), KV_NO_SHARD);
@@ -87,6 +88,7 @@ START_TEST(a_reader_reads_to_its_end_after_the_removal_and_then_all_is_gone)
 	core_snapshot_rewind(n);
 	ck_assert_uint_eq(rows_left(n, &rc, &err), 4);
 	core_snapshot_close(n);
+	rig_settle(&rig);
 	ck_assert_uint_eq(disk_blob_count(rig.disk), 0);
 	ck_assert_uint_eq(disk_key_count(rig.disk), 0);
 	rig_free(&rig);
@@ -121,6 +123,7 @@ START_TEST(a_shard_made_anew_while_the_old_one_is_read_is_another_one)
 	ck_assert_str_eq(frontiers(rig.shard), "0 4");
 	finish(rig.shard);
 	remove_rig(&rig);
+	rig_settle(&rig);
 	ck_assert_uint_eq(disk_blob_count(rig.disk), 0);
 	ck_assert_uint_eq(disk_key_count(rig.disk), 0);
 	rig_free(&rig);
@@ -147,6 +150,7 @@ START_TEST(a_second_life_s_removal_leaves_what_readers_of_the_first_need)
 	ck_assert_uint_eq(rows_left(n, &rc, &err), 4);
 	ck_ok(rc, err);
 	core_snapshot_close(n);
+	rig_settle(&rig);
 	ck_assert_uint_eq(disk_blob_count(rig.disk), 0);
 	ck_assert_uint_eq(disk_key_count(rig.disk), 0);
 	rig_free(&rig);
@@ -169,6 +173,7 @@ START_TEST(a_removal_cut_short_at_any_call_goes_on_at_the_next_start)
 		rc = core_shard_remove(rig.shard, &err);
 		core_shard_close(rig.shard);
 		rig.shard = NULL;
+		rig_settle(&rig);
 		fired = kv_faults_fired(rig.disk->faults);
 		rig_crash(&rig);
 		disk_heal(rig.disk);
@@ -179,6 +184,7 @@ START_TEST(a_removal_cut_short_at_any_call_goes_on_at_the_next_start)
 			core_shard_close(s);
 			ck_assert_uint_eq(disk_key_count(rig.disk), 1);
 		} else {
+			rig_settle(&rig);
 			ck_assert_uint_eq(disk_blob_count(rig.disk), 0);
 			ck_assert_uint_eq(disk_key_count(rig.disk), 0);
 		}
@@ -205,6 +211,7 @@ START_TEST(a_removal_cut_short_at_any_call_goes_on_when_it_is_looked_at)
 			rc = core_shard_remove(rig.shard, &err);
 			core_shard_close(rig.shard);
 			rig.shard = NULL;
+			rig_settle(&rig);
 			fired = kv_faults_fired(rig.disk->faults);
 			if (_i == 1) {
 				rig_crash(&rig);
@@ -219,6 +226,7 @@ START_TEST(a_removal_cut_short_at_any_call_goes_on_when_it_is_looked_at)
 				ck_ok(core_shard_remove(s, &err), err);
 				core_shard_close(s);
 			}
+			rig_settle(&rig);
 			ck_assert_uint_eq(disk_blob_count(rig.disk), 0);
 			if (disk_key_count(rig.disk) != 0) { /* the mark: the next start takes it away */
 				rig_crash(&rig);
@@ -401,6 +409,7 @@ START_TEST(threads_that_make_read_and_remove_one_shard_agree)
 		ck_ok(core_shard_remove(s, &err), err);
 		core_shard_close(s);
 	}
+	rig_settle(&rig);
 	ck_assert_uint_eq(disk_blob_count(rig.disk), 0);
 	ck_assert_uint_eq(disk_key_count(rig.disk), 0);
 	rig_free(&rig);

@@ -326,6 +326,7 @@ START_TEST(a_shard_removed_by_another_engine_is_gone)
 	if (_i > 0) {
 		core_shard_close(p.a.shard);
 		p.a.shard = NULL;
+		rig_settle(&p.a);
 	}
 	if (_i > 1)
 		ck_ok(core_shard_create(p.a.engine, p.a.id, any_owner, &err), err);

@@ -128,6 +128,7 @@ START_TEST(a_loss_that_cannot_be_noted_is_known_while_the_process_lives)
 		ck_ok(core_shard_remove(rig.shard, &err), err);
 		core_shard_close(rig.shard); /* the last one: nothing of it stays */
 		rig.shard = NULL;
+		rig_settle(&rig);
 		ck_assert_uint_eq(disk_blob_count(rig.disk), 0);
 	}
 	rig_free(&rig);
@@ -469,6 +470,7 @@ START_TEST(a_shard_with_a_loss_that_was_not_noted_can_still_be_deleted)
 	ck_ok(core_shard_remove(rig.shard, &err), err);
 	core_shard_close(rig.shard); /* the last one: nothing of it stays */
 	rig.shard = NULL;
+	rig_settle(&rig);
 	ck_assert_uint_eq(disk_blob_count(rig.disk), 0);
 	rig_free(&rig);
 }

@@ -561,6 +561,7 @@ START_TEST(nothing_is_committed_on_a_tombstone)
 	ck_assert_uint_eq(rig.shard->state.seqno, tombstone);
 	core_shard_close(rig.shard);
 	rig.shard = NULL;
+	rig_settle(&rig);
 	ck_assert_uint_eq(disk_blob_count(rig.disk), 0);
 	ck_assert_uint_eq(disk_key_count(rig.disk), 0);
 	rig_free(&rig);
