@@ -45,6 +45,7 @@ struct core_upkeeper {
 	bool visiting; /* the visit of all shards is not over */
 	bool visit_runs;
 	char visit_after[KV_KEY_MAX + 1];
+	bool untidy; /* something was committed since the store was tidied up */
 
 	struct core_engine *engine;
 	pthread_t threads[THREADS];
@@ -116,6 +117,7 @@ void core_upkeep_touch(struct core_shard *s)
 	pthread_mutex_lock(&k->mu);
 	s->upkeep.next_recent = k->recent;
 	k->recent = s;
+	k->untidy = true;
 	pthread_mutex_unlock(&k->mu);
 }
 
@@ -573,6 +575,21 @@ static void visit_locked(struct core_upkeeper *k)
 	pthread_cond_broadcast(&k->changed);
 }
 
+/* The whole store rests. Under mu, which is let go meanwhile. */
+static void tidy_locked(struct core_upkeeper *k)
+{
+	struct kv_err err;
+
+	k->untidy = false;
+	k->working++;
+	pthread_mutex_unlock(&k->mu);
+	if (kv_store_tidy(k->engine->store, &err) != KV_OK)
+		core_notice(k->engine, "the store was not tidied up: %s", err.msg);
+	pthread_mutex_lock(&k->mu);
+	k->working--;
+	pthread_cond_broadcast(&k->changed);
+}
+
 static void *work(void *arg)
 {
 	struct core_upkeeper *k = arg;
@@ -592,6 +609,8 @@ static void *work(void *arg)
 			pthread_cond_broadcast(&k->changed);
 		} else if (k->visiting && !k->visit_runs) {
 			visit_locked(k);
+		} else if (k->untidy && k->recent == NULL && k->working == 0) {
+			tidy_locked(k);
 		} else {
 			struct timespec until;
 

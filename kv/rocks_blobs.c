@@ -106,6 +106,7 @@ static enum kv_rc delete_locked(struct kv_rocks *r, const char *key, bool *exist
 	if (rc == KV_OK) {
 		*existed = true;
 		*size = len;
+		rocks_note_garbage(r, len);
 	}
 	return rc;
 }

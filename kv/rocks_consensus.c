@@ -18,7 +18,7 @@
 
 /* More versions than this are deleted as a range: one tombstone, but one that every read of the key's
  * neighbourhood must look at until it is compacted away. */
-enum { POINT_DELETES_MAX = 512 };
+enum { POINT_DELETES_MAX = 512, VERSION_BYTES = 256 /* about */ };
 
 static struct kv_rocks *of(struct kv_consensus *c)
 {
@@ -323,8 +323,10 @@ static enum kv_rc truncate_locked(struct kv_rocks *r, const char *key, uint64_t 
 	else
 		rocks_leave(r);
 	rocksdb_writebatch_destroy(batch);
-	if (rc == KV_OK)
+	if (rc == KV_OK) {
 		*removed = count;
+		rocks_note_garbage(r, count * VERSION_BYTES);
+	}
 	return rocks_not_begun(rc, err);
 }
 

@@ -47,6 +47,8 @@ struct kv_rocks {
 	atomic_bool
 		suspect; /* a write failed since db was opened; set with `lock` shared, cleared exclusive */
 
+	_Atomic(uint64_t) garbage; /* bytes deleted since rocks_tidy.c merged the files */
+
 	/* constant while open */
 	char *dir;
 	bool read_only;
@@ -64,6 +66,9 @@ struct kv_rocks {
 
 extern const struct kv_consensus_ops rocks_consensus_ops;
 extern const struct kv_blob_ops rocks_blob_ops;
+
+/* Something was deleted that took so many bytes. */
+void rocks_note_garbage(struct kv_rocks *r, uint64_t bytes);
 
 /* --- records --- */
 

@@ -20,6 +20,8 @@ static const uint64_t commit_allowed = BIT(KV_OK) | BIT(KV_NOMEM) | BIT(KV_CORRU
 				       BIT(KV_MISMATCH);
 static const uint64_t usage_allowed = BIT(KV_OK) | BIT(KV_NOMEM) | BIT(KV_IO) | BIT(KV_UNREACHABLE);
 
+static const uint64_t tidy_allowed = BIT(KV_OK) | BIT(KV_NOMEM) | BIT(KV_IO) | BIT(KV_CORRUPT) | BIT(KV_UNREACHABLE);
+
 static enum kv_rc checked(uint64_t allowed, enum kv_rc rc, const struct kv_err *err)
 {
 	assert((unsigned)rc < KV_RC_COUNT && (allowed & BIT(rc)));
@@ -58,6 +60,14 @@ enum kv_rc kv_store_commit(struct kv_store *s, const char *key, uint64_t expecte
 		return kv_fail_rc(err, KV_READONLY);
 	return checked(commit_allowed,
 		       s->ops->commit(s, key, expected, seqno, data, len, blobs, count, sync, err), err);
+}
+
+enum kv_rc kv_store_tidy(struct kv_store *s, struct kv_err *err)
+{
+	assert(s);
+	if (s->traits.read_only)
+		return KV_OK;
+	return checked(tidy_allowed, s->ops->tidy(s, err), err);
 }
 
 enum kv_rc kv_store_usage(struct kv_store *s, struct kv_usage *out, struct kv_err *err)

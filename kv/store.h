@@ -53,6 +53,12 @@ enum kv_rc kv_store_commit(struct kv_store *s, const char *key, uint64_t expecte
 			   const void *data, size_t len, const struct kv_blob_put *blobs, size_t count,
 			   enum kv_sync sync, struct kv_err *err) KV_MUST_CHECK;
 
+/*
+ * Give back the space that deleted blobs and versions still take, if that is worth its while. For when nothing
+ * else is to be done: it may take long. Nothing that is seen changes, whatever it returns.
+ */
+enum kv_rc kv_store_tidy(struct kv_store *s, struct kv_err *err) KV_MUST_CHECK;
+
 enum kv_rc kv_store_usage(struct kv_store *s, struct kv_usage *out, struct kv_err *err) KV_MUST_CHECK;
 
 void kv_store_close(struct kv_store *s); /* NULL is allowed */

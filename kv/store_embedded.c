@@ -240,9 +240,15 @@ static void embedded_close(struct kv_store *store)
 	free(s);
 }
 
+static enum kv_rc embedded_tidy(struct kv_store *store, struct kv_err *err)
+{
+	return kv_rocks_tidy(of(store)->rocks, err);
+}
+
 static const struct kv_store_ops embedded_ops = {
 	.name = "embedded",
 	.commit = embedded_commit,
+	.tidy = embedded_tidy,
 	.usage = embedded_usage,
 	.close = embedded_close,
 };
