@@ -95,8 +95,7 @@ struct core_shard {
 	/* The tail: the batches at the end that have no blobs. Only they have inline parts (fold.c). */
 	size_t tail;
 	uint64_t inline_bytes;
-	uint64_t tail_runs;
-	_Atomic(uint64_t) runs; /* of all batches; changed under commit_mu */
+	_Atomic(uint64_t) runs; /* of the batches before it; changed under commit_mu */
 
 	pthread_mutex_t mu; /* the rest; held for moments */
 	struct core_state state;

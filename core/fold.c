@@ -189,22 +189,19 @@ enum kv_rc core_fold_now(struct core_shard *s, bool hollow, bool *folded, struct
 
 static void count_batch(struct core_shard *s, const struct core_batch *b)
 {
-	atomic_fetch_add_explicit(&s->runs, b->run_count, memory_order_relaxed);
 	if (has_blobs(b)) {
+		atomic_fetch_add_explicit(&s->runs, b->run_count, memory_order_relaxed);
 		s->tail = 0;
-		s->tail_runs = 0;
 		s->inline_bytes = 0;
 		return;
 	}
 	s->tail++;
-	s->tail_runs += b->run_count;
 	s->inline_bytes += core_batch_inline_bytes(b);
 }
 
 void core_fold_recount(struct core_shard *s)
 {
 	s->tail = 0;
-	s->tail_runs = 0;
 	s->inline_bytes = 0;
 	atomic_store(&s->runs, 0);
 	for (size_t i = 0; i < s->state.batch_count; i++)
@@ -223,9 +220,7 @@ void core_fold_count(struct core_shard *s, const struct core_diff *d)
 			if (d->splice_count == 1 && first->part_count == 0) {
 				s->tail--;
 			} else {
-				atomic_fetch_sub_explicit(&s->runs, s->tail_runs, memory_order_relaxed);
 				s->tail = 0;
-				s->tail_runs = 0;
 				s->inline_bytes = 0;
 			}
 		}

@@ -170,6 +170,7 @@ struct core_engine *disk_open(struct disk *d)
 {
 	struct core_engine_config config = {
 		.no_upkeep = !d->upkeep,
+		.rest_ms = 1,
 		.host = d->host, .purpose = d->purpose, .now_us = d->now_us != 0 ? tick : NULL, .now_arg = d};
 	struct core_engine *e;
 	struct kv_store *store;
