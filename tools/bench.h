@@ -1,8 +1,9 @@
 /*
  * bench.h - what the parts of the benchmark share.
  *
- * bench DIR MOUNT PID REPORT measures the mount at MOUNT, served by process PID,
- * beside others that do the same work with files in DIR. tools/bench.sh makes
+ * bench DIR MOUNT PID REPORT SHARDFS measures the mount at MOUNT, served by
+ * process PID, beside others that do the same work with files in DIR, and stores
+ * in DIR that it mounts by the program SHARDFS itself. tools/bench.sh makes
  * all of that and clears it away, whatever happens: so anything that goes wrong
  * here is said in one sentence and ends the program.
  *
@@ -18,9 +19,10 @@
 #include <sys/types.h>
 
 struct bench_place {
-	const char *dir;   /* for files of our own */
-	const char *mount; /* on a store in the same file system as dir */
-	pid_t pid;         /* of the mount */
+	const char *dir;     /* for files of our own */
+	const char *mount;   /* on a store in the same file system as dir */
+	pid_t pid;           /* of the mount */
+	const char *shardfs; /* the program that mounts */
 };
 
 /* One who does the work. `one` does it for the i-th time since open, i counted from 0. */
@@ -72,6 +74,10 @@ struct bench_writer {
 };
 struct bench_writer bench_writer_new(const struct bench_place *place);
 void bench_writer_end(struct bench_writer *w);
+
+/* The descriptor alone, as around a new start of the mount. */
+void bench_writer_open(struct bench_writer *w);
+void bench_writer_close(struct bench_writer *w);
 
 /* Append a row at the upper; the microseconds it took. */
 double bench_append_us(struct bench_writer *w);
@@ -126,5 +132,8 @@ void bench_big_run(const struct bench_place *place, uint64_t rows, struct bench_
 
 /* bench_readers.c: those who wait, and what they cost a writer; and a snapshot of many batches. */
 void bench_readers(const struct bench_place *place, FILE *report);
+
+/* bench_upkeep.c: what compaction and collection keep small, and what they cost; large stores. */
+void bench_upkeep(const struct bench_place *place, FILE *report);
 
 #endif

@@ -153,21 +153,34 @@ const struct bench_kind bench_write_only = {
 
 enum { CHUNK = 1 << 20, READ = 128 << 10 };
 
+void bench_writer_open(struct bench_writer *w)
+{
+	char *append = bench_path(w->dir, "append");
+
+	w->fd = open(append, O_WRONLY | O_CLOEXEC);
+	if (w->fd < 0)
+		bench_die_errno(append);
+	free(append);
+}
+
+void bench_writer_close(struct bench_writer *w)
+{
+	if (w->fd >= 0)
+		close(w->fd);
+	w->fd = -1;
+}
+
 struct bench_writer bench_writer_new(const struct bench_place *place)
 {
 	struct bench_writer w = {.dir = bench_make_shard(place)};
-	char *append = bench_path(w.dir, "append");
 
-	w.fd = open(append, O_WRONLY | O_CLOEXEC);
-	if (w.fd < 0)
-		bench_die_errno(append);
-	free(append);
+	bench_writer_open(&w);
 	return w;
 }
 
 void bench_writer_end(struct bench_writer *w)
 {
-	close(w->fd);
+	bench_writer_close(w);
 	free(w->dir);
 }
 
