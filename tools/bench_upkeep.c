@@ -30,7 +30,7 @@ static uint64_t knob(const char *variable, uint64_t usual)
 
 static struct bench_knobs knobs(FILE *report)
 {
-	struct bench_knobs k;
+	struct bench_knobs k = {0};
 	const char *lead = "Not of the usual size:";
 
 #define BENCH_KNOB(name, variable, usual)                                           \
