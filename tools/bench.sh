@@ -25,6 +25,8 @@ stop_owner() {
 		[ -e "/proc/$1/exe" ] || return 0
 		sleep 1
 	done
+	echo "bench: process $1 did not end by TERM, and is killed" >&2
+	kill -KILL "$1" 2>/dev/null || true
 }
 
 finish() {

@@ -16,7 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { DU_BLOCK = 512, REST_S_MAX = 600, REST_LOOK_MS = 500, STOP_S_MAX = 300, TEXT_MAX = 1 << 20 };
+enum { DU_BLOCK = 512, REST_S_MAX = 600, REST_LOOK_MS = 500, STOP_S_MAX = 120, TEXT_MAX = 1 << 20 };
 
 /* Up to TEXT_MAX bytes of a file as text, given (free); NULL: there is none. */
 static char *text_of(const char *path)
