@@ -118,6 +118,7 @@ struct core_shard {
 	uint64_t idle_bytes; /* counted in the engine's while nobody has it open */
 	UT_hash_handle hh;
 	bool hashed;
+	bool cold; /* only visited: it is not kept when it is closed */
 	struct core_shard *next_dying;
 
 	struct core_engine *engine;
@@ -185,6 +186,10 @@ static inline void core_timed(struct core_engine *e, enum core_time which, uint6
 {
 	core_histogram_add(&e->metrics.times[which], core_ticks_us() - began_us);
 }
+
+/* engine.c: as core_shard_open, for a look that is not to fill the cache. */
+enum kv_rc core_shard_visit(struct core_engine *e, struct core_shard_id id, struct core_shard **out,
+			    struct kv_err *err) KV_MUST_CHECK;
 
 /* upkeep.c: the threads. False: no memory or no thread. */
 bool core_upkeeper_start(struct core_engine *e);
