@@ -11,7 +11,7 @@
  *   fs_nodes.mu    nodes.c
  *   fs.stop_mu     commits in flight
  *   fs.open_mu     what is open
- *   fs_waits.mu    wait.c; held while a waiter is taken out of its shard
+ *   fs_waits.mu    park.c; held while what is parked is cancelled, in its shard
  *   fs_errors.mu   errors.c
  */
 #ifndef FS_FS_H
