@@ -9,6 +9,7 @@
  *   fs_staged.mu   one per open staged batch; as fs_handle.mu, which may be held when it is taken
  *   fs_stages.mu   stages.c
  *   fs_nodes.mu    nodes.c
+ *   fs_ctl.mu      the verdicts of an open ctl
  *   fs.stop_mu     commits in flight
  *   fs.open_mu     what is open
  *   fs_waits.mu    park.c; held while what is parked is cancelled, in its shard

@@ -6,6 +6,7 @@
 
 #include "core/scan.h"
 #include "fs/append.h"
+#include "fs/ctl.h"
 #include "fs/follow.h"
 #include "fs/fs.h"
 #include "fs/staged.h"
@@ -29,6 +30,7 @@ struct fs_handle {
 	bool text_read;          /* reading at 0 again refreshes some of them */
 	struct core_frontier at; /* upper: what the text says */
 	struct fs_append *append;
+	struct fs_ctl *ctl;       /* has a lock of its own */
 	struct fs_stream *stream; /* snapshot, as_of, listen, subscribe; NULL: an as_of that has to wait */
 	struct fs_follow *follow; /* of listen and subscribe; the stream's */
 	struct core_need need;    /* the time an as_of waits for; then what is pinned, for those who look */

@@ -40,9 +40,10 @@ static double entry_timeout(enum fs_kind kind)
 	case FS_READERS:
 	case FS_HOLDS:
 		return 1.0;
-	/* `append` must have a fresh nodeid each time; of the others the size or the mode can have changed.
-	 */
+	/* `append` and `ctl` must have a fresh nodeid each time; of the others the size or the mode can have
+	 * changed. */
 	case FS_APPEND:
+	case FS_CTL:
 	case FS_UPPER:
 	case FS_SINCE:
 	case FS_SNAPSHOT:

@@ -172,5 +172,6 @@ Suite *listen_many_suite(void);
 Suite *replicate_suite(void);
 Suite *holds_suite(void);
 Suite *readers_suite(void);
+Suite *ctl_suite(void);
 
 #endif
