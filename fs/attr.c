@@ -21,6 +21,7 @@ enum { APPEND_BLKSIZE = 1 << 20, TEXT_BLKSIZE = 128 << 10 };
 
 static const struct fs_fixed root_entries[] = {
 	{"README", FS_README, S_IFREG | 0444},
+	{"metrics", FS_METRICS, S_IFREG | 0444},
 	{"name", FS_NAMES, S_IFDIR | 01777},
 	{"shard", FS_SHARDS, S_IFDIR | 01777},
 };

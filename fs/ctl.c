@@ -80,7 +80,7 @@ static void succeed(struct command *d)
 	char line[FS_VERDICT_LEN];
 
 	add_verdict(d->ctl, fs_verdict_done(&d->ask, &d->upkeep.result, line));
-	fuse_reply_write(d->parked.req, d->len);
+	fs_reply_written(d->parked.req, d->len);
 }
 
 static void fail(struct command *d, enum kv_rc rc, struct kv_err *err)

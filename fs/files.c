@@ -173,7 +173,7 @@ static bool read_text(fuse_req_t req, struct fs_handle *h, size_t size, off_t of
 	h->text_read = true;
 	from = (uint64_t)offset < h->text_len ? (size_t)offset : h->text_len;
 	n = h->text_len - from < size ? h->text_len - from : size;
-	fuse_reply_buf(req, h->text + from, n);
+	fs_reply_read(req, h->text + from, n);
 	return true;
 }
 
@@ -183,7 +183,7 @@ static void read_verdicts(fuse_req_t req, struct fs_handle *h, size_t size)
 	size_t len = size < sizeof line ? size : sizeof line;
 	size_t n = h->append != NULL ? fs_append_read(h->append, line, len) : fs_ctl_read(h->ctl, line, len);
 
-	fuse_reply_buf(req, line, n);
+	fs_reply_read(req, line, n);
 }
 
 static void read_batch(fuse_req_t req, struct fs_handle *h, size_t size, off_t offset)
@@ -198,7 +198,7 @@ static void read_batch(fuse_req_t req, struct fs_handle *h, size_t size, off_t o
 	else if (buf != NULL)
 		rc = core_scan_read(h->scan, (uint64_t)offset, buf, size, &got, &err);
 	if (rc == KV_OK)
-		fuse_reply_buf(req, buf, got);
+		fs_reply_read(req, buf, got);
 	else
 		fs_reply_read_rc(req, rc);
 	free(buf);
@@ -221,7 +221,7 @@ static bool read_stream(fuse_req_t req, struct fs_handle *h, size_t size, off_t 
 	if (rc == KV_WOULD_BLOCK)
 		return false;
 	if (rc == KV_OK)
-		fuse_reply_buf(req, data, got);
+		fs_reply_read(req, data, got);
 	else
 		fs_reply_read_rc(req, rc);
 	return true;
@@ -350,7 +350,7 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t siz
 	if (rc != KV_OK)
 		fs_reply_write_rc(req, rc);
 	else
-		fuse_reply_write(req, done);
+		fs_reply_written(req, done);
 }
 
 /* Sent at every close of every duplicate, also before the first byte: it says nothing, but that the last

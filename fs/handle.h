@@ -20,7 +20,7 @@ struct fs_handle {
 	_Atomic(unsigned) refs;
 	pthread_mutex_t mu; /* all below that can change */
 	enum fs_kind kind;
-	struct core_shard *shard; /* a reference; NULL: /README */
+	struct core_shard *shard; /* a reference; NULL: /README, /metrics */
 	uint64_t first_seqno;
 	struct fs_when when;
 	char name[CORE_HOLD_NAME_LEN]; /* of a hold */

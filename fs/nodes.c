@@ -294,6 +294,16 @@ void fs_node_fini(struct fs_node *node)
 	node->batch = NULL;
 }
 
+struct fs_nodes_count fs_nodes_count(struct fs_nodes *n)
+{
+	struct fs_nodes_count c;
+
+	pthread_mutex_lock(&n->mu);
+	c = (struct fs_nodes_count){.entries = HASH_COUNT(n->entries), .shards = n->slot_count};
+	pthread_mutex_unlock(&n->mu);
+	return c;
+}
+
 uint64_t fs_node_ino(uint64_t nodeid)
 {
 	if (is_fresh(nodeid >> KIND_SHIFT))

@@ -37,6 +37,7 @@ enum fs_kind {
 	FS_NONE,
 	FS_ROOT,
 	FS_README,
+	FS_METRICS,
 	FS_NAMES,
 	FS_SHARDS,
 	FS_NAME, /* a symlink */
@@ -152,6 +153,13 @@ bool fs_node_batch_size(struct fs_nodes *n, const struct core_batch *batch, uint
 /* What nodeid stands for; false: nothing (any more). */
 bool fs_node_get(struct fs_nodes *n, uint64_t nodeid, struct fs_node *out);
 void fs_node_fini(struct fs_node *node);
+
+/* How many there are: entries of the table, and shards that have a slot. */
+struct fs_nodes_count {
+	size_t entries;
+	size_t shards;
+};
+struct fs_nodes_count fs_nodes_count(struct fs_nodes *n);
 
 /* st_ino for a nodeid. */
 uint64_t fs_node_ino(uint64_t nodeid);

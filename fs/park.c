@@ -140,6 +140,7 @@ void fs_park(struct fs_waits *w, struct fs_parked *p, const struct fs_park_ops *
 
 	*p = (struct fs_parked){.job.run = run, .ops = ops, .req = req, .waits = w};
 	atomic_store(&p->refs, 2);
+	fs_count_parked();
 	pthread_mutex_lock(&w->mu);
 	closed = w->closed;
 	if (!closed)

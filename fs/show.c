@@ -14,6 +14,7 @@
 
 #include "fs/attr.h"
 #include "fs/handle.h"
+#include "fs/metrics.h"
 #include "fs/text.h"
 
 static enum kv_rc set_text(struct fs_handle *h, char *text, struct kv_err *err)
@@ -212,6 +213,8 @@ enum kv_rc fs_show(struct fs_handle *h, const struct fs_node *node, int flags, p
 	switch (node->kind) {
 	case FS_README:
 		return set_text(h, strdup(fs_text_readme()), err);
+	case FS_METRICS:
+		return set_text(h, fs_metrics_text(h->fs), err);
 	case FS_UPPER:
 	case FS_SINCE:
 	case FS_HOLD:

@@ -45,6 +45,8 @@ const char *fs_text_readme(void)
 	       "  echo listen=7 > holds/me; ls readers/     keep listen/7 possible; who reads\n"
 	       "  ls -l batches/        what was committed, by interval; readable files\n"
 	       "  cat state; ls writers/    the shard's state as JSON; who appends to it\n"
+	       "  echo compact > ctl    merge what can be merged, and wait until that is done\n"
+	       "                        (also gc, rollup, expire <id>; counters: ../../metrics)\n"
 	       "  echo 5 > since        give up history below 5 (upper-10: always keep 10)\n"
 	       "\n"
 	       "  ln -s ../shard/$id ../../name/fruit               a name for a shard\n"

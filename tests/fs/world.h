@@ -173,5 +173,6 @@ Suite *replicate_suite(void);
 Suite *holds_suite(void);
 Suite *readers_suite(void);
 Suite *ctl_suite(void);
+Suite *metrics_suite(void);
 
 #endif
