@@ -7,6 +7,8 @@
  */
 #include "fs/counts.h"
 
+#include <assert.h>
+
 #include "fs/fs.h"
 
 static _Thread_local bool parked;
@@ -44,7 +46,9 @@ FS_OPS(COUNTED)
 void fs_count_ops(struct fs_counts *c, struct fuse_lowlevel_ops *ops)
 {
 	c->handlers = *ops;
-#define COUNT(name, parameters, arguments) ops->name = counted_##name;
+#define COUNT(name, parameters, arguments) \
+	assert(ops->name != NULL);         \
+	ops->name = counted_##name;
 	FS_OPS(COUNT)
 #undef COUNT
 }
