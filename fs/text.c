@@ -272,7 +272,15 @@ static json_t *merges_json(const struct fs_shard_view *v)
 /* What maintenance has before it. */
 static void add_upkeep(json_t *root, const struct fs_shard_view *v)
 {
+	const struct core_state *s = &v->state;
+	uint64_t dead_bytes = 0;
+
+	for (size_t i = 0; i < s->dead_count; i++)
+		dead_bytes += s->dead[i].size;
 	json_object_set_new(root, "merges", merges_json(v));
+	json_object_set_new(root, "dead_parts", number(s->dead_count));
+	json_object_set_new(root, "dead_bytes", number(dead_bytes));
+	json_object_set_new(root, "state_bytes", number(v->state_bytes));
 }
 
 char *fs_text_state(const struct fs_shard_view *v)

@@ -25,6 +25,7 @@ struct fs_shard_view {
 	size_t reader_count;
 	struct core_merging *merges;
 	size_t merge_count;
+	uint64_t state_bytes; /* of a rollup of that state */
 };
 
 /* That as JSON, with a newline; NULL: out of memory. */
