@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/state_codec.h"
 #include "fs/attr.h"
 #include "fs/handle.h"
 #include "fs/metrics.h"
@@ -79,17 +78,6 @@ static enum kv_rc show_listed(struct fs_handle *h, struct core_uuid id, struct k
 	return rc == KV_OK ? set_text(h, text, err) : rc;
 }
 
-/* What a rollup of the state would take. */
-static enum kv_rc measure(struct fs_shard_view *v, struct kv_err *err)
-{
-	struct core_buf bytes = {0};
-	enum kv_rc rc = core_state_encode(v->id, &v->state, &bytes, err);
-
-	v->state_bytes = bytes.len;
-	core_buf_fini(&bytes);
-	return rc;
-}
-
 static enum kv_rc show_state(struct fs_handle *h, struct kv_err *err)
 {
 	struct fs_shard_view v = {.id = core_shard_id(h->shard)};
@@ -103,7 +91,7 @@ static enum kv_rc show_state(struct fs_handle *h, struct kv_err *err)
 		stated = rc == KV_OK;
 	}
 	if (rc == KV_OK)
-		rc = measure(&v, err);
+		rc = core_state_size(v.id, &v.state, &v.state_bytes, err);
 	if (rc == KV_OK)
 		rc = set_text(h, fs_text_state(&v), err);
 	if (stated)

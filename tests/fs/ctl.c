@@ -6,7 +6,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-enum { ALICE = 4001, BATCHES = 8, ROWS = 50000 };
+enum { ALICE = 4001, BATCHES = 8, ROWS = 150000 };
 
 static const char *ctl(void)
 {
