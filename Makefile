@@ -176,7 +176,7 @@ soak: test-deps $(O)/tests/run-soak
 SOAK_HELP = tests/fs/world.c tests/fs/shards.c tests/check_util.c
 $(O)/tests/run-soak: $(call obj,$(sort $(wildcard tests/soak/*.c)) $(SOAK_HELP)) | $(O)/shardfs $(O)/shardctl
 	@echo '  LINK $@'
-	$(Q)$(CC) $(LDFLAGS) -Wl,--wrap=_ck_assert_failed -o $@ $^ $(PKG_LIBS) -lcheck -lsubunit -lrt -lm
+	$(Q)$(CC) $(LDFLAGS) -Wl,--wrap=_ck_assert_failed,--wrap=_mark_point -o $@ $^ $(PKG_LIBS) -lcheck -lsubunit -lrt -lm
 .PHONY: soak
 
 # --- order -------------------------------------------------------------------------------------------

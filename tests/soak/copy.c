@@ -11,17 +11,22 @@ struct copier {
 	char *errors;
 	pid_t pid;
 	unsigned mount;
+	bool whole; /* begun with a subscription */
 };
 
 static void start(struct copier *c)
 {
-	char line[2048];
+	char line[2048], from[32];
 	const char *a = c->a->dir, *b = c->b->dir;
+	uint64_t upper = 0;
 
+	if (read_frontier(c->b, "upper", &upper) != 0)
+		soak_fail("%s: the upper of the copy cannot be read", c->a->id);
 	c->mount = mount_up();
-	/* An empty copy may begin with a subscription; hold b keeps since from passing it. */
-	snprintf(line, sizeof line, "exec 2>%s; u=$(cat %s/upper) || exit 9; if [ \"$u\" = 0 ]; then exec cat %s/%s >%s/append; "
-		 "fi; exec cat %s/listen/$u >%s/append", c->errors, b, a, c->a->salt % 2 == 0 ? "listen/0" : "subscribe/now", b, a, b);
+	/* An empty copy may begin with a subscription; hold copy keeps since from passing it. */
+	c->whole = upper == 0 && c->a->salt % 2 == 1;
+	snprintf(from, sizeof from, "%s", c->whole ? "subscribe/now" : "listen/$(cat $B/upper)");
+	snprintf(line, sizeof line, "exec 2>%s; A=%s; B=%s; exec cat $A/%s >$B/append", c->errors, a, b, from);
 	c->pid = fork();
 	if (c->pid == 0) {
 		execl("/bin/sh", "sh", "-c", line, (char *)NULL);
@@ -69,6 +74,11 @@ static bool ended(struct copier *c, bool kill_it)
 		return true;
 	if (mount_is(c->mount)) {
 		said = slurp_rc(c->errors);
+		/* The one before was killed, and its commit was done after all: a subscription is for an empty shard. */
+		if (c->whole && said != NULL && strstr(said, "Stale file handle") != NULL) {
+			free(said);
+			return false;
+		}
 		soak_fail("%s: its copier ended: %x: %s", c->a->id, (unsigned)status, said != NULL ? said : "");
 	}
 	return false;
@@ -88,7 +98,7 @@ void *copier_main(void *arg)
 	uint64_t begun = 0;
 	bool over = false;
 
-	if (asprintf(&c.errors, "%s/copier.%s", world.dir, w->s->id) < 0)
+	if (asprintf(&c.errors, "%s/copier%u.%s", world.dir, w->index, w->s->id) < 0)
 		abort();
 	/* Until a is finished and all of it is there, or the time is over. */
 	while (!over) {

@@ -103,10 +103,10 @@ static void start_copy(struct life *l)
 	uint64_t upper = 0;
 
 	start(l, l->s, COPYING, copier_main, 0);
-	if (rng_below(l->r, 2) == 0)
-		start(l, l->s, COPYING, copier_main, 1);
 	while (read_frontier(b, "upper", &upper) == 0 && upper == 0)
 		rest_ms(10);
+	if (rng_below(l->r, 2) == 0)
+		start(l, l->s, COPYING, copier_main, 1);
 	start_readers(l, b);
 }
 
@@ -281,16 +281,15 @@ static void end(struct life *l, bool stays)
 
 	all_stores(l, offsetof(struct shard, stop));
 	join_group(l, WRITING, false);
-	if (!stays)
-		finish(l);
-	else if (s->style == REPLICAS)
-		model_wait(s->m, 0);
-	if (!stays) {
+	if (stays) {
+		all_stores(l, offsetof(struct shard, done));
 		join_group(l, COPYING, false);
+	} else {
+		finish(l);
+		join_group(l, COPYING, false); /* it has all */
 		counted(N_REPLICATED, b != NULL);
+		all_stores(l, offsetof(struct shard, done));
 	}
-	all_stores(l, offsetof(struct shard, done));
-	join_group(l, COPYING, false);
 	join_group(l, READING, true);
 	if (b != NULL)
 		drop_hold(s, "holds/copy");
