@@ -26,7 +26,8 @@ static void start(struct copier *c)
 	/* An empty copy may begin with a subscription; hold copy keeps since from passing it. */
 	c->whole = upper == 0 && c->a->salt % 2 == 1;
 	snprintf(from, sizeof from, "%s", c->whole ? "subscribe/now" : "listen/$(cat $B/upper)");
-	snprintf(line, sizeof line, "exec 2>%s; A=%s; B=%s; exec cat $A/%s >$B/append", c->errors, a, b, from);
+	snprintf(line, sizeof line, "exec 2>%s; A=%s; B=%s; exec cat $A/%s >$B/append", c->errors, a, b,
+		 from);
 	c->pid = fork();
 	if (c->pid == 0) {
 		execl("/bin/sh", "sh", "-c", line, (char *)NULL);
@@ -50,7 +51,8 @@ static void move_hold(const struct copier *c)
 		counted(N_HOLD_MOVES, 1);
 	}
 	if (e != 0)
-		soak_fail("%s: the hold of a copy at %s: %s", c->a->id, frontier_text(upper), strerrorname_np(e));
+		soak_fail("%s: the hold of a copy at %s: %s", c->a->id, frontier_text(upper),
+			  strerrorname_np(e));
 }
 
 /* True: it came to the end of time. */
@@ -74,12 +76,14 @@ static bool ended(struct copier *c, bool kill_it)
 		return true;
 	if (mount_is(c->mount)) {
 		said = slurp_rc(c->errors);
-		/* The one before was killed, and its commit was done after all: a subscription is for an empty shard. */
+		/* The one before was killed, and its commit was done after all: a subscription is for an
+		 * empty shard. */
 		if (c->whole && said != NULL && strstr(said, "Stale file handle") != NULL) {
 			free(said);
 			return false;
 		}
-		soak_fail("%s: its copier ended: %x: %s", c->a->id, (unsigned)status, said != NULL ? said : "");
+		soak_fail("%s: its copier ended: %x: %s", c->a->id, (unsigned)status,
+			  said != NULL ? said : "");
 	}
 	return false;
 }

@@ -126,7 +126,8 @@ static char *put_body(char *p, const struct stream *s, uint64_t n, uint64_t i)
 }
 
 /* One row; its weight depends on its key only, so that what is retracted goes away whole. */
-static struct sums put_row(const struct stream *s, uint64_t n, uint64_t i, bool retract, const char *time, struct text *out)
+static struct sums put_row(const struct stream *s, uint64_t n, uint64_t i, bool retract, const char *time,
+			   struct text *out)
 {
 	int64_t weight = mixed(s->id, n % s->blocks, i, 3) % 8 == 0 ? 7 : 1;
 	char *p, *body;
@@ -150,7 +151,8 @@ static uint64_t rows_of(const struct stream *s, uint64_t n)
 	return s->rows < 8 ? 1 + mixed(s->id, n % s->blocks, 0, 4) % s->rows : s->rows - n % s->blocks % 7;
 }
 
-struct sums stream_step(const struct stream *s, uint64_t n, const char *time, struct text *out, uint64_t *rows)
+struct sums stream_step(const struct stream *s, uint64_t n, const char *time, struct text *out,
+			uint64_t *rows)
 {
 	uint64_t count = rows_of(s, n);
 	struct sums sums = {0};

@@ -5,8 +5,9 @@
 #include <inttypes.h>
 
 /*
- * The store may take 1.5 times what its content takes when it is written once, and 64 MiB: RocksDB keeps a log of
- * up to 64 MiB (its write buffer's size) and what its last compaction has not taken yet; a fresh store has neither.
+ * The store may take 1.5 times what its content takes when it is written once, and 64 MiB: RocksDB keeps a
+ * log of up to 64 MiB (its write buffer's size) and what its last compaction has not taken yet; a fresh store
+ * has neither.
  */
 enum { SLACK_MIB = 64, PERCENT = 150, SETTLE_S = 120, STILL_S = 5 };
 
@@ -50,7 +51,7 @@ static void write_once_more(const struct shard *s, const struct world *fresh)
 	free(dir);
 }
 
-void settle_and_look(bool *good)
+void settle_and_look(void)
 {
 	size_t count;
 	struct shard **live = live_shards(&count);
@@ -69,7 +70,6 @@ void settle_and_look(bool *good)
 	world_stop(&fresh);
 	fresh_used = disk_used(fresh.store);
 	world_close(&fresh);
-	(void)good;
 }
 
 /* --- without the mount ----------------------------------------------------------------------------- */
@@ -130,11 +130,12 @@ static void only_live_ones(bool *good)
 	live_shards(&count);
 	sh(&said, "%s ls %s", shardctl_path(), world.store);
 	lines = count_lines(said);
-	note("- shards: %zu live, %" PRIu64 " removed; ls has %zu lines; leavings of removed shards: %u\n", count,
-	     count_of(N_REMOVED), lines, found);
+	note("- shards: %zu live, %" PRIu64 " removed; ls has %zu lines; leavings of removed shards: %u\n",
+	     count, count_of(N_REMOVED), lines, found);
 	if (found != 0)
 		*good = false;
-	for (const char *id = removed_ids()->p; id != NULL && *id != '\0' && id < removed_ids()->p + removed_ids()->len;
+	for (const char *id = removed_ids()->p;
+	     id != NULL && *id != '\0' && id < removed_ids()->p + removed_ids()->len;
 	     id = strchr(id, '\n') + 1) {
 		char one[64];
 
@@ -149,13 +150,16 @@ static void only_live_ones(bool *good)
 
 void judge_store(bool *good)
 {
-	uint64_t used = disk_used(world.store), limit = fresh_used * PERCENT / 100 + ((uint64_t)SLACK_MIB << 20);
+	uint64_t used = disk_used(world.store),
+		 limit = fresh_used * PERCENT / 100 + ((uint64_t)SLACK_MIB << 20);
 	bool judged = count_of(N_CTL) != 0, little = used <= limit;
 
 	fsck(good);
 	only_live_ones(good);
-	note("- disk: %.1f MiB; the same content written once: %.1f MiB; limit %.1f MiB: %s\n", (double)used / 1048576,
-	     (double)fresh_used / 1048576, (double)limit / 1048576,
-	     little ? "good" : judged ? "**TOO MUCH**" : "too much; not judged, since compaction (ctl) is not built yet");
+	note("- disk: %.1f MiB; the same content written once: %.1f MiB; limit %.1f MiB: %s\n",
+	     (double)used / 1048576, (double)fresh_used / 1048576, (double)limit / 1048576,
+	     little   ? "good"
+	     : judged ? "**TOO MUCH**"
+		      : "too much; not judged, since compaction (ctl) is not built yet");
 	*good = *good && (little || !judged);
 }

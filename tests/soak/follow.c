@@ -9,8 +9,8 @@ struct listener {
 	int fd;
 	unsigned mount;
 	bool nonblock, first, subscribed, in;
-	uint64_t from;	/* sums holds what came at times from here on */
-	uint64_t next;	/* the lower of the next transaction */
+	uint64_t from;  /* sums holds what came at times from here on */
+	uint64_t next;  /* the lower of the next transaction */
 	uint64_t upper; /* of the one that is being read */
 	struct sums sums;
 	struct text rest; /* not taken in yet */
@@ -58,8 +58,8 @@ static void take_rows(struct listener *l, const char *p, size_t len)
 		soak_fail("%s: a listener got a row outside of a transaction: \"%.200s\"", l->w->s->id, p);
 	rows = rows_read("a listener", p, len);
 	if (rows.first < l->next || (rows.last >= l->upper && l->upper != NEVER))
-		soak_fail("%s: a listener got times %" PRIu64 " to %" PRIu64 " in %" PRIu64 " to %s", l->w->s->id, rows.first,
-			  rows.last, l->next, frontier_text(l->upper));
+		soak_fail("%s: a listener got times %" PRIu64 " to %" PRIu64 " in %" PRIu64 " to %s",
+			  l->w->s->id, rows.first, rows.last, l->next, frontier_text(l->upper));
 	l->sums = sums_add(l->sums, rows.sums);
 }
 
@@ -73,8 +73,8 @@ static void take_commit(struct listener *l)
 	l->next = l->upper;
 	model_wait(m, l->upper);
 	if (!sums_eq(l->sums, sums_sub(model_below(m, l->upper), model_below(m, l->from))))
-		soak_fail("%s: what a listener got from %" PRIu64 " to %s is not what was committed", l->w->s->id, l->from,
-			  frontier_text(l->upper));
+		soak_fail("%s: what a listener got from %" PRIu64 " to %s is not what was committed",
+			  l->w->s->id, l->from, frontier_text(l->upper));
 	counted(N_FOLLOWED, 1);
 }
 
@@ -147,7 +147,9 @@ static void choose(struct listener *l, char name[48])
 		snprintf(name, 48, "subscribe/%" PRIu64, since + rng_below(&l->w->r, upper - since));
 		l->subscribed = true;
 	} else {
-		l->from = since == 0 && what < 5 ? 0 : since + 1 + (since < upper ? rng_below(&l->w->r, upper - since) : 0);
+		l->from = since == 0 && what < 5
+				  ? 0
+				  : since + 1 + (since < upper ? rng_below(&l->w->r, upper - since) : 0);
 		l->next = l->from;
 		snprintf(name, 48, "listen/%" PRIu64, l->from);
 	}

@@ -22,14 +22,16 @@ void *since_main(void *arg)
 			soak_fail("%s: since went from %" PRIu64 " to %" PRIu64, w->s->id, last, since);
 		last = since;
 		if (jump)
-			snprintf(line, sizeof line, "%" PRIu64, upper > 4 ? upper - 1 - rng_below(&w->r, 3) : 0);
+			snprintf(line, sizeof line, "%" PRIu64,
+				 upper > 4 ? upper - 1 - rng_below(&w->r, 3) : 0);
 		else
 			snprintf(line, sizeof line, "upper-%" PRIu64, 1 + rng_below(&w->r, 300));
 		e = say(w->s, "since", line);
 		if (e != 0)
 			soak_fail("%s: since %s: %s", w->s->id, line, strerrorname_np(e));
 		counted(N_SINCE, 1);
-		for (uint64_t i = 0, n = rng_below(&w->r, jump ? 200 : 100); i < n && !atomic_load(&w->s->stop); i++)
+		for (uint64_t i = 0, n = rng_below(&w->r, jump ? 200 : 100);
+		     i < n && !atomic_load(&w->s->stop); i++)
 			rest_ms(50);
 	}
 	return NULL;
@@ -47,7 +49,8 @@ struct holder {
 static void expect(const struct holder *h, const char *line, int e, int want)
 {
 	if (e != want)
-		soak_fail("%s/%s: \"%s\" is %s, not %s", h->w->s->id, h->name, line, strerrorname_np(e), strerrorname_np(want));
+		soak_fail("%s/%s: \"%s\" is %s, not %s", h->w->s->id, h->name, line, strerrorname_np(e),
+			  strerrorname_np(want));
 }
 
 static void want_content(const struct holder *h)
@@ -61,7 +64,8 @@ static void want_content(const struct holder *h)
 		got = slurp_rc(at(h->w->s->dir, h->name));
 	} while (got == NULL && excused(mount, errno));
 	if (got == NULL || strcmp(got, want) != 0)
-		soak_fail("%s/%s is \"%s\", not \"%s\"", h->w->s->id, h->name, got != NULL ? got : strerrorname_np(errno), want);
+		soak_fail("%s/%s is \"%s\", not \"%s\"", h->w->s->id, h->name,
+			  got != NULL ? got : strerrorname_np(errno), want);
 	free(got);
 }
 
@@ -71,12 +75,14 @@ static void move_fenced(struct holder *h, uint64_t to)
 	uint64_t token = 1 + rng_below(&h->w->r, UINT64_MAX);
 	char line[160];
 
-	snprintf(line, sizeof line, "expected=%" PRIu64 " token=5 since=%s", token != h->token ? token : token ^ 1, frontier_text(to));
+	snprintf(line, sizeof line, "expected=%" PRIu64 " token=5 since=%s",
+		 token != h->token ? token : token ^ 1, frontier_text(to));
 	if (rng_below(&h->w->r, 4) == 0) {
 		expect(h, line, say(h->w->s, h->name, line), ESTALE);
 		counted(N_HOLD_FENCED, 1);
 	}
-	snprintf(line, sizeof line, "expected=%" PRIu64 " token=%" PRIu64 " since=%s", h->token, token, frontier_text(to));
+	snprintf(line, sizeof line, "expected=%" PRIu64 " token=%" PRIu64 " since=%s", h->token, token,
+		 frontier_text(to));
 	unsigned mount = mount_up();
 	int e = say(h->w->s, h->name, line);
 
@@ -137,7 +143,8 @@ static void read_held(struct holder *h, struct text *text)
 			close(fd);
 	} while (e != 0 && excused(mount, e));
 	if (e != 0)
-		soak_fail("%s: %s: %s, and %s holds %" PRIu64, s->id, name, strerrorname_np(e), h->name, h->at);
+		soak_fail("%s: %s: %s, and %s holds %" PRIu64, s->id, name, strerrorname_np(e), h->name,
+			  h->at);
 	check_content(s, name, t, text->p, text->len);
 	counted(N_HOLD_READS, 1);
 }
@@ -175,7 +182,8 @@ void *holder_main(void *arg)
 
 		read_held(&h, &text);
 		rest_ms(rng_below(&w->r, 400));
-		if (read_frontier(w->s, "upper", &upper) == 0 && upper > h.at + lag && rng_below(&w->r, 3) == 0)
+		if (read_frontier(w->s, "upper", &upper) == 0 && upper > h.at + lag &&
+		    rng_below(&w->r, 3) == 0)
 			hold_move(&h, upper - lag);
 	}
 	if (read_frontier(w->s, "upper", &upper) == 0)

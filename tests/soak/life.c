@@ -1,4 +1,5 @@
-/* life.c - the life of a shard: it is made, its threads work on it, it is finished and removed, or left at the end. */
+/* life.c - the life of a shard: it is made, its threads work on it, it is finished and removed, or left at
+ * the end. */
 #include "tests/soak/soak.h"
 
 #include <inttypes.h>
@@ -156,7 +157,8 @@ static void join_group(struct life *l, enum group group, bool wake)
 			if (wake)
 				pthread_kill(job->thread, SIGUSR1);
 			if (now_ms() - begun > 300000)
-				soak_fail("%s: a thread (group %d, number %zu) hangs", job->w.s->id, (int)group, i);
+				soak_fail("%s: a thread (group %d, number %zu) hangs", job->w.s->id,
+					  (int)group, i);
 		}
 	}
 }
@@ -322,7 +324,8 @@ void *slot_main(void *arg)
 		uint64_t until = now_ms() + (unit / 2 + rng_below(&r, unit + 1)) * 1000;
 
 		l->r = &r;
-		begin(l, (enum style)((index + round) % STYLES));
+		begin(l, options.style >= 0 ? (enum style)options.style
+					    : (enum style)((index + round) % STYLES));
 		while (!atomic_load(&ending) && now_ms() < until)
 			rest_ms(50);
 		end(l, atomic_load(&ending) && index % 2 == 0);

@@ -1,6 +1,8 @@
 /*
- * main.c - the soak: `make soak`. SOAK_S seconds (1800), SEED, SOAK_SLOTS shards at a time (5), SOAK_KILLS kills of
- * the mount and as many clean restarts (one each 5 minutes, at least one), SOAK_OUT for the report (build/soak).
+ * main.c - the soak: `make soak`. SOAK_S seconds (1800), SEED, SOAK_SLOTS shards at a time (5), SOAK_KILLS
+ * kills of the mount and as many clean restarts (one each 5 minutes, at least one), SOAK_OUT for the report
+ * (build/soak). SOAK_STYLE makes all shards of one style (0 to 4, enum style), to find out which of them does
+ * something.
  */
 #include "tests/soak/soak.h"
 
@@ -29,6 +31,9 @@ static void options_init(void)
 	options.seed = number_of("SEED", (uint64_t)time(NULL) * 1000003 + (uint64_t)getpid());
 	options.slots = (unsigned)number_of("SOAK_SLOTS", 5);
 	options.kills = (int)number_of("SOAK_KILLS", (uint64_t)-1);
+	options.style = (int)number_of("SOAK_STYLE", (uint64_t)-1);
+	if (options.style >= STYLES)
+		options.style = -1;
 	options.out = getenv("SOAK_OUT") != NULL ? getenv("SOAK_OUT") : "build/soak";
 	if (options.slots > SLOTS_MAX)
 		options.slots = SLOTS_MAX;
@@ -43,7 +48,8 @@ static void options_init(void)
 static void run(uint64_t begun)
 {
 	struct rng r = rng_new(77);
-	uint64_t events = 2 * (uint64_t)options.kills, each = events != 0 ? options.seconds * 1000 / events : 0;
+	uint64_t events = 2 * (uint64_t)options.kills,
+		 each = events != 0 ? options.seconds * 1000 / events : 0;
 
 	for (uint64_t i = 0; i < events; i++) {
 		uint64_t when = begun + i * each + each / 2 + rng_below(&r, each / 3 + 1);
@@ -74,8 +80,8 @@ static void compare_fds(unsigned before, const struct text *list, bool *good)
 			break;
 		rest_ms(100);
 	}
-	note("- descriptors at the begin %u, at the end %u (RocksDB's tables are not counted): %s\n", before, now,
-	     now == before ? "good" : "**DIFFERENT**");
+	note("- descriptors at the begin %u, at the end %u (RocksDB's tables are not counted): %s\n", before,
+	     now, now == before ? "good" : "**DIFFERENT**");
 	if (now != before) {
 		note("  At the begin:\n\n%.1500s\n  At the end:\n\n%.1500s\n", list->p, after.p);
 		*good = false;
@@ -107,7 +113,7 @@ static bool soak(void)
 	pthread_join(sampler, NULL);
 	sampler_summary(&good);
 	compare_fds(fds, &list, &good);
-	settle_and_look(&good);
+	settle_and_look();
 	world_stop(&world);
 	judge_store(&good);
 	text_free(&list);
@@ -123,10 +129,11 @@ int main(void)
 	options_init();
 	free(want_sh("mkdir -p %s", options.out));
 	good = soak();
-	note("- words to ctl that met ENOENT: %" PRIu64 ", reads of metrics: %" PRIu64 "\n- differences: none\n", count_of(N_CTL_NONE),
-	     count_of(N_METRICS_NONE));
-	report(good ? "Good: nothing differs from what was acknowledged, and all limits are kept." :
-		      "NOT GOOD: no read differs, but a limit is not kept, see below.");
+	note("- words to ctl that met ENOENT: %" PRIu64 ", reads of metrics: %" PRIu64
+	     "\n- differences: none\n",
+	     count_of(N_CTL_NONE), count_of(N_METRICS_NONE));
+	report(good ? "Good: nothing differs from what was acknowledged, and all limits are kept."
+		    : "NOT GOOD: no read differs, but a limit is not kept, see below.");
 	printf("soak: %s; report in %s/report.md\n", good ? "good" : "NOT GOOD", options.out);
 	if (good)
 		world_close(&world);

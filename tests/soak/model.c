@@ -83,7 +83,8 @@ static void settle(struct model *m)
 		struct told *t = *at;
 
 		if (t->lower < m->upper)
-			soak_fail("two were told that they committed at %" PRIu64 ": known until %" PRIu64, t->lower, m->upper);
+			soak_fail("two were told that they committed at %" PRIu64 ": known until %" PRIu64,
+				  t->lower, m->upper);
 		if (t->lower > m->upper) {
 			at = &t->next;
 			continue;
@@ -120,7 +121,9 @@ void model_fill(struct model *m, uint64_t upper)
 	while (m->upper < upper && upper != NEVER) {
 		uint64_t t = m->upper++;
 
-		push(m, (struct step){.time = t, .n = t, .delta = stream_step(&m->streams[0], t, "0", NULL, &rows)});
+		push(m, (struct step){.time = t,
+				      .n = t,
+				      .delta = stream_step(&m->streams[0], t, "0", NULL, &rows)});
 	}
 	m->upper = upper > m->upper ? upper : m->upper;
 	pthread_cond_broadcast(&m->grew);
@@ -148,7 +151,8 @@ void model_wait(struct model *m, uint64_t upper)
 	while (m->upper < upper && e == 0)
 		e = pthread_cond_timedwait(&m->grew, &m->lock, &until);
 	if (m->upper < upper)
-		soak_fail("the mount shows times below %" PRIu64 ", of which nobody was told: known until %" PRIu64 ", then from %" PRIu64,
+		soak_fail("the mount shows times below %" PRIu64
+			  ", of which nobody was told: known until %" PRIu64 ", then from %" PRIu64,
 			  upper, m->upper, m->told != NULL ? m->told->lower : 0);
 	pthread_mutex_unlock(&m->lock);
 }

@@ -26,7 +26,8 @@ bool mount_is(unsigned mount)
 
 bool excused(unsigned mount, int e)
 {
-	bool may = e == ENOTCONN || e == ECONNABORTED || e == ESHUTDOWN || e == EIO || e == ENOENT || e == ENODEV;
+	bool may = e == ENOTCONN || e == ECONNABORTED || e == ESHUTDOWN || e == EIO || e == ENOENT ||
+		   e == ENODEV;
 
 	if (!may || atomic_load(&number) == mount)
 		return false;
@@ -142,8 +143,9 @@ static void sample(FILE *csv, uint64_t begun)
 	seen.rss_max = rss > seen.rss_max ? rss : seen.rss_max;
 	seen.hwm_max = hwm > seen.hwm_max ? hwm : seen.hwm_max;
 	seen.fds_max = fds > seen.fds_max ? fds : seen.fds_max;
-	fprintf(csv, "%.1f,%d,%" PRIu64 ",%" PRIu64 ",%u,%" PRIu64 "\n", (double)(now_ms() - begun) / 1000, (int)world.pid,
-		rss, hwm, fds, seen.count % 10 == 1 ? disk_used(world.store) / 1024 : 0);
+	fprintf(csv, "%.1f,%d,%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%u,%" PRIu64 "\n",
+		(double)(now_ms() - begun) / 1000, (int)world.pid, rss, status_kib(text, "RssAnon:"), hwm,
+		fds, seen.count % 10 == 1 ? disk_used(world.store) / 1024 : 0);
 	fflush(csv);
 }
 
@@ -155,7 +157,7 @@ void *sampler_main(void *arg)
 	(void)arg;
 	if (csv == NULL)
 		soak_fail("%s/samples.csv: %s", options.out, strerrorname_np(errno));
-	fprintf(csv, "seconds,pid,rss_kib,hwm_kib,fds,store_kib\n");
+	fprintf(csv, "seconds,pid,rss_kib,rss_anon_kib,hwm_kib,fds,store_kib\n");
 	while (!atomic_load(&ending)) {
 		sample(csv, begun);
 		rest_ms(1000);
@@ -167,8 +169,9 @@ void *sampler_main(void *arg)
 /* --- the trend ------------------------------------------------------------------------------------- */
 
 /*
- * The slope of RSS over the last two thirds of each life of a mount, all lives in one fit: each has a mean of its
- * own, so that what a start gives back is not taken for a trend. KiB per second; *span: of the longest such stretch.
+ * The slope of RSS over the last two thirds of each life of a mount, all lives in one fit: each has a mean of
+ * its own, so that what a start gives back is not taken for a trend. KiB per second; *span: of the longest
+ * such stretch.
  */
 static double slope_of_lives(double *span)
 {
@@ -198,10 +201,11 @@ static double slope_of_lives(double *span)
 }
 
 /*
- * Flat: the fit rises by less than 16 MiB over the stretch. Transactions of 100,000 rows come and go at random,
- * and with them some 10 MiB each, so that the ends of a fit differ by several MiB with nothing lost; a leak of 1 KiB
- * in each of 1,000 transactions a second would be 1,000 MiB over the default time, one of 16 bytes 18 MiB.
- * A stretch below 5 minutes is told, not judged: a mount takes that long to fill its caches and pools.
+ * Flat: the fit rises by less than 16 MiB over the stretch. Transactions of 100,000 rows come and go at
+ * random, and with them some 10 MiB each, so that the ends of a fit differ by several MiB with nothing lost;
+ * a leak of 1 KiB in each of 1,000 transactions a second would be 1,000 MiB over the default time, one of 16
+ * bytes 18 MiB. A stretch below 5 minutes is told, not judged: a mount takes that long to fill its caches and
+ * pools.
  */
 void sampler_summary(bool *good)
 {
@@ -210,11 +214,15 @@ void sampler_summary(bool *good)
 	bool judged = span >= STRETCH_S, flat = rise < RISE_MIB, low = seen.hwm_max < HWM_MIB * 1024;
 
 	note("## Memory and descriptors of the mount\n\n");
-	note("- RSS at most %.1f MiB, HWM %.1f MiB (limit %d): %s\n", (double)seen.rss_max / 1024, (double)seen.hwm_max / 1024,
-	     HWM_MIB, low ? "good" : "**TOO MUCH**");
-	note("- trend of RSS over the last two thirds of each life of the mount: %+.3f MiB/min, %+.1f MiB over the longest "
+	note("- RSS at most %.1f MiB, HWM %.1f MiB (limit %d): %s\n", (double)seen.rss_max / 1024,
+	     (double)seen.hwm_max / 1024, HWM_MIB, low ? "good" : "**TOO MUCH**");
+	note("- trend of RSS over the last two thirds of each life of the mount: %+.3f MiB/min, %+.1f MiB "
+	     "over the longest "
 	     "stretch of %.0f s (limit %d MiB): %s\n",
-	     slope * 60 / 1024, rise, span, RISE_MIB, !judged ? "too short to judge" : flat ? "flat" : "**RISES**");
+	     slope * 60 / 1024, rise, span, RISE_MIB,
+	     !judged ? "too short to judge"
+	     : flat  ? "flat"
+		     : "**RISES**");
 	note("- descriptors: at most %u while it was used\n", seen.fds_max);
 	*good = *good && low && (flat || !judged);
 }

@@ -67,7 +67,8 @@ int say(const struct shard *s, const char *name, const char *line)
 
 	do {
 		mount = mount_up();
-		int fd = open(at(s->dir, name), O_WRONLY | O_CLOEXEC | (strncmp(name, "holds/", 6) == 0 ? O_CREAT : 0), 0644);
+		int fd = open(at(s->dir, name),
+			      O_WRONLY | O_CLOEXEC | (strncmp(name, "holds/", 6) == 0 ? O_CREAT : 0), 0644);
 
 		e = fd < 0 ? errno : put_all(fd, line, strlen(line));
 		if (fd >= 0)
@@ -78,7 +79,8 @@ int say(const struct shard *s, const char *name, const char *line)
 
 /* --- the comparison -------------------------------------------------------------------------------- */
 
-_Noreturn static void differs(const struct shard *s, const char *what, uint64_t t, const char *text, size_t len)
+_Noreturn static void differs(const struct shard *s, const char *what, uint64_t t, const char *text,
+			      size_t len)
 {
 	struct text want = {0};
 	FILE *f = fopen(at(options.out, "found.tsv"), "we");
@@ -94,9 +96,13 @@ _Noreturn static void differs(const struct shard *s, const char *what, uint64_t 
 		fwrite(want.p, 1, want.len, f);
 		fclose(f);
 	}
-	sh(&out, "cd %s && for f in found expected; do LC_ALL=C sort -o $f.tsv $f.tsv; done; wc -l found.tsv expected.tsv; "
-	   "diff -a expected.tsv found.tsv | cut -c 1-120 | head -30", options.out);
-	soak_fail("%s: %s is not what was committed at times <= %" PRIu64 " (expected.tsv, found.tsv):\n%s", s->id, what, t, out);
+	sh(&out,
+	   "cd %s && for f in found expected; do LC_ALL=C sort -o $f.tsv $f.tsv; done; wc -l found.tsv "
+	   "expected.tsv; "
+	   "diff -a expected.tsv found.tsv | cut -c 1-120 | head -30",
+	   options.out);
+	soak_fail("%s: %s is not what was committed at times <= %" PRIu64 " (expected.tsv, found.tsv):\n%s",
+		  s->id, what, t, out);
 }
 
 void check_content(const struct shard *s, const char *what, uint64_t t, const char *text, size_t len)
@@ -167,7 +173,8 @@ static void read_snapshot(struct worker *w, struct text *text)
 		soak_fail("%s: %s: %s", w->s->id, name, strerrorname_np(e));
 	t = text->len != 0 ? strtoull(text->p, NULL, 10) : upper == NEVER ? NEVER : upper - (upper != 0);
 	if (upper != NEVER && upper != 0 && t < upper - 1)
-		soak_fail("%s: %s is as of %" PRIu64 ", and the upper was %" PRIu64 " before", w->s->id, name, t, upper);
+		soak_fail("%s: %s is as of %" PRIu64 ", and the upper was %" PRIu64 " before", w->s->id, name,
+			  t, upper);
 	if (text->len != 0 || upper != 0)
 		check_content(w->s, name, t, text->p, text->len);
 	counted(N_SNAPSHOT, 1);
@@ -188,7 +195,8 @@ static void read_wait(struct worker *w, struct text *text)
 		soak_fail("%s: %s: %s", w->s->id, name, strerrorname_np(e));
 	got = text->p[0] == '-' ? NEVER : strtoull(text->p, NULL, 10);
 	if (got <= t || got < upper)
-		soak_fail("%s: %s said %s, and the upper was %s before", w->s->id, name, text->p, frontier_text(upper));
+		soak_fail("%s: %s said %s, and the upper was %s before", w->s->id, name, text->p,
+			  frontier_text(upper));
 	counted(N_WAITS, 1);
 }
 
@@ -204,7 +212,8 @@ static int by_lower(const void *a, const void *b)
 {
 	const struct listed *x = a, *y = b;
 
-	return x->lower != y->lower ? (x->lower > y->lower) - (x->lower < y->lower) : (x->upper > y->upper) - (x->upper < y->upper);
+	return x->lower != y->lower ? (x->lower > y->lower) - (x->lower < y->lower)
+				    : (x->upper > y->upper) - (x->upper < y->upper);
 }
 
 /* SIZE_MAX: a restart came between. */
@@ -258,7 +267,8 @@ static void read_batch(struct worker *w, struct listed b, struct text *text)
 	if (e != 0 && excused(mount, e))
 		return;
 	if (e != 0 || (size_t)st.st_size != text->len)
-		soak_fail("%s/batches/%s: %s, %zu bytes, size %jd", w->s->id, name, strerrorname_np(e), text->len, (intmax_t)st.st_size);
+		soak_fail("%s/batches/%s: %s, %zu bytes, size %jd", w->s->id, name, strerrorname_np(e),
+			  text->len, (intmax_t)st.st_size);
 	rows = rows_read(name, text->p, text->len);
 	model_wait(w->s->m, b.upper);
 	if (!sums_eq(rows.sums, sums_sub(model_below(w->s->m, b.upper), model_below(w->s->m, b.lower))))
@@ -278,8 +288,9 @@ static void read_batches(struct worker *w, struct text *text)
 		qsort(list, count, sizeof *list, by_lower);
 		for (size_t i = 0; i < count; i++)
 			if (list[i].lower != (i != 0 ? list[i - 1].upper : 0))
-				soak_fail("%s/batches: %s-%s comes after -%s", w->s->id, frontier_text(list[i].lower),
-					  frontier_text(list[i].upper), frontier_text(i != 0 ? list[i - 1].upper : 0));
+				soak_fail("%s/batches: %s-%s comes after -%s", w->s->id,
+					  frontier_text(list[i].lower), frontier_text(list[i].upper),
+					  frontier_text(i != 0 ? list[i - 1].upper : 0));
 		for (size_t i = 0, n = count < 6 ? count : 6; i < n; i++)
 			read_batch(w, list[rng_below(&w->r, count)], text);
 		counted(N_BATCHES, 1);
@@ -339,17 +350,20 @@ void *slow_main(void *arg)
 		if (e == 0 && n < 0)
 			e = errno;
 		text.len = n > 0 ? (size_t)n : 0;
-		for (uint64_t i = 0, rests = 10 + rng_below(&w->r, 300); i < rests && e == 0 && !atomic_load(&w->s->removed); i++)
+		for (uint64_t i = 0, rests = 10 + rng_below(&w->r, 300);
+		     i < rests && e == 0 && !atomic_load(&w->s->removed); i++)
 			rest_ms(50);
 		bool after = atomic_load(&w->s->removed);
 
 		e = e == 0 ? finish_slowly(fd, &text, &second) : e;
 		if (fd >= 0)
 			close(fd);
-		if (e != 0 && (excused(mount, e) || ((e == EINTR || e == ENOENT) && atomic_load(&w->s->done))))
+		if (e != 0 &&
+		    (excused(mount, e) || ((e == EINTR || e == ENOENT) && atomic_load(&w->s->done))))
 			continue;
 		if (e != 0)
-			soak_fail("%s: a slow snapshot%s: %s", w->s->id, after ? " after rmdir" : "", strerrorname_np(e));
+			soak_fail("%s: a slow snapshot%s: %s", w->s->id, after ? " after rmdir" : "",
+				  strerrorname_np(e));
 		if (text.len != second.len || memcmp(text.p, second.p, text.len) != 0)
 			soak_fail("%s: a snapshot read again is another", w->s->id);
 		if (text.len != 0)

@@ -57,10 +57,11 @@ void report(const char *result)
 
 	if (f == NULL)
 		return;
-	fprintf(f, "# Soak\n\nSEED=%" PRIu64 ", %" PRIu64 " s asked for, %.0f s with all that goes round it\n\n", options.seed,
-		options.seconds, seconds);
-	fprintf(f, "**%s**\n\n%.*s\n## Counts\n\n| what | count | per second |\n|---|---:|---:|\n", result, (int)notes.len,
-		notes.p != NULL ? notes.p : "");
+	fprintf(f,
+		"# Soak\n\nSEED=%" PRIu64 ", %" PRIu64 " s asked for, %.0f s with all that goes round it\n\n",
+		options.seed, options.seconds, seconds);
+	fprintf(f, "**%s**\n\n%.*s\n## Counts\n\n| what | count | per second |\n|---|---:|---:|\n", result,
+		(int)notes.len, notes.p != NULL ? notes.p : "");
 	for (int i = 0; i < N_COUNTS; i++)
 		fprintf(f, "| %s | %" PRIu64 " | %.1f |\n", words[i], count_of((enum soak_count)i),
 			(double)count_of((enum soak_count)i) / seconds);
@@ -96,8 +97,8 @@ void soak_fail(const char *fmt, ...)
 }
 
 /*
- * What the helpers of tests/ say when they fail, and when they do not: they run outside of Check here, so the linker
- * puts these two in the place of Check's.
+ * What the helpers of tests/ say when they fail, and when they do not: they run outside of Check here, so the
+ * linker puts these two in the place of Check's.
  */
 void __wrap__mark_point(const char *file, int line);
 void __wrap__mark_point(const char *file, int line)

@@ -3,10 +3,11 @@
  * plain file I/O for a long time; everything read is compared with a model in memory.
  *
  * The data is made so that the model is small and exact. A **stream** is an endless list of **steps**; step n
- * overwrites one of its blocks of keys: it retracts what step n - blocks wrote there, and inserts anew. What a
- * shard holds as of t follows from which step each stream has come to. The model keeps for each committed step its
- * time, and the sum of all rows until then: of a 128 bit hash of each (key, val), times its diff. Two
- * collections with the same sum are the same, but for 1 in 2^128; where sums differ, both are written out in rows.
+ * overwrites one of its blocks of keys: it retracts what step n - blocks wrote there, and inserts anew. What
+ * a shard holds as of t follows from which step each stream has come to. The model keeps for each committed
+ * step its time, and the sum of all rows until then: of a 128 bit hash of each (key, val), times its diff.
+ * Two collections with the same sum are the same, but for 1 in 2^128; where sums differ, both are written out
+ * in rows.
  *
  * Threads: any, but for what is said elsewhere. A shard's own threads end before it is freed.
  */
@@ -23,57 +24,57 @@
 /* --- telling (report.c) ---------------------------------------------------------------------------- */
 
 /* X(name, words) */
-#define SOAK_COUNTS(X)                                                                                       \
-	X(CAS, "compare-and-appends")                                                                        \
-	X(CAS_LOST, "compare-and-appends refused: another was faster")                                       \
-	X(BLIND, "blind appends")                                                                            \
-	X(SOLO, "compare-and-appends without a token")                                                       \
-	X(IDEMPOTENT, "idempotent appends by replicas")                                                      \
-	X(IDEMPOTENT_NONE, "of these: nothing new")                                                          \
-	X(STAGED, "staged batches committed")                                                                \
-	X(STAGED_GONE, "staged batches gone by a restart or rm -rf, staged again")                           \
-	X(LARGE, "transactions above 50,000 rows")                                                           \
-	X(ROWS, "rows committed")                                                                            \
-	X(AGAIN, "tokens sent again after success")                                                          \
-	X(REUSED, "tokens used for something else, refused")                                                 \
-	X(UNKNOWN, "outcomes unknown, resolved")                                                             \
-	X(AS_OF, "as_of read and equal")                                                                     \
-	X(AS_OF_NODATA, "as_of refused: compacted since")                                                    \
-	X(SNAPSHOT, "snapshots read and equal")                                                              \
-	X(SLOW, "slow snapshots read twice and equal")                                                       \
-	X(SLOW_AFTER, "of these: after the rmdir")                                                           \
-	X(BATCHES, "listings of batches that tile")                                                          \
-	X(BATCH, "committed batches read and equal")                                                         \
-	X(BATCH_GONE, "committed batches gone since ls")                                                     \
-	X(WAITS, "waits")                                                                                    \
-	X(LISTENS, "listens opened")                                                                         \
-	X(SUBSCRIBES, "subscribes opened")                                                                   \
-	X(LISTEN_NODATA, "listens refused: compacted since")                                                 \
-	X(FOLLOWED, "transactions followed and equal")                                                       \
-	X(FOLLOW_ENDS, "followed to the end of time")                                                        \
-	X(REPLICATORS, "replications started")                                                               \
-	X(REPLICATOR_KILLS, "replications killed")                                                           \
-	X(REPLICATED, "shards replicated to the end, and equal")                                             \
-	X(HOLD_MOVES, "named holds moved")                                                                   \
-	X(HOLD_READS, "reads at a held time")                                                                \
-	X(HOLD_FENCED, "holds refused to a wrong token")                                                     \
-	X(SINCE, "moves of since, policies set")                                                             \
-	X(CREATED, "shards created")                                                                         \
-	X(REMOVED, "shards finished and removed")                                                            \
-	X(RMRF, "rm -rf of live shards")                                                                     \
-	X(CTL, "words to ctl")                                                                               \
-	X(CTL_NONE, "words to ctl: ENOENT, it is not built yet")                                             \
-	X(METRICS, "reads of /metrics")                                                                      \
-	X(METRICS_NONE, "reads of /metrics: ENOENT, it is not built yet")                                    \
-	X(LOOKS, "looks at state, errors, readers, writers, statfs")                                         \
-	X(EXCUSED, "calls ended by a restart of the mount")                                                  \
-	X(KILLS, "kill -9 of the mount")                                                                     \
+#define SOAK_COUNTS(X)                                                             \
+	X(CAS, "compare-and-appends")                                              \
+	X(CAS_LOST, "compare-and-appends refused: another was faster")             \
+	X(BLIND, "blind appends")                                                  \
+	X(SOLO, "compare-and-appends without a token")                             \
+	X(IDEMPOTENT, "idempotent appends by replicas")                            \
+	X(IDEMPOTENT_NONE, "of these: nothing new")                                \
+	X(STAGED, "staged batches committed")                                      \
+	X(STAGED_GONE, "staged batches gone by a restart or rm -rf, staged again") \
+	X(LARGE, "transactions above 50,000 rows")                                 \
+	X(ROWS, "rows committed")                                                  \
+	X(AGAIN, "tokens sent again after success")                                \
+	X(REUSED, "tokens used for something else, refused")                       \
+	X(UNKNOWN, "outcomes unknown, resolved")                                   \
+	X(AS_OF, "as_of read and equal")                                           \
+	X(AS_OF_NODATA, "as_of refused: compacted since")                          \
+	X(SNAPSHOT, "snapshots read and equal")                                    \
+	X(SLOW, "slow snapshots read twice and equal")                             \
+	X(SLOW_AFTER, "of these: after the rmdir")                                 \
+	X(BATCHES, "listings of batches that tile")                                \
+	X(BATCH, "committed batches read and equal")                               \
+	X(BATCH_GONE, "committed batches gone since ls")                           \
+	X(WAITS, "waits")                                                          \
+	X(LISTENS, "listens opened")                                               \
+	X(SUBSCRIBES, "subscribes opened")                                         \
+	X(LISTEN_NODATA, "listens refused: compacted since")                       \
+	X(FOLLOWED, "transactions followed and equal")                             \
+	X(FOLLOW_ENDS, "followed to the end of time")                              \
+	X(REPLICATORS, "replications started")                                     \
+	X(REPLICATOR_KILLS, "replications killed")                                 \
+	X(REPLICATED, "shards replicated to the end, and equal")                   \
+	X(HOLD_MOVES, "named holds moved")                                         \
+	X(HOLD_READS, "reads at a held time")                                      \
+	X(HOLD_FENCED, "holds refused to a wrong token")                           \
+	X(SINCE, "moves of since, policies set")                                   \
+	X(CREATED, "shards created")                                               \
+	X(REMOVED, "shards finished and removed")                                  \
+	X(RMRF, "rm -rf of live shards")                                           \
+	X(CTL, "words to ctl")                                                     \
+	X(CTL_NONE, "words to ctl: ENOENT, it is not built yet")                   \
+	X(METRICS, "reads of /metrics")                                            \
+	X(METRICS_NONE, "reads of /metrics: ENOENT, it is not built yet")          \
+	X(LOOKS, "looks at state, errors, readers, writers, statfs")               \
+	X(EXCUSED, "calls ended by a restart of the mount")                        \
+	X(KILLS, "kill -9 of the mount")                                           \
 	X(RESTARTS, "clean restarts")
 enum soak_count {
 #define X(name, words) N_##name,
 	SOAK_COUNTS(X)
 #undef X
-	N_COUNTS
+		N_COUNTS
 };
 void counted(enum soak_count what, uint64_t n);
 uint64_t count_of(enum soak_count what);
@@ -87,6 +88,7 @@ void report(const char *result);
 struct options {
 	uint64_t seconds, seed;
 	unsigned slots;
+	int style; /* of all shards; -1: each in turn */
 	int kills; /* of the mount over the whole time, as many clean restarts; -1: one each 5 minutes */
 	const char *out;
 };
@@ -117,7 +119,8 @@ struct stream {
 	unsigned id, blocks, rows, val; /* rows of a block, bytes of a val: up to */
 };
 /* The rows of step n into out (NULL: only sums), with `time` as they say it. *rows is increased. */
-struct sums stream_step(const struct stream *s, uint64_t n, const char *time, struct text *out, uint64_t *rows);
+struct sums stream_step(const struct stream *s, uint64_t n, const char *time, struct text *out,
+			uint64_t *rows);
 /* What is left of steps 0..n-1. */
 void stream_content(const struct stream *s, uint64_t n, const char *time, struct text *out);
 
@@ -155,7 +158,7 @@ uint64_t model_upper(struct model *m);
 void model_wait(struct model *m, uint64_t upper);
 struct sums model_at(struct model *m, uint64_t t);
 struct sums model_below(struct model *m, uint64_t upper); /* all at times < upper */
-uint64_t model_last(struct model *m);			   /* the time of the last step */
+uint64_t model_last(struct model *m);                     /* the time of the last step */
 /* The rows as of t, unsorted. */
 void model_content(struct model *m, uint64_t t, struct text *out);
 
@@ -171,7 +174,7 @@ void mount_restart(bool killed);
 void *sampler_main(void *arg);
 void sampler_summary(bool *good);
 /* The end: fsck, what is left, and the same content written once to a fresh store. ending.c */
-void settle_and_look(bool *good);
+void settle_and_look(void);
 void judge_store(bool *good);
 /* Open descriptors of the mount, without those of RocksDB's files, and listed in text if that is not NULL. */
 unsigned mount_fds(struct text *list);
@@ -180,11 +183,11 @@ uint64_t disk_used(const char *dir);
 /* --- shards (life.c) ------------------------------------------------------------------------------- */
 
 enum style {
-	MIXED,	/* blind appends, compare-and-appends and staged batches by several; since follows */
+	MIXED,    /* blind appends, compare-and-appends and staged batches by several; since follows */
 	REPLICAS, /* idempotent appends of the same by several; named holds */
-	LARGE,	/* some 100,000 rows at once; since lags and jumps */
-	SOURCE, /* as MIXED, and copied to another shard by `cat` */
-	SOLO,	/* one writer without tokens; rm -rf */
+	LARGE,    /* some 100,000 rows at once; since lags and jumps */
+	SOURCE,   /* as MIXED, and copied to another shard by `cat` */
+	SOLO,     /* one writer without tokens; rm -rf */
 	STYLES
 };
 
@@ -194,11 +197,11 @@ struct shard {
 	struct model *m;
 	struct shard *copy; /* of a SOURCE */
 	uint64_t salt;
-	_Atomic bool stop;	   /* writers end, then readers */
-	_Atomic bool done;	   /* readers end */
-	_Atomic bool finished;	   /* its upper is, or is about to be, at the end of time */
-	_Atomic bool removed;	   /* slow readers end */
-	_Atomic unsigned held;	   /* holds that were made at 0 */
+	_Atomic bool stop;           /* writers end, then readers */
+	_Atomic bool done;           /* readers end */
+	_Atomic bool finished;       /* its upper is, or is about to be, at the end of time */
+	_Atomic bool removed;        /* slow readers end */
+	_Atomic unsigned held;       /* holds that were made at 0 */
 	_Atomic unsigned unresolved; /* writers that do not know an outcome: others wait, tokens are 1,024 */
 };
 
@@ -213,13 +216,13 @@ void *slot_main(void *arg); /* makes and ends shards, one after the other */
 struct shard **live_shards(size_t *count);
 const struct text *removed_ids(void);
 
-void *writer_main(void *arg);	/* write.c */
-void *replica_main(void *arg);	/* replica.c */
-void *reader_main(void *arg);	/* read.c */
+void *writer_main(void *arg);  /* write.c */
+void *replica_main(void *arg); /* replica.c */
+void *reader_main(void *arg);  /* read.c */
 void *slow_main(void *arg);
 void *listener_main(void *arg); /* follow.c */
-void *copier_main(void *arg);	/* copy.c */
-void *holder_main(void *arg);	/* holds.c */
+void *copier_main(void *arg);   /* copy.c */
+void *holder_main(void *arg);   /* holds.c */
 void *since_main(void *arg);
 void *rmrf_main(void *arg);
 void upkeep_of(const struct shard *s, const char *word);

@@ -1,5 +1,6 @@
 /*
- * write.c - writers: blind appends, compare-and-appends, staged batches, tokens again, and one without tokens.
+ * write.c - writers: blind appends, compare-and-appends, staged batches, tokens again, and one without
+ * tokens.
  *
  * A writer has three streams of its own: few rows, some hundred, some ten thousand. A step counts once its
  * transaction is known to be committed, so what is refused is made anew from the same steps at other times.
@@ -21,7 +22,7 @@ struct writer {
 	struct plan plan;
 	struct verdict v;
 	unsigned staged; /* names used so far */
-	bool committed;	 /* pen.tx is what was committed last */
+	bool committed;  /* pen.tx is what was committed last */
 };
 
 /* --- a pen ----------------------------------------------------------------------------------------- */
@@ -180,8 +181,8 @@ static void plan_done(struct writer *w)
 
 	w->committed = true;
 	if (w->v.updates != p->rows || w->v.lower != p->lower || w->v.upper != p->upper)
-		soak_fail("%s: %" PRIu64 " rows at %" PRIu64 " to %" PRIu64 ", and the verdict is %s", w->s->id, p->rows, p->lower,
-			  p->upper, w->v.line);
+		soak_fail("%s: %" PRIu64 " rows at %" PRIu64 " to %" PRIu64 ", and the verdict is %s",
+			  w->s->id, p->rows, p->lower, p->upper, w->v.line);
 	for (size_t i = 0; i < p->count; i++)
 		for (int k = 0; k < KINDS; k++)
 			if (w->streams[k].id == p->steps[i].stream)
@@ -223,7 +224,9 @@ static void again(struct writer *w)
 
 		tx->len -= len;
 		snprintf(row, sizeof row, "%" PRIu64 "\t1\tother\t\n", before.lower);
-		text_add(tx, "%s%s", tx->len != 0 && memcmp(tx->p, "begin expected_upper=*", 22) == 0 ? "*\t1\tother\t\n" : row,
+		text_add(tx, "%s%s",
+			 tx->len != 0 && memcmp(tx->p, "begin expected_upper=*", 22) == 0 ? "*\t1\tother\t\n"
+											  : row,
 			 commit);
 	}
 	/* Others wait: they must not use up what is remembered of tokens. */
@@ -232,7 +235,8 @@ static void again(struct writer *w)
 	atomic_fetch_sub(&w->s->unresolved, 1);
 	if (other) {
 		if (e != EINVAL)
-			soak_fail("%s: a token with other rows: %s, not EINVAL: %s", w->s->id, strerrorname_np(e), w->v.line);
+			soak_fail("%s: a token with other rows: %s, not EINVAL: %s", w->s->id,
+				  strerrorname_np(e), w->v.line);
 		counted(N_REUSED, 1);
 		return;
 	}
@@ -250,7 +254,8 @@ static void write_blind(struct writer *w)
 
 	w->pen.tx.len = 0;
 	token(w->plan.token);
-	text_add(&w->pen.tx, "begin expected_upper=* new_upper=+%" PRIu64 " token=%s\n", advance, w->plan.token);
+	text_add(&w->pen.tx, "begin expected_upper=* new_upper=+%" PRIu64 " token=%s\n", advance,
+		 w->plan.token);
 	plan_steps(w, 0, "*", &w->pen.tx);
 	text_add(&w->pen.tx, "commit\n");
 	want_ok(w, "a blind append", pen_commit(&w->pen, &w->v));
@@ -273,7 +278,8 @@ static void want_lost(struct writer *w, int e, uint64_t expected)
 {
 	if (e != ESTALE || strstr(w->v.line, "error UpperMismatch errno=ESTALE") == NULL ||
 	    frontier_in(w->v.line, "current_upper=") == expected)
-		soak_fail("%s: a compare-and-append at %" PRIu64 ": %s: %s", w->s->id, expected, strerrorname_np(e), w->v.line);
+		soak_fail("%s: a compare-and-append at %" PRIu64 ": %s: %s", w->s->id, expected,
+			  strerrorname_np(e), w->v.line);
 	counted(N_CAS_LOST, 1);
 }
 
@@ -288,7 +294,8 @@ static void write_cas(struct writer *w)
 	w->pen.tx.len = 0;
 	token(p->token);
 	plan_steps(w, p->lower, NULL, &rows);
-	text_add(&w->pen.tx, "begin expected_upper=%" PRIu64 " new_upper=%" PRIu64 " token=%s\n", p->lower, p->upper, p->token);
+	text_add(&w->pen.tx, "begin expected_upper=%" PRIu64 " new_upper=%" PRIu64 " token=%s\n", p->lower,
+		 p->upper, p->token);
 	text_room(&w->pen.tx, rows.len);
 	memcpy(w->pen.tx.p + w->pen.tx.len, rows.p, rows.len);
 	w->pen.tx.len += rows.len;
@@ -407,7 +414,8 @@ static void write_staged(struct writer *w)
 		if (blind)
 			text_add(&w->pen.tx, "begin expected_upper=* new_upper=+1 rewrite_ts=*");
 		else
-			text_add(&w->pen.tx, "begin expected_upper=%" PRIu64 " new_upper=%" PRIu64 " rewrite_ts=%" PRIu64,
+			text_add(&w->pen.tx,
+				 "begin expected_upper=%" PRIu64 " new_upper=%" PRIu64 " rewrite_ts=%" PRIu64,
 				 w->plan.lower, w->plan.lower + 1, w->plan.lower);
 		text_add(&w->pen.tx, " token=%s\nbatch %s\ncommit\n", w->plan.token, name);
 		e = commit_staged(w, name, sync, mount);
@@ -426,8 +434,9 @@ static void write_staged(struct writer *w)
 
 static void writer_begin(struct writer *w)
 {
-	static const struct stream kinds[KINDS] = {
-		[SMALL] = {.blocks = 60, .rows = 7, .val = 60}, [MIDDLE] = {.blocks = 8, .rows = 300, .val = 120}, [BIG] = {.blocks = 1, .rows = 5000, .val = 30}};
+	static const struct stream kinds[KINDS] = {[SMALL] = {.blocks = 60, .rows = 7, .val = 60},
+						   [MIDDLE] = {.blocks = 8, .rows = 300, .val = 120},
+						   [BIG] = {.blocks = 1, .rows = 5000, .val = 30}};
 
 	for (int k = 0; k < KINDS; k++) {
 		w->streams[k] = kinds[k];
