@@ -65,16 +65,11 @@ static void take_rows(struct listener *l, const char *p, size_t len)
 
 static void take_commit(struct listener *l)
 {
-	struct model *m = l->w->s->m;
-
 	if (!l->in)
 		soak_fail("%s: a listener got a commit without begin", l->w->s->id);
 	l->in = false;
 	l->next = l->upper;
-	model_wait(m, l->upper);
-	if (!sums_eq(l->sums, sums_sub(model_below(m, l->upper), model_below(m, l->from))))
-		soak_fail("%s: what a listener got from %" PRIu64 " to %s is not what was committed",
-			  l->w->s->id, l->from, frontier_text(l->upper));
+	check_between(l->w->s, "a listener", l->from, l->upper, l->sums);
 	counted(N_FOLLOWED, 1);
 }
 

@@ -89,9 +89,11 @@ static void start_holders(struct life *l, unsigned count)
 
 static void start_readers(struct life *l, struct shard *s)
 {
-	for (unsigned i = 0; i < 2; i++)
+	unsigned each = s->style == LASTING ? 1 : 2;
+
+	for (unsigned i = 0; i < each; i++)
 		start(l, s, READING, reader_main, i);
-	for (unsigned i = 0; i < 2; i++)
+	for (unsigned i = 0; i < each; i++)
 		start(l, s, READING, listener_main, i);
 	start(l, s, SLOWLY, slow_main, 0);
 	start(l, s, WRITING, since_main, 0);
@@ -113,6 +115,8 @@ static void start_copy(struct life *l)
 
 static void begin(struct life *l, enum style style)
 {
+	static const unsigned writers[] = {
+		[MIXED] = 3, [REPLICAS] = 2, [LARGE] = 2, [SOURCE] = 3, [SOLO] = 1, [LASTING] = 1};
 	struct shard *s;
 
 	l->s = s = make(style, rng_below(l->r, 1 << 20), model_new());
@@ -124,8 +128,8 @@ static void begin(struct life *l, enum style style)
 	}
 	if (style == REPLICAS)
 		model_stream(s->m, (struct stream){.id = 0, .blocks = 200, .rows = 40, .val = 50});
-	start_holders(l, style == LARGE || style == SOURCE ? 1 : 2);
-	for (unsigned i = 0, n = style == SOLO ? 1 : style == LARGE || style == REPLICAS ? 2 : 3; i < n; i++)
+	start_holders(l, style == MIXED || style == REPLICAS || style == SOLO ? 2 : 1);
+	for (unsigned i = 0; i < writers[style]; i++)
 		start(l, s, WRITING, style == REPLICAS ? replica_main : writer_main, i);
 	start_readers(l, s);
 	if (style == SOLO)
@@ -313,23 +317,30 @@ static void end(struct life *l, bool stays)
 	shard_free(s);
 }
 
+static void live(struct rng *r, enum style style, uint64_t ms, bool stays)
+{
+	struct life *l = calloc(1, sizeof *l);
+	uint64_t until = now_ms() + ms;
+
+	l->r = r;
+	begin(l, style);
+	while (!atomic_load(&ending) && now_ms() < until)
+		rest_ms(50);
+	end(l, stays && atomic_load(&ending));
+	free(l);
+}
+
 void *slot_main(void *arg)
 {
 	unsigned index = *(unsigned *)arg;
 	struct rng r = rng_new(5000 + index);
 	uint64_t unit = options.seconds < 600 ? options.seconds / 5 : 120;
 
-	for (unsigned round = 0; !atomic_load(&ending); round++) {
-		struct life *l = calloc(1, sizeof *l);
-		uint64_t until = now_ms() + (unit / 2 + rng_below(&r, unit + 1)) * 1000;
-
-		l->r = &r;
-		begin(l, options.style >= 0 ? (enum style)options.style
-					    : (enum style)((index + round) % STYLES));
-		while (!atomic_load(&ending) && now_ms() < until)
-			rest_ms(50);
-		end(l, atomic_load(&ending) && index % 2 == 0);
-		free(l);
-	}
+	if (index == options.slots) /* the last one */
+		live(&r, LASTING, NEVER / 2, true);
+	for (unsigned round = 0; !atomic_load(&ending); round++)
+		live(&r,
+		     options.style >= 0 ? (enum style)options.style : (enum style)((index + round) % STYLES),
+		     (unit / 2 + rng_below(&r, unit + 1)) * 1000, index % 2 == 0);
 	return NULL;
 }

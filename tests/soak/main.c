@@ -91,8 +91,8 @@ static void compare_fds(unsigned before, const struct text *list, bool *good)
 
 static bool soak(void)
 {
-	pthread_t slots[SLOTS_MAX], sampler;
-	unsigned numbers[SLOTS_MAX], fds;
+	pthread_t slots[SLOTS_MAX + 1], sampler;
+	unsigned numbers[SLOTS_MAX + 1], threads = options.slots + (options.style < 0), fds;
 	struct text list = {0};
 	bool good = true;
 
@@ -102,13 +102,13 @@ static bool soak(void)
 	rest_ms(500);
 	fds = mount_fds(&list);
 	pthread_create(&sampler, NULL, sampler_main, NULL);
-	for (unsigned i = 0; i < options.slots; i++) {
+	for (unsigned i = 0; i < threads; i++) {
 		numbers[i] = i;
 		pthread_create(&slots[i], NULL, slot_main, &numbers[i]);
 	}
 	run(now_ms());
 	atomic_store(&ending, true);
-	for (unsigned i = 0; i < options.slots; i++)
+	for (unsigned i = 0; i < threads; i++)
 		pthread_join(slots[i], NULL);
 	pthread_join(sampler, NULL);
 	sampler_summary(&good);

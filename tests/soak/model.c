@@ -215,3 +215,21 @@ void model_content(struct model *m, uint64_t t, struct text *out)
 			stream_content(&m->streams[i], next[i], time, out);
 	pthread_mutex_unlock(&m->lock);
 }
+
+void model_explain(struct model *m, struct sums found, struct sums wanted, struct text *out)
+{
+	struct sums more = sums_sub(found, wanted), less = sums_sub(wanted, found);
+
+	text_add(out, "diffs sum up to %" PRId64 ", not %" PRId64, found.count, wanted.count);
+	pthread_mutex_lock(&m->lock);
+	for (size_t i = 0; i < m->count; i++) {
+		struct sums own =
+			i == 0 ? m->steps[0].delta : sums_sub(m->steps[i].delta, m->steps[i - 1].delta);
+
+		if (sums_eq(own, more) || sums_eq(own, less))
+			text_add(out, "; just step %" PRIu64 " of stream %u at %" PRIu64 " is %s",
+				 m->steps[i].n, m->steps[i].stream, m->steps[i].time,
+				 sums_eq(own, more) ? "too much" : "missing");
+	}
+	pthread_mutex_unlock(&m->lock);
+}

@@ -82,10 +82,11 @@ int say(const struct shard *s, const char *name, const char *line)
 _Noreturn static void differs(const struct shard *s, const char *what, uint64_t t, const char *text,
 			      size_t len)
 {
-	struct text want = {0};
+	struct text want = {0}, words = {0};
 	FILE *f = fopen(at(options.out, "found.tsv"), "we");
 	char *out = NULL;
 
+	model_explain(s->m, rows_read(what, text, len).sums, model_at(s->m, t), &words);
 	model_content(s->m, t, &want);
 	if (f != NULL) {
 		fwrite(text, 1, len, f);
@@ -101,8 +102,9 @@ _Noreturn static void differs(const struct shard *s, const char *what, uint64_t 
 	   "expected.tsv; "
 	   "diff -a expected.tsv found.tsv | cut -c 1-120 | head -30",
 	   options.out);
-	soak_fail("%s: %s is not what was committed at times <= %" PRIu64 " (expected.tsv, found.tsv):\n%s",
-		  s->id, what, t, out);
+	soak_fail("%s: %s is not what was committed at times <= %" PRIu64
+		  ": %s; expected.tsv, found.tsv:\n%s",
+		  s->id, what, t, words.p, out);
 }
 
 void check_content(const struct shard *s, const char *what, uint64_t t, const char *text, size_t len)
@@ -115,6 +117,20 @@ void check_content(const struct shard *s, const char *what, uint64_t t, const ch
 	if (rows.count != 0 && (rows.first != t || rows.last != t || !rows.sorted))
 		soak_fail("%s: %s: times %" PRIu64 " to %" PRIu64 ", %s", s->id, what, rows.first, rows.last,
 			  rows.sorted ? "sorted" : "not sorted");
+}
+
+void check_between(const struct shard *s, const char *what, uint64_t lower, uint64_t upper, struct sums found)
+{
+	struct text words = {0};
+	struct sums wanted;
+
+	model_wait(s->m, upper);
+	wanted = sums_sub(model_below(s->m, upper), model_below(s->m, lower));
+	if (sums_eq(found, wanted))
+		return;
+	model_explain(s->m, found, wanted, &words);
+	soak_fail("%s: %s: not what was committed at times from %" PRIu64 " to before %s: %s", s->id, what,
+		  lower, frontier_text(upper), words.p);
 }
 
 /* --- as_of, snapshot, wait ------------------------------------------------------------------------- */
@@ -270,9 +286,7 @@ static void read_batch(struct worker *w, struct listed b, struct text *text)
 		soak_fail("%s/batches/%s: %s, %zu bytes, size %jd", w->s->id, name, strerrorname_np(e),
 			  text->len, (intmax_t)st.st_size);
 	rows = rows_read(name, text->p, text->len);
-	model_wait(w->s->m, b.upper);
-	if (!sums_eq(rows.sums, sums_sub(model_below(w->s->m, b.upper), model_below(w->s->m, b.lower))))
-		soak_fail("%s/batches/%s: not what was committed at these times", w->s->id, name);
+	check_between(w->s, name, b.lower, b.upper, rows.sums);
 	if (rows.count != 0 && rows.first < b.lower)
 		soak_fail("%s/batches/%s: a row at %" PRIu64, w->s->id, name, rows.first);
 	counted(N_BATCH, 1);

@@ -144,6 +144,7 @@ struct step {
 };
 
 struct model;
+struct shard;
 struct model *model_new(void);
 void model_keep(struct model *m);
 void model_drop(struct model *m);
@@ -159,6 +160,11 @@ void model_wait(struct model *m, uint64_t upper);
 struct sums model_at(struct model *m, uint64_t t);
 struct sums model_below(struct model *m, uint64_t upper); /* all at times < upper */
 uint64_t model_last(struct model *m);                     /* the time of the last step */
+/* Words on how two sums differ: it looks for one step that is missing or there twice. */
+void model_explain(struct model *m, struct sums found, struct sums wanted, struct text *out);
+/* Unless found is what was committed at times in [lower, upper), the end. */
+void check_between(const struct shard *s, const char *what, uint64_t lower, uint64_t upper,
+		   struct sums found);
 /* The rows as of t, unsorted. */
 void model_content(struct model *m, uint64_t t, struct text *out);
 
@@ -188,7 +194,8 @@ enum style {
 	LARGE,    /* some 100,000 rows at once; since lags and jumps */
 	SOURCE,   /* as MIXED, and copied to another shard by `cat` */
 	SOLO,     /* one writer without tokens; rm -rf */
-	STYLES
+	STYLES,
+	LASTING = STYLES /* one there is from the beginning to the end, with some 50 MB: for the disk */
 };
 
 struct shard {

@@ -136,6 +136,8 @@ static bool one_in(struct writer *w, uint64_t n)
 
 static int kind_of(struct writer *w)
 {
+	if (w->s->style == LASTING)
+		return one_in(w, 6) ? MIDDLE : SMALL;
 	if (w->s->style == LARGE)
 		return one_in(w, 8) ? BIG : MIDDLE;
 	return one_in(w, 3000) ? BIG : one_in(w, 25) ? MIDDLE : SMALL;
@@ -445,6 +447,9 @@ static void writer_begin(struct writer *w)
 			w->streams[k].rows = 52000 + (unsigned)rng_below(&w->r, 20000);
 		if (k == SMALL && w->s->style == SOLO)
 			w->streams[k].val = 90000;
+		if (k == MIDDLE && w->s->style == LASTING)
+			w->streams[k] = (struct stream){
+				.id = w->streams[k].id, .blocks = 40, .rows = 5000, .val = 400};
 		model_stream(w->s->m, w->streams[k]);
 	}
 }
@@ -485,8 +490,8 @@ void *writer_main(void *arg)
 			again(w);
 		if (one_in(w, 200))
 			pen_close(&w->pen);
-		if (w->s->style == LARGE)
-			rest_ms(rng_below(&w->r, 300));
+		if (w->s->style == LARGE || w->s->style == LASTING)
+			rest_ms(rng_below(&w->r, w->s->style == LARGE ? 300 : 150));
 	}
 	pen_close(&w->pen);
 	text_free(&w->pen.tx);
