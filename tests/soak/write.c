@@ -85,7 +85,7 @@ int pen_send(struct pen *p, struct verdict *v, bool *excuse)
 {
 	unsigned mount = mount_up();
 	ssize_t n;
-	int e;
+	int e, verdict_e;
 
 	e = p->pinned && mount != p->pinned_to ? ENOTCONN : pen_open(p, mount);
 	*excuse = e != 0 && (p->pinned || excused(mount, e));
@@ -93,8 +93,8 @@ int pen_send(struct pen *p, struct verdict *v, bool *excuse)
 		return e;
 	e = put_cut(p);
 	n = read(p->fd, v->line, sizeof v->line - 1);
-	if (n < 0 && e == 0)
-		e = errno;
+	verdict_e = n < 0 ? errno : 0;
+	e = e == 0 ? verdict_e : e;
 	v->line[n > 0 ? n : 0] = '\0';
 	if (e == 0) {
 		if (strncmp(v->line, "ok ", 3) != 0)
@@ -104,7 +104,8 @@ int pen_send(struct pen *p, struct verdict *v, bool *excuse)
 		v->updates = frontier_in(v->line, "updates=");
 		return 0;
 	}
-	*excuse = excused(mount, e);
+	/* A verdict that was refused by the mount's end: what the write said is then asked for again, too. */
+	*excuse = excused(mount, e) || (verdict_e != 0 && excused(mount, verdict_e));
 	if (*excuse || rng_below(p->r, 2) == 0 || ftruncate(p->fd, 0) != 0)
 		pen_close(p);
 	return e;
