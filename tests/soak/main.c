@@ -44,19 +44,25 @@ static void options_init(void)
 	seed_init();
 }
 
-/* Restarts at times that are spread over the run, a kill and a clean one in turn. */
+/*
+ * A kill and, soon after, a clean restart, spread over the run: so between them the mount lives long enough
+ * to tell whether its memory grows.
+ */
 static void run(uint64_t begun)
 {
 	struct rng r = rng_new(77);
-	uint64_t events = 2 * (uint64_t)options.kills,
-		 each = events != 0 ? options.seconds * 1000 / events : 0;
+	uint64_t kills = (uint64_t)options.kills, each = kills != 0 ? options.seconds * 1000 / kills : 0;
 
-	for (uint64_t i = 0; i < events; i++) {
-		uint64_t when = begun + i * each + each / 2 + rng_below(&r, each / 3 + 1);
+	for (uint64_t i = 0; i < kills; i++) {
+		uint64_t first = begun + i * each + each / 3 + rng_below(&r, each / 3 + 1),
+			 second = first + each / 20;
 
-		while (now_ms() < when)
+		while (now_ms() < first)
 			rest_ms(20);
-		mount_restart(i % 2 == 0);
+		mount_restart(true);
+		while (now_ms() < second)
+			rest_ms(20);
+		mount_restart(false);
 	}
 	while (now_ms() < begun + options.seconds * 1000)
 		rest_ms(20);
