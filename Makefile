@@ -56,7 +56,7 @@ LIB_OBJ = $(call obj,$(KV_SRC) $(CORE_SRC)) $(GEN_OBJ)
 BIN = $(O)/shardfs $(O)/shardctl $(O)/libshard.a
 
 # The headers a program that embeds the engine needs; core/shard.h is the one to include.
-PUBLIC = core/shard.h core/staged.h core/write.h core/listen.h core/read.h core/batch.h core/buf.h core/frontier.h \
+PUBLIC = core/shard.h core/upkeep.h core/metrics.h core/staged.h core/write.h core/listen.h core/read.h core/batch.h core/buf.h core/frontier.h \
 	core/id.h core/part.h core/row.h core/scan.h core/state.h core/transition.h \
 	kv/blob.h kv/consensus.h kv/rc.h kv/store.h
 

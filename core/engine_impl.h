@@ -21,7 +21,7 @@
 
 enum {
 	CORE_CACHED_SHARDS = 4096,  /* states kept without a handle on them */
-	CORE_CACHED_BYTES = 12 << 20, /* of them, about */
+	CORE_CACHED_BYTES = 8 << 20, /* of them, about */
 	CORE_ROLLUP_VERSIONS = 128, /* versions after which a rollup is due */
 	CORE_ROLLUP_SMALL = 256 << 10, /* bytes of a rollup above which its weight counts too (machine.c) */
 	CORE_FOLD_BATCHES = 64,     /* small batches at the end that are folded into one */

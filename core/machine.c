@@ -392,7 +392,8 @@ enum kv_rc core_machine_commit(struct core_shard *s, struct core_change *c, stru
 	pthread_mutex_unlock(&s->commit_mu);
 	core_machine_wake(s);
 	core_timed(s->engine, CORE_T_COMMIT, began);
-	if (committed)
+	/* What rides is housekeeping, after which there is no more to be done than before. */
+	if (committed && c->sync != KV_RIDE)
 		core_upkeep_touch(s);
 	if (due)
 		core_upkeep_queue(s);
