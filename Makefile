@@ -131,7 +131,7 @@ $(O)/shardctl: $(call obj,$(CTL_SRC)) $(O)/libshard.a
 # Only `make bench` needs it, and SQLite.
 $(O)/bench: $(call obj,$(BENCH_SRC))
 	@echo '  LINK $@'
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lrocksdb -lsqlite3 -lpthread
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lrocksdb -lsqlite3 -lpthread -lm
 
 # The examples that are compiled; tests/fs runs them and the others. Debian's JRE has the compiler, without its name.
 EXAMPLES = $(addprefix $(O)/examples/,append put follow go/follow Append.class Put.class Follow.class)

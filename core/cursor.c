@@ -28,6 +28,15 @@ void core_cursor_fini(struct core_cursor *c)
 	c->reader = NULL;
 }
 
+void core_cursor_rest(struct core_cursor *c)
+{
+	if (c->reader == NULL)
+		return;
+	c->pos = core_part_tell(c->reader);
+	c->rests = true;
+	core_cursor_fini(c);
+}
+
 static uint64_t prefix(struct core_bytes key)
 {
 	uint64_t word = 0;
@@ -50,6 +59,9 @@ static enum kv_rc open_part(struct core_cursor *c, bool *end, struct kv_err *err
 		enum kv_rc rc = core_part_open(c->home, part, &c->reader, err);
 		if (rc == KV_OK)
 			core_part_set_window(c->reader, c->window);
+		if (rc == KV_OK && c->rests)
+			rc = core_part_seek(c->reader, c->pos, err);
+		c->rests = c->rests && rc != KV_OK;
 		return rc;
 	}
 	*end = true;

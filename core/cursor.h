@@ -30,6 +30,8 @@ struct core_cursor {
 	size_t window;
 	enum core_merge_mode mode;
 	uint64_t time;
+	bool rests; /* the reader was closed at pos */
+	struct core_part_pos pos;
 };
 
 /* A cursor before the first row of parts [first, end) of the batch; all borrowed. */
@@ -38,6 +40,9 @@ struct core_cursor core_cursor_at(const struct core_home *home, const struct cor
 
 /* Move to the next row that the merge sees, with its time as the mode wants it; or *end. */
 enum kv_rc core_cursor_next(struct core_cursor *c, bool *end, struct kv_err *err) KV_MUST_CHECK;
+
+/* Give back what the cursor keeps of the part it is in, its row too, until it moves on: that costs a seek. */
+void core_cursor_rest(struct core_cursor *c);
 
 void core_cursor_fini(struct core_cursor *c);
 

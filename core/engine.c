@@ -96,6 +96,7 @@ void core_engine_close(struct core_engine *e)
 
 	if (e == NULL)
 		return;
+	atomic_store(&e->stops, true);
 	core_keeper_stop(e);
 	core_follower_stop(e);
 	core_upkeeper_stop(e);
@@ -151,7 +152,7 @@ static struct core_shard *dying_locked(struct core_engine *e, struct core_shard_
 }
 
 /* The shard's structure with a reference, made if it is not there; NULL: out of memory. */
-static struct core_shard *shard_get(struct core_engine *e, struct core_shard_id id)
+static struct core_shard *shard_get(struct core_engine *e, struct core_shard_id id, bool cold)
 {
 	struct core_shard *s;
 
@@ -174,6 +175,7 @@ static struct core_shard *shard_get(struct core_engine *e, struct core_shard_id 
 		HASH_ADD(hh, e->shards, home.shard, sizeof id, s);
 		s->hashed = true;
 	}
+	s->cold = cold && (s->cold || !s->loaded);
 	core_shard_take_locked(s);
 out:
 	pthread_mutex_unlock(&e->mu);
@@ -292,7 +294,9 @@ static struct core_shard *evict_locked(struct core_engine *e)
 
 static bool is_full_locked(const struct core_engine *e)
 {
-	return HASH_COUNT(e->shards) > CORE_CACHED_SHARDS || e->idle_bytes > CORE_CACHED_BYTES;
+	/* At the end nothing is evicted: writers would be struck in the background, and nobody does that. */
+	return !core_upkeep_stops(e) &&
+	       (HASH_COUNT(e->shards) > CORE_CACHED_SHARDS || e->idle_bytes > CORE_CACHED_BYTES);
 }
 
 /* The last handle was closed: keep the shard, as the one used last, and evict another; what cannot be kept is
@@ -304,7 +308,7 @@ static struct core_shard *idle_locked(struct core_shard *s)
 	if (!s->hashed)
 		return s;
 	HASH_DEL(e->shards, s);
-	if (!s->loaded)
+	if (!s->loaded || s->cold)
 		return s;
 	HASH_ADD(hh, e->shards, home.shard, sizeof s->home.shard, s);
 	/* As bytes: decoded a state takes some three times what it does encoded. */
@@ -379,7 +383,7 @@ static void unhash(struct core_shard *s)
 	pthread_mutex_unlock(&e->mu);
 }
 
-static enum kv_rc open_once(struct core_engine *e, struct core_shard_id id, struct core_shard **out,
+static enum kv_rc open_once(struct core_engine *e, struct core_shard_id id, bool cold, struct core_shard **out,
 			    struct kv_err *err)
 {
 	struct core_shard *s;
@@ -410,7 +414,7 @@ static enum kv_rc open_once(struct core_engine *e, struct core_shard_id id, stru
 		if (dying)
 			return kv_fail(err, KV_NO_SHARD, "no shard %s", text);
 	}
-	s = shard_get(e, id);
+	s = shard_get(e, id, cold);
 	if (s == NULL)
 		return kv_fail_rc(err, KV_NOMEM);
 	rc = core_machine_load(s, false, err);
@@ -431,15 +435,27 @@ static enum kv_rc open_once(struct core_engine *e, struct core_shard_id id, stru
 	return KV_OK;
 }
 
-enum kv_rc core_shard_open(struct core_engine *e, struct core_shard_id id, struct core_shard **out,
-			   struct kv_err *err)
+static enum kv_rc open_shard(struct core_engine *e, struct core_shard_id id, bool cold, struct core_shard **out,
+			     struct kv_err *err)
 {
-	enum kv_rc rc = open_once(e, id, out, err);
+	enum kv_rc rc = open_once(e, id, cold, out, err);
 
 	/* Found just before it was removed and made anew: the next look finds the new one. */
 	while (rc == KV_SHARD_REPLACED)
-		rc = open_once(e, id, out, err);
+		rc = open_once(e, id, cold, out, err);
 	return rc;
+}
+
+enum kv_rc core_shard_open(struct core_engine *e, struct core_shard_id id, struct core_shard **out,
+			   struct kv_err *err)
+{
+	return open_shard(e, id, false, out, err);
+}
+
+enum kv_rc core_shard_visit(struct core_engine *e, struct core_shard_id id, struct core_shard **out,
+			    struct kv_err *err)
+{
+	return open_shard(e, id, true, out, err);
 }
 
 enum kv_rc core_shard_create(struct core_engine *e, struct core_shard_id id, struct core_owner owner,

@@ -20,7 +20,7 @@
 
 enum {
 	CORE_CACHED_SHARDS = 4096,  /* states kept without a handle on them */
-	CORE_CACHED_BYTES = 32 << 20, /* of them, about */
+	CORE_CACHED_BYTES = 12 << 20, /* of them, about */
 	CORE_ROLLUP_VERSIONS = 128, /* versions after which a rollup is due */
 	CORE_ROLLUP_SMALL = 256 << 10, /* bytes of a rollup above which its weight counts too (machine.c) */
 	CORE_FOLD_BATCHES = 64,     /* small batches at the end that are folded into one */
@@ -118,6 +118,7 @@ struct core_shard {
 	uint64_t idle_bytes; /* counted in the engine's while nobody has it open */
 	UT_hash_handle hh;
 	bool hashed;
+	bool cold; /* only visited: it is not kept when it is closed */
 	struct core_shard *next_dying;
 
 	struct core_engine *engine;
@@ -185,6 +186,10 @@ static inline void core_timed(struct core_engine *e, enum core_time which, uint6
 {
 	core_histogram_add(&e->metrics.times[which], core_ticks_us() - began_us);
 }
+
+/* engine.c: as core_shard_open, for a look that is not to fill the cache. */
+enum kv_rc core_shard_visit(struct core_engine *e, struct core_shard_id id, struct core_shard **out,
+			    struct kv_err *err) KV_MUST_CHECK;
 
 /* upkeep.c: the threads. False: no memory or no thread. */
 bool core_upkeeper_start(struct core_engine *e);

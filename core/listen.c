@@ -255,6 +255,12 @@ struct core_frontier core_listen_frontier(const struct core_listen *l)
 	return l->frontier;
 }
 
+void core_listen_rest(struct core_listen *l)
+{
+	if (l->reading)
+		core_cursor_rest(&l->cursor);
+}
+
 void core_listen_close(struct core_listen *l)
 {
 	if (l == NULL)

@@ -62,6 +62,9 @@ void core_listen_go(struct core_listen *l, const struct core_place *p);
 /* Where the next step begins. */
 struct core_frontier core_listen_frontier(const struct core_listen *l);
 
+/* It is not read for a while: give back buffers, until it is. The update given last is gone. */
+void core_listen_rest(struct core_listen *l);
+
 void core_listen_close(struct core_listen *l); /* NULL is allowed */
 
 #endif

@@ -92,6 +92,17 @@ enum kv_rc core_shard_state(struct core_shard *s, struct core_state *out, struct
 	return copied ? KV_OK : kv_fail_rc(err, KV_NOMEM);
 }
 
+enum kv_rc core_state_size(struct core_shard_id id, const struct core_state *s, uint64_t *bytes,
+			   struct kv_err *err)
+{
+	struct core_buf encoded = {0};
+	enum kv_rc rc = core_state_encode(id, s, &encoded, err);
+
+	*bytes = encoded.len;
+	core_buf_fini(&encoded);
+	return rc;
+}
+
 enum kv_rc core_shard_batch(struct core_shard *s, struct core_frontier lower, struct core_frontier upper,
 			    struct core_batch **out, struct kv_err *err)
 {

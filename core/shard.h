@@ -113,6 +113,10 @@ enum kv_rc core_shard_info(struct core_shard *s, bool recent, struct core_info *
 /* A copy of the whole state, its batches by reference; free with core_state_fini. KV_NO_SHARD. */
 enum kv_rc core_shard_state(struct core_shard *s, struct core_state *out, struct kv_err *err) KV_MUST_CHECK;
 
+/* Bytes that such a state takes where it is stored. KV_NOMEM */
+enum kv_rc core_state_size(struct core_shard_id id, const struct core_state *s, uint64_t *bytes,
+			   struct kv_err *err) KV_MUST_CHECK;
+
 /* The committed batch [lower, upper), a reference. KV_NO_BATCH, KV_NO_SHARD. */
 enum kv_rc core_shard_batch(struct core_shard *s, struct core_frontier lower, struct core_frontier upper,
 			    struct core_batch **out, struct kv_err *err) KV_MUST_CHECK;

@@ -19,7 +19,7 @@
 /* Make room for want elements; doubling keeps the cost of growing constant per element. */
 static bool reserve(void **array, size_t *cap, size_t want, size_t elem_size)
 {
-	size_t new_cap = *cap != 0 ? *cap : 4;
+	size_t new_cap = *cap != 0 ? *cap : 1; /* most shards have one of most things, or none */
 	void *grown;
 
 	if (want <= *cap)

@@ -238,7 +238,7 @@ enum kv_rc core_sweep_next(struct core_engine *e, char after[KV_KEY_MAX + 1], st
 		/* '0' comes right behind '/': the next look begins behind all of this one. */
 		snprintf(after, KV_KEY_MAX + 1, "%.*s0", (int)len, list.e[0].key);
 		if (core_uuid_parse('s', list.e[0].key, len, &id.u)) {
-			rc = core_shard_open(e, id, visited, err);
+			rc = core_shard_visit(e, id, visited, err);
 			if (rc == KV_OK)
 				rc = core_sweep_shard(*visited, &result, err);
 			else if (rc == KV_NO_SHARD)

@@ -551,6 +551,19 @@ static void work_on(struct core_upkeeper *k, struct core_shard *s)
 	}
 }
 
+/* Whether a shard at rest has something to be done. */
+static bool is_due_at_rest(struct core_shard *s)
+{
+	struct core_merge_range range;
+	bool due;
+
+	pthread_mutex_lock(&s->mu);
+	due = core_gc_is_due(s) || core_merge_pick(&s->state, 0, core_merge_prefix(&s->state), CORE_AIM_REST, &range) ||
+	      s->state.batch_count - core_merge_prefix(&s->state) > 1;
+	pthread_mutex_unlock(&s->mu);
+	return due;
+}
+
 /* One shard of the visit of all. Under mu, which is let go meanwhile. */
 static void visit_locked(struct core_upkeeper *k)
 {
@@ -565,7 +578,7 @@ static void visit_locked(struct core_upkeeper *k)
 	rc = core_sweep_next(k->engine, after, &s, &err);
 	if (rc != KV_OK && rc != KV_NO_SHARD && rc != KV_SHARD_REPLACED && rc != KV_NOTFOUND)
 		core_notice(k->engine, "a shard was not swept: %s", err.msg);
-	if (s != NULL)
+	if (s != NULL && is_due_at_rest(s))
 		core_upkeep_touch(s); /* what was due before the start is due now */
 	core_shard_close(s);
 	pthread_mutex_lock(&k->mu);
@@ -661,7 +674,6 @@ void core_upkeeper_stop(struct core_engine *e)
 
 	if (k == NULL)
 		return;
-	atomic_store(&e->stops, true);
 	pthread_mutex_lock(&k->mu);
 	pthread_cond_broadcast(&k->changed);
 	pthread_mutex_unlock(&k->mu);

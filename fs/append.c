@@ -11,8 +11,6 @@
  * Invariants:
  *  1. txn != NULL iff the state is open.
  *  2. once spent, nothing is parsed, and txn == NULL.
- *  3. at most VERDICTS_MAX bytes of verdicts are kept; they are whole lines but
- *     for the first, of which a short read may have taken a piece.
  */
 #include "fs/append.h"
 
@@ -24,9 +22,9 @@
 
 #include "fs/fs.h"
 #include "fs/grammar.h"
+#include "fs/verdicts.h"
 
 enum {
-	VERDICTS_MAX = 64 << 10,
 	LINE_KEEP = 64 << 10, /* a longer line's room is given back */
 };
 
@@ -49,10 +47,7 @@ struct fs_append {
 
 	enum kv_rc spent; /* KV_OK: it is not */
 
-	char *verdicts;
-	size_t verdicts_from; /* what was read */
-	size_t verdicts_len;
-	size_t verdicts_cap;
+	struct fs_verdicts verdicts;
 };
 
 struct fs_append *fs_append_open(struct fs *fs, struct core_shard *shard)
@@ -83,63 +78,9 @@ static void drop_line(struct fs_append *a)
 	}
 }
 
-/* --- verdicts -------------------------------------------------------------------------------------- */
-
-/* Let the oldest lines go until len more bytes fit. */
-static void forget_old(struct fs_append *a, size_t len)
-{
-	while (a->verdicts_len - a->verdicts_from + len > VERDICTS_MAX) {
-		char *from = a->verdicts + a->verdicts_from;
-		char *nl = memchr(from, '\n', a->verdicts_len - a->verdicts_from);
-
-		a->verdicts_from = (size_t)(nl + 1 - a->verdicts);
-	}
-}
-
-static void add_verdict(struct fs_append *a, const char *verdict)
-{
-	size_t len = strlen(verdict) + 1;
-
-	forget_old(a, len);
-	if (a->verdicts_len + len > a->verdicts_cap) {
-		size_t kept = a->verdicts_len - a->verdicts_from;
-		size_t cap = a->verdicts_cap != 0 ? a->verdicts_cap : 512;
-
-		/* Room twice the limit: the kept ones move seldom. */
-		if (a->verdicts_from != 0)
-			memmove(a->verdicts, a->verdicts + a->verdicts_from, kept);
-		a->verdicts_from = 0;
-		a->verdicts_len = kept;
-		while (cap < 2 * (kept + len))
-			cap *= 2;
-		if (cap > a->verdicts_cap) {
-			char *grown = realloc(a->verdicts, cap);
-
-			if (grown == NULL)
-				return; /* the errno has told already */
-			a->verdicts = grown;
-			a->verdicts_cap = cap;
-		}
-	}
-	memcpy(a->verdicts + a->verdicts_len, verdict, len - 1);
-	a->verdicts[a->verdicts_len + len - 1] = '\n';
-	a->verdicts_len += len;
-}
-
 size_t fs_append_read(struct fs_append *a, char *buf, size_t len)
 {
-	size_t have = a->verdicts_len - a->verdicts_from;
-	char *from = a->verdicts + a->verdicts_from;
-	size_t n;
-
-	if (have == 0)
-		return 0;
-	n = (size_t)((char *)memchr(from, '\n', have) + 1 - from);
-	if (n > len)
-		n = len;
-	memcpy(buf, from, n);
-	a->verdicts_from += n;
-	return n;
+	return fs_verdicts_read(&a->verdicts, buf, len);
 }
 
 /* --- lines ----------------------------------------------------------------------------------------- */
@@ -196,7 +137,7 @@ static enum kv_rc do_commit(struct fs_append *a, struct kv_err *err)
 	fs_commit_end(a->fs);
 	drop_txn(a);
 	if (rc == KV_OK)
-		add_verdict(a, fs_verdict_ok(&appended, verdict));
+		fs_verdicts_add(&a->verdicts, fs_verdict_ok(&appended, verdict));
 	return rc;
 }
 
@@ -256,7 +197,7 @@ static void spend(struct fs_append *a, enum kv_rc rc, struct kv_err *err)
 	drop_txn(a);
 	drop_line(a);
 	fs_verdict_error(err, verdict);
-	add_verdict(a, verdict);
+	fs_verdicts_add(&a->verdicts, verdict);
 	fs_errors_add(&a->fs->errors, core_shard_id(a->shard), a->pid, a->uid, verdict + strlen("error "));
 }
 
@@ -301,8 +242,7 @@ void fs_append_reset(struct fs_append *a)
 	drop_txn(a);
 	drop_line(a);
 	a->spent = KV_OK;
-	a->verdicts_from = 0;
-	a->verdicts_len = 0;
+	fs_verdicts_clear(&a->verdicts);
 }
 
 /* Why a transaction that was begun came to nothing. */
@@ -311,7 +251,8 @@ static const char *why_abandoned(const struct fs_append *a)
 	if (a->line_len == 6 && memcmp(a->line, "commit", 6) == 0)
 		return "closed before the newline of the commit line";
 	if (a->line_len == 0 && a->rows != 0 && a->swallowed)
-		return "closed before the commit line; the last row ends in commit, as if its newline were missing";
+		return "closed before the commit line; the last row ends in commit, as if its newline were "
+		       "missing";
 	return "closed before the commit line";
 }
 
@@ -328,6 +269,6 @@ void fs_append_close(struct fs_append *a)
 	drop_txn(a);
 	free(a->line);
 	core_row_scratch_free(&a->scratch);
-	free(a->verdicts);
+	fs_verdicts_fini(&a->verdicts);
 	free(a);
 }

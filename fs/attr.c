@@ -21,24 +21,19 @@ enum { APPEND_BLKSIZE = 1 << 20, TEXT_BLKSIZE = 128 << 10 };
 
 static const struct fs_fixed root_entries[] = {
 	{"README", FS_README, S_IFREG | 0444},
+	{"metrics", FS_METRICS, S_IFREG | 0444},
 	{"name", FS_NAMES, S_IFDIR | 01777},
 	{"shard", FS_SHARDS, S_IFDIR | 01777},
 };
 
 static const struct fs_fixed shard_entries[] = {
-	{"append", FS_APPEND, S_IFREG | 0666},
-	{"as_of", FS_AS_OF_DIR, S_IFDIR | 0777},
-	{"batches", FS_BATCHES, S_IFDIR | 0777},
-	{"errors", FS_ERRORS, S_IFREG | 0444},
-	{"holds", FS_HOLDS, S_IFDIR | 0777},
-	{"listen", FS_LISTEN_DIR, S_IFDIR | 0777},
-	{"readers", FS_READERS, S_IFDIR | 0777},
-	{"since", FS_SINCE, S_IFREG | 0666},
-	{"snapshot", FS_SNAPSHOT, S_IFREG | 0444},
-	{"state", FS_STATE, S_IFREG | 0444},
-	{"subscribe", FS_SUBSCRIBE_DIR, S_IFDIR | 0777},
-	{"upper", FS_UPPER, S_IFREG | 0444},
-	{"wait", FS_WAIT_DIR, S_IFDIR | 0777},
+	{"append", FS_APPEND, S_IFREG | 0666},     {"as_of", FS_AS_OF_DIR, S_IFDIR | 0777},
+	{"batches", FS_BATCHES, S_IFDIR | 0777},   {"ctl", FS_CTL, S_IFREG | 0666},
+	{"errors", FS_ERRORS, S_IFREG | 0444},     {"holds", FS_HOLDS, S_IFDIR | 0777},
+	{"listen", FS_LISTEN_DIR, S_IFDIR | 0777}, {"readers", FS_READERS, S_IFDIR | 0777},
+	{"since", FS_SINCE, S_IFREG | 0666},       {"snapshot", FS_SNAPSHOT, S_IFREG | 0444},
+	{"state", FS_STATE, S_IFREG | 0444},       {"subscribe", FS_SUBSCRIBE_DIR, S_IFDIR | 0777},
+	{"upper", FS_UPPER, S_IFREG | 0444},       {"wait", FS_WAIT_DIR, S_IFDIR | 0777},
 	{"writers", FS_WRITERS, S_IFDIR | 0777},
 };
 
@@ -56,7 +51,8 @@ const struct fs_fixed *fs_fixed_of(enum fs_kind dir, size_t *count)
 
 bool fs_kind_writable(enum fs_kind kind)
 {
-	return kind == FS_APPEND || kind == FS_SINCE || kind == FS_STAGED || kind == FS_HOLD;
+	return kind == FS_APPEND || kind == FS_SINCE || kind == FS_STAGED || kind == FS_HOLD ||
+	       kind == FS_CTL;
 }
 
 enum kv_rc fs_node_shard(struct fs *fs, const struct fs_node *node, struct core_shard **out,

@@ -166,14 +166,14 @@ static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 
 	(void)rdev;
 	if (!fs_node_get(&fs->nodes, parent, &dir)) {
-		fuse_reply_err(req, ENOENT);
+		fs_reply_rc(req, KV_NOTFOUND);
 		return;
 	}
 	errnum = dir.kind == FS_HOLDS ? EPERM : refusal(&dir, name, mode);
 	rc = errnum == 0 ? make(fs, &dir, name, true, &nodeid, &err) : KV_OK;
 	fs_node_fini(&dir);
 	if (errnum != 0)
-		fuse_reply_err(req, errnum);
+		fs_reply_errno(req, errnum);
 	else if (rc != KV_OK)
 		fs_reply_rc(req, rc);
 	else
@@ -223,14 +223,14 @@ static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 	int errnum;
 
 	if (!fs_node_get(&fs->nodes, parent, &dir)) {
-		fuse_reply_err(req, ENOENT);
+		fs_reply_rc(req, KV_NOTFOUND);
 		return;
 	}
 	errnum = refusal(&dir, name, mode);
 	rc = errnum == 0 ? create(fs, &dir, name, fi, fuse_req_ctx(req)->pid, &e, &err) : KV_OK;
 	fs_node_fini(&dir);
 	if (errnum != 0) {
-		fuse_reply_err(req, errnum);
+		fs_reply_errno(req, errnum);
 	} else if (rc != KV_OK) {
 		fs_reply_rc(req, rc);
 	} else if (fuse_reply_create(req, &e, fi) != 0) {

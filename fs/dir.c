@@ -235,7 +235,7 @@ static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	enum kv_rc rc = KV_NOTFOUND;
 
 	if (d == NULL) {
-		fuse_reply_err(req, ENOMEM);
+		fs_reply_rc(req, KV_NOMEM);
 		return;
 	}
 	pthread_mutex_init(&d->mu, NULL);

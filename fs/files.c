@@ -6,8 +6,8 @@
  * Invariants:
  *  1. One thread at a time works on a handle, under its lock; the kernel may send
  *     several requests for one (dup, threads, read-ahead).
- *  2. OPEN, FLUSH and RELEASE never wait. What waits is a read, and it holds
- *     neither a thread nor the lock while it does.
+ *  2. OPEN, FLUSH and RELEASE never wait. What waits is a read, or a write to
+ *     `ctl`, and it holds neither a thread nor the lock while it does.
  *  3. A commit happens in WRITE, nowhere else; FLUSH has no effect.
  */
 #include "fs/files.h"
@@ -34,6 +34,7 @@ static void handle_put(struct fs_handle *h)
 		return;
 	if (h->append != NULL)
 		fs_append_close(h->append);
+	fs_ctl_close(h->ctl);
 	fs_staged_close(h->staged);
 	if (h->shard != NULL)
 		fs_poll_fini(&h->poll, h->shard);
@@ -75,7 +76,7 @@ static enum kv_rc open_handle(struct fs *fs, const struct fs_node *node, int fla
 	h->first_seqno = node->first_seqno;
 	h->when = node->when;
 	memcpy(h->name, node->name, sizeof h->name);
-	if (node->kind != FS_README)
+	if (node->kind > FS_SHARD)
 		rc = fs_node_shard(fs, node, &h->shard, &info, err);
 	if (rc == KV_OK)
 		rc = fs_show(h, node, flags, pid, err);
@@ -172,16 +173,17 @@ static bool read_text(fuse_req_t req, struct fs_handle *h, size_t size, off_t of
 	h->text_read = true;
 	from = (uint64_t)offset < h->text_len ? (size_t)offset : h->text_len;
 	n = h->text_len - from < size ? h->text_len - from : size;
-	fuse_reply_buf(req, h->text + from, n);
+	fs_reply_read(req, h->text + from, n);
 	return true;
 }
 
 static void read_verdicts(fuse_req_t req, struct fs_handle *h, size_t size)
 {
 	char line[FS_VERDICT_LEN + 1];
-	size_t n = fs_append_read(h->append, line, size < sizeof line ? size : sizeof line);
+	size_t len = size < sizeof line ? size : sizeof line;
+	size_t n = h->append != NULL ? fs_append_read(h->append, line, len) : fs_ctl_read(h->ctl, line, len);
 
-	fuse_reply_buf(req, line, n);
+	fs_reply_read(req, line, n);
 }
 
 static void read_batch(fuse_req_t req, struct fs_handle *h, size_t size, off_t offset)
@@ -196,7 +198,7 @@ static void read_batch(fuse_req_t req, struct fs_handle *h, size_t size, off_t o
 	else if (buf != NULL)
 		rc = core_scan_read(h->scan, (uint64_t)offset, buf, size, &got, &err);
 	if (rc == KV_OK)
-		fuse_reply_buf(req, buf, got);
+		fs_reply_read(req, buf, got);
 	else
 		fs_reply_read_rc(req, rc);
 	free(buf);
@@ -219,7 +221,7 @@ static bool read_stream(fuse_req_t req, struct fs_handle *h, size_t size, off_t 
 	if (rc == KV_WOULD_BLOCK)
 		return false;
 	if (rc == KV_OK)
-		fuse_reply_buf(req, data, got);
+		fs_reply_read(req, data, got);
 	else
 		fs_reply_read_rc(req, rc);
 	return true;
@@ -238,7 +240,7 @@ static void do_read(fuse_req_t req, size_t size, off_t offset, const struct fuse
 
 	atomic_fetch_add(&h->refs, 1);
 	pthread_mutex_lock(&h->mu);
-	if (h->append != NULL)
+	if (h->append != NULL || h->ctl != NULL)
 		read_verdicts(req, h, size);
 	else if (h->kind == FS_BATCH || h->kind == FS_STAGED)
 		read_batch(req, h, size, offset);
@@ -328,6 +330,10 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t siz
 	enum kv_rc rc;
 
 	(void)ino;
+	if (h->ctl != NULL) { /* answered when it is done */
+		fs_ctl_write(h->ctl, req, buf, size);
+		return;
+	}
 	pthread_mutex_lock(&h->mu);
 	if (h->append != NULL) /* transactions are a sequence, wherever the client thinks it is */
 		rc = fs_append_write(h->append, ctx->pid, ctx->uid, buf, size, &done);
@@ -344,7 +350,7 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t siz
 	if (rc != KV_OK)
 		fs_reply_write_rc(req, rc);
 	else
-		fuse_reply_write(req, done);
+		fs_reply_written(req, done);
 }
 
 /* Sent at every close of every duplicate, also before the first byte: it says nothing, but that the last

@@ -199,6 +199,11 @@ static bool rewind_to(struct fs_source *source, uint64_t offset, uint64_t *from)
 	return true;
 }
 
+static void rest(struct fs_source *source)
+{
+	core_listen_rest(((struct fs_follow *)source)->listen);
+}
+
 static void close_follow(struct fs_source *source)
 {
 	struct fs_follow *f = (struct fs_follow *)source;
@@ -214,7 +219,7 @@ static void close_follow(struct fs_source *source)
 static enum kv_rc follow_new(struct core_shard *shard, struct core_frontier from,
 			     const struct core_reader *reader, struct fs_follow **out, struct kv_err *err)
 {
-	static const struct fs_source_ops ops = {produce, rewind_to, close_follow};
+	static const struct fs_source_ops ops = {produce, rewind_to, rest, close_follow};
 	struct fs_follow *f = calloc(1, sizeof *f);
 	enum kv_rc rc;
 

@@ -9,9 +9,10 @@
  *   fs_staged.mu   one per open staged batch; as fs_handle.mu, which may be held when it is taken
  *   fs_stages.mu   stages.c
  *   fs_nodes.mu    nodes.c
+ *   fs_ctl.mu      the verdicts of an open ctl
  *   fs.stop_mu     commits in flight
  *   fs.open_mu     what is open
- *   fs_waits.mu    wait.c; held while a waiter is taken out of its shard
+ *   fs_waits.mu    park.c; held while what is parked is cancelled, in its shard
  *   fs_errors.mu   errors.c
  */
 #ifndef FS_FS_H
@@ -24,8 +25,10 @@
 #include <stdbool.h>
 
 #include "core/shard.h"
+#include "fs/counts.h"
 #include "fs/errors.h"
 #include "fs/nodes.h"
+#include "fs/reply.h"
 #include "fs/stages.h"
 #include "fs/wait.h"
 
@@ -63,6 +66,9 @@ struct fs {
 
 	pthread_mutex_t open_mu; /* the list */
 	struct fs_open *open;
+	size_t open_count;
+
+	struct fs_counts counts;
 };
 
 void fs_open_add(struct fs *fs, struct fs_open *o, void (*end)(struct fs_open *o));
@@ -74,12 +80,6 @@ void fs_commit_end(struct fs *fs);
 
 /* Refuse new commits, answer those who wait, and return when the commits in flight are done. */
 void fs_stop_commits(struct fs *fs);
-
-/* Answer a request with the errno of rc: of a write exactly, of anything else never ESTALE (the kernel would
- * repeat an operation by path), but ENOENT. The one place that reads the list's errno column for FUSE. */
-void fs_reply_write_rc(fuse_req_t req, enum kv_rc rc);
-void fs_reply_read_rc(fuse_req_t req, enum kv_rc rc); /* of read(2): ESTALE is KV_GONE, nothing else */
-void fs_reply_rc(fuse_req_t req, enum kv_rc rc);
 
 static inline struct fs *fs_of(fuse_req_t req)
 {

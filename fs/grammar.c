@@ -288,6 +288,36 @@ enum kv_rc fs_parse_hold(const char *text, size_t len, struct core_hold_ask *out
 					       : bad(err, "neither a frontier nor listen=<frontier>", w);
 }
 
+enum kv_rc fs_parse_ctl(const char *text, size_t len, struct fs_ctl_ask *out, struct kv_err *err)
+{
+	static const struct {
+		const char *name;
+		struct fs_ctl_ask ask;
+	} verbs[] = {
+		{"compact", {.verb = FS_VERB_COMPACT, .upkeep = CORE_COMPACT}},
+		{"gc", {.verb = FS_VERB_GC, .upkeep = CORE_GC}},
+		{"rollup", {.verb = FS_VERB_ROLLUP, .upkeep = CORE_ROLLUP}},
+	};
+	struct word w = {.p = text, .len = len}, id;
+
+	*out = (struct fs_ctl_ask){0};
+	if (w.len != 0 && w.p[w.len - 1] == '\n')
+		w.len--;
+	for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++) {
+		if (is(w, verbs[i].name)) {
+			*out = verbs[i].ask;
+			return KV_OK;
+		}
+	}
+	if (!value_of(w, "expire ", &id))
+		return bad(err, "none of compact, gc, rollup, expire <id>", w);
+	out->verb = FS_VERB_EXPIRE;
+	out->expired_kind = id.len != 0 && id.p[0] == 'r' ? 'r' : 'w';
+	if (core_uuid_parse(out->expired_kind, id.p, id.len, &out->expired))
+		return KV_OK;
+	return bad(err, "neither w<uuid> nor r<uuid>", id);
+}
+
 /* --- verdicts -------------------------------------------------------------------------------------- */
 
 char *fs_verdict_ok(const struct core_appended *r, char buf[FS_VERDICT_LEN])
@@ -297,6 +327,35 @@ char *fs_verdict_ok(const struct core_appended *r, char buf[FS_VERDICT_LEN])
 	snprintf(buf, FS_VERDICT_LEN, "ok lower=%s new_upper=%s seqno=%" PRIu64 " updates=%" PRIu64,
 		 core_frontier_format(r->lower, lower), core_frontier_format(r->upper, upper), r->seqno,
 		 r->updates);
+	return buf;
+}
+
+char *fs_verdict_done(const struct fs_ctl_ask *ask, const struct core_upkeep_result *r,
+		      char buf[FS_VERDICT_LEN])
+{
+	char id[CORE_ID_LEN];
+
+	switch (ask->verb) {
+	case FS_VERB_COMPACT:
+		snprintf(buf, FS_VERDICT_LEN,
+			 "ok compact seqno=%" PRIu64 " merges=%" PRIu64 " in_updates=%" PRIu64
+			 " in_bytes=%" PRIu64 " out_updates=%" PRIu64 " out_bytes=%" PRIu64,
+			 r->seqno, r->merges, r->in_updates, r->in_bytes, r->out_updates, r->out_bytes);
+		break;
+	case FS_VERB_GC:
+		snprintf(buf, FS_VERDICT_LEN,
+			 "ok gc seqno=%" PRIu64 " blobs=%" PRIu64 " blob_bytes=%" PRIu64 " versions=%" PRIu64
+			 " rollups=%" PRIu64 " kept_blobs=%" PRIu64,
+			 r->seqno, r->blobs, r->blob_bytes, r->versions, r->rollups, r->kept_blobs);
+		break;
+	case FS_VERB_ROLLUP:
+		snprintf(buf, FS_VERDICT_LEN, "ok rollup seqno=%" PRIu64, r->seqno);
+		break;
+	case FS_VERB_EXPIRE:
+		snprintf(buf, FS_VERDICT_LEN, "ok expire id=%s",
+			 core_uuid_format(ask->expired_kind, ask->expired, id));
+		break;
+	}
 	return buf;
 }
 

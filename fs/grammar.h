@@ -11,12 +11,15 @@
  *
  *     bounds <lower> <upper>
  *
+ * and those of the files of one line.
+ *
  * Pure functions; any thread.
  */
 #ifndef FS_GRAMMAR_H
 #define FS_GRAMMAR_H
 
 #include "core/shard.h"
+#include "core/upkeep.h"
 
 enum fs_line { FS_LINE_BEGIN, FS_LINE_ROW, FS_LINE_BATCH, FS_LINE_COMMIT, FS_LINE_BAD };
 
@@ -46,6 +49,17 @@ enum kv_rc fs_parse_since(const char *text, size_t len, struct core_frontier *si
 enum kv_rc fs_parse_hold(const char *text, size_t len, struct core_hold_ask *out,
 			 struct kv_err *err) KV_MUST_CHECK;
 
+/* A line written to `ctl`, with an optional newline. KV_BAD_SYNTAX. */
+enum fs_verb { FS_VERB_COMPACT, FS_VERB_GC, FS_VERB_ROLLUP, FS_VERB_EXPIRE };
+struct fs_ctl_ask {
+	enum fs_verb verb;
+	enum core_upkeep_kind upkeep; /* what that asks for, but for FS_VERB_EXPIRE */
+	char expired_kind;            /* FS_VERB_EXPIRE: 'w' or 'r', of the id */
+	struct core_uuid expired;
+};
+enum kv_rc fs_parse_ctl(const char *text, size_t len, struct fs_ctl_ask *out,
+			struct kv_err *err) KV_MUST_CHECK;
+
 /*
  * The verdict on a transaction, one line without newline, cut to the room there is; returns buf.
  *     ok lower=<f> new_upper=<f> seqno=<n> updates=<n>
@@ -53,6 +67,15 @@ enum kv_rc fs_parse_hold(const char *text, size_t len, struct core_hold_ask *out
  */
 enum { FS_VERDICT_LEN = 1024 };
 char *fs_verdict_ok(const struct core_appended *r, char buf[FS_VERDICT_LEN]);
+/*
+ * The verdict on a line of `ctl`; of an expired id there is no result.
+ *     ok compact seqno=<n> merges=<n> in_updates=<n> in_bytes=<n> out_updates=<n> out_bytes=<n>
+ *     ok gc seqno=<n> blobs=<n> blob_bytes=<n> versions=<n> rollups=<n> kept_blobs=<n>
+ *     ok rollup seqno=<n>
+ *     ok expire id=<id>
+ */
+char *fs_verdict_done(const struct fs_ctl_ask *ask, const struct core_upkeep_result *r,
+		      char buf[FS_VERDICT_LEN]);
 char *fs_verdict_error(const struct kv_err *err, char buf[FS_VERDICT_LEN]);
 
 #endif

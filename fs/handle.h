@@ -6,6 +6,7 @@
 
 #include "core/scan.h"
 #include "fs/append.h"
+#include "fs/ctl.h"
 #include "fs/follow.h"
 #include "fs/fs.h"
 #include "fs/staged.h"
@@ -19,7 +20,7 @@ struct fs_handle {
 	_Atomic(unsigned) refs;
 	pthread_mutex_t mu; /* all below that can change */
 	enum fs_kind kind;
-	struct core_shard *shard; /* a reference; NULL: /README */
+	struct core_shard *shard; /* a reference; NULL: /README, /metrics */
 	uint64_t first_seqno;
 	struct fs_when when;
 	char name[CORE_HOLD_NAME_LEN]; /* of a hold */
@@ -29,6 +30,7 @@ struct fs_handle {
 	bool text_read;          /* reading at 0 again refreshes some of them */
 	struct core_frontier at; /* upper: what the text says */
 	struct fs_append *append;
+	struct fs_ctl *ctl;       /* has a lock of its own */
 	struct fs_stream *stream; /* snapshot, as_of, listen, subscribe; NULL: an as_of that has to wait */
 	struct fs_follow *follow; /* of listen and subscribe; the stream's */
 	struct core_need need;    /* the time an as_of waits for; then what is pinned, for those who look */

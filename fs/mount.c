@@ -93,6 +93,7 @@ void fs_open_add(struct fs *fs, struct fs_open *o, void (*end)(struct fs_open *o
 	if (o->next != NULL)
 		o->next->at = &o->next;
 	fs->open = o;
+	fs->open_count++;
 	pthread_mutex_unlock(&fs->open_mu);
 }
 
@@ -102,6 +103,7 @@ void fs_open_remove(struct fs *fs, struct fs_open *o)
 	*o->at = o->next;
 	if (o->next != NULL)
 		o->next->at = o->at;
+	fs->open_count--;
 	pthread_mutex_unlock(&fs->open_mu);
 }
 
@@ -110,26 +112,6 @@ static void end_open(struct fs *fs)
 {
 	while (fs->open != NULL)
 		fs->open->end(fs->open);
-}
-
-void fs_reply_write_rc(fuse_req_t req, enum kv_rc rc)
-{
-	fuse_reply_err(req, kv_rc_errno(rc));
-}
-
-void fs_reply_read_rc(fuse_req_t req, enum kv_rc rc)
-{
-	if (rc == KV_GONE)
-		fuse_reply_err(req, kv_rc_errno(rc));
-	else
-		fs_reply_rc(req, rc);
-}
-
-void fs_reply_rc(fuse_req_t req, enum kv_rc rc)
-{
-	int errnum = kv_rc_errno(rc);
-
-	fuse_reply_err(req, errnum == ESTALE ? ENOENT : errnum);
 }
 
 /* --- the session ----------------------------------------------------------------------------------- */
@@ -373,6 +355,7 @@ static bool make_session(struct life *life, char why[1024])
 	fs_fill_batch_ops(&ops);
 	fs_fill_file_ops(&ops);
 	fs_fill_dir_ops(&ops);
+	fs_count_ops(&life->fs.counts, &ops);
 	fuse_set_log_func(keep_log);
 	log_line = line;
 	life->fs.session = fuse_session_new(&life->command->session_args, &ops, sizeof ops, life);

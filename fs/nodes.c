@@ -77,6 +77,12 @@ static struct fs_slot *slot_locked(struct fs_nodes *n, struct core_shard_id id, 
 	return s;
 }
 
+/* Whether each lookup is a file of its own. */
+static bool is_fresh(uint64_t kind)
+{
+	return kind == FS_APPEND || kind == FS_CTL;
+}
+
 uint64_t fs_nodeid_shard(struct fs_nodes *n, enum fs_kind kind, struct core_shard_id id, uint64_t first_seqno)
 {
 	struct fs_slot *s;
@@ -86,7 +92,7 @@ uint64_t fs_nodeid_shard(struct fs_nodes *n, enum fs_kind kind, struct core_shar
 	s = slot_locked(n, id, first_seqno);
 	if (s != NULL)
 		nodeid = make(kind,
-			      (uint64_t)s->number << SLOT_SHIFT | (kind == FS_APPEND ? ++n->next_append : 0));
+			      (uint64_t)s->number << SLOT_SHIFT | (is_fresh(kind) ? ++n->next_fresh : 0));
 	pthread_mutex_unlock(&n->mu);
 	return nodeid;
 }
@@ -288,9 +294,19 @@ void fs_node_fini(struct fs_node *node)
 	node->batch = NULL;
 }
 
+struct fs_nodes_count fs_nodes_count(struct fs_nodes *n)
+{
+	struct fs_nodes_count c;
+
+	pthread_mutex_lock(&n->mu);
+	c = (struct fs_nodes_count){.entries = HASH_COUNT(n->entries), .shards = n->slot_count};
+	pthread_mutex_unlock(&n->mu);
+	return c;
+}
+
 uint64_t fs_node_ino(uint64_t nodeid)
 {
-	if (nodeid >> KIND_SHIFT == FS_APPEND)
+	if (is_fresh(nodeid >> KIND_SHIFT))
 		return nodeid & ~(((uint64_t)1 << SLOT_SHIFT) - 1);
 	return nodeid;
 }

@@ -7,18 +7,19 @@
  *     bits 63..56   kind
  *     top of the tree, and names:   bits 55..0   0, or the id of the name
  *     files of a shard:             bits 55..32  slot of the shard
- *                                   bits 31..0   0; for `append` a number of its own for each lookup
+ *                                   bits 31..0   0; for `append` and `ctl` a number of its own for each
+ *                                                lookup
  *     batches, writers, readers,    bits 55..0   number of an entry in a table, kept until FORGET; of what
  *     holds, as_of/<t> and others                has an id or a name it is made from that, so that it stays
  *     that are named by a time:                  the same
  *
  * The root is 1 by FUSE's rule. st_ino is the nodeid, but that of every
- * `append` of a shard is the same. A slot stands for one life of a shard: one
+ * `append` of a shard is the same, and that of every `ctl`. A slot stands for one life of a shard: one
  * that is removed and made anew gets another.
  *
- * Why `append` gets a fresh nodeid for each lookup: the kernel lets one write at
- * a time into one inode; so each open is a file of its own, and writers do not
- * wait for each other.
+ * Why these two get a fresh nodeid for each lookup: the kernel lets one write at a
+ * time into one inode, and who waits for his turn there cannot even be killed; so
+ * each open is a file of its own, and writers do not wait for each other.
  *
  * Threads: any.
  */
@@ -36,6 +37,7 @@ enum fs_kind {
 	FS_NONE,
 	FS_ROOT,
 	FS_README,
+	FS_METRICS,
 	FS_NAMES,
 	FS_SHARDS,
 	FS_NAME, /* a symlink */
@@ -46,6 +48,7 @@ enum fs_kind {
 	FS_SNAPSHOT,
 	FS_STATE,
 	FS_ERRORS,
+	FS_CTL,
 	FS_AS_OF_DIR,
 	FS_WAIT_DIR,
 	FS_LISTEN_DIR,
@@ -99,7 +102,7 @@ struct fs_nodes {
 	uint32_t slot_cap;
 	struct fs_slot *slots_by_id;
 	struct fs_entry *entries;
-	uint32_t next_append;
+	uint32_t next_fresh;
 };
 
 /* What a nodeid stands for. */
@@ -122,7 +125,7 @@ void fs_nodes_fini(struct fs_nodes *n);
 /* The nodeid of a thing at the top, or of the name with this id. */
 uint64_t fs_nodeid_top(enum fs_kind kind, uint64_t name_id);
 
-/* The nodeid of a file of a shard; a fresh one for FS_APPEND. 0: out of memory. */
+/* The nodeid of a file of a shard; a fresh one for FS_APPEND and FS_CTL. 0: out of memory. */
 uint64_t fs_nodeid_shard(struct fs_nodes *n, enum fs_kind kind, struct core_shard_id id,
 			 uint64_t first_seqno);
 
@@ -150,6 +153,13 @@ bool fs_node_batch_size(struct fs_nodes *n, const struct core_batch *batch, uint
 /* What nodeid stands for; false: nothing (any more). */
 bool fs_node_get(struct fs_nodes *n, uint64_t nodeid, struct fs_node *out);
 void fs_node_fini(struct fs_node *node);
+
+/* How many there are: entries of the table, and shards that have a slot. */
+struct fs_nodes_count {
+	size_t entries;
+	size_t shards;
+};
+struct fs_nodes_count fs_nodes_count(struct fs_nodes *n);
 
 /* st_ino for a nodeid. */
 uint64_t fs_node_ino(uint64_t nodeid);

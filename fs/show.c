@@ -14,6 +14,7 @@
 
 #include "fs/attr.h"
 #include "fs/handle.h"
+#include "fs/metrics.h"
 #include "fs/text.h"
 
 static enum kv_rc set_text(struct fs_handle *h, char *text, struct kv_err *err)
@@ -79,19 +80,24 @@ static enum kv_rc show_listed(struct fs_handle *h, struct core_uuid id, struct k
 
 static enum kv_rc show_state(struct fs_handle *h, struct kv_err *err)
 {
-	struct core_reading *readers;
-	struct core_state state;
-	size_t count;
-	enum kv_rc rc = core_shard_readers(h->shard, &readers, &count, err);
+	struct fs_shard_view v = {.id = core_shard_id(h->shard)};
+	bool stated = false;
+	enum kv_rc rc = core_shard_readers(h->shard, &v.readers, &v.reader_count, err);
 
-	if (rc != KV_OK)
-		return rc;
-	rc = core_shard_state(h->shard, &state, err);
+	if (rc == KV_OK)
+		rc = core_shard_merging(h->shard, &v.merges, &v.merge_count, err);
 	if (rc == KV_OK) {
-		rc = set_text(h, fs_text_state(core_shard_id(h->shard), &state, readers, count), err);
-		core_state_fini(&state);
+		rc = core_shard_state(h->shard, &v.state, err);
+		stated = rc == KV_OK;
 	}
-	free(readers);
+	if (rc == KV_OK)
+		rc = core_state_size(v.id, &v.state, &v.state_bytes, err);
+	if (rc == KV_OK)
+		rc = set_text(h, fs_text_state(&v), err);
+	if (stated)
+		core_state_fini(&v.state);
+	free(v.merges);
+	free(v.readers);
 	return rc;
 }
 
@@ -209,6 +215,8 @@ enum kv_rc fs_show(struct fs_handle *h, const struct fs_node *node, int flags, p
 	switch (node->kind) {
 	case FS_README:
 		return set_text(h, strdup(fs_text_readme()), err);
+	case FS_METRICS:
+		return set_text(h, fs_metrics_text(h->fs), err);
 	case FS_UPPER:
 	case FS_SINCE:
 	case FS_HOLD:
@@ -222,6 +230,9 @@ enum kv_rc fs_show(struct fs_handle *h, const struct fs_node *node, int flags, p
 	case FS_APPEND:
 		h->append = fs_append_open(h->fs, h->shard);
 		return h->append != NULL ? KV_OK : kv_fail_rc(err, KV_NOMEM);
+	case FS_CTL:
+		h->ctl = fs_ctl_open(h->fs, h->shard);
+		return h->ctl != NULL ? KV_OK : kv_fail_rc(err, KV_NOMEM);
 	case FS_SNAPSHOT:
 		h->when.now = true;
 		return fs_show_snapshot(h, err);

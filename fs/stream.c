@@ -145,6 +145,8 @@ enum kv_rc fs_stream_read(struct fs_stream *s, uint64_t offset, size_t len, cons
 	if (offset < s->from && !go_back(s, offset))
 		return kv_fail(err, KV_BAD_OFFSET, "what lies so far back cannot be read again");
 	make(s, offset, offset + len + (len >= PIECE));
+	if (atomic_load(s->kept) > STREAMS_KEEP) /* many are read at a time */
+		s->source->ops->rest(s->source);
 	have = s->from + s->len;
 	if (offset >= have) {
 		/* What came before a failure is given first; then the failure, each time. */
@@ -204,6 +206,12 @@ static bool snapshot_rewind(struct fs_source *source, uint64_t offset, uint64_t 
 	return true;
 }
 
+/* A merge has its rows in its buffers. */
+static void snapshot_rest(struct fs_source *source)
+{
+	(void)source;
+}
+
 static void snapshot_close(struct fs_source *source)
 {
 	core_snapshot_close(((struct snapshot_source *)source)->snapshot);
@@ -212,7 +220,7 @@ static void snapshot_close(struct fs_source *source)
 
 struct fs_source *fs_source_snapshot(struct core_snapshot *snapshot)
 {
-	static const struct fs_source_ops ops = {snapshot_produce, snapshot_rewind, snapshot_close};
+	static const struct fs_source_ops ops = {snapshot_produce, snapshot_rewind, snapshot_rest, snapshot_close};
 	struct snapshot_source *s = calloc(1, sizeof *s);
 
 	if (s == NULL) {

@@ -33,6 +33,8 @@ struct fs_source_ops {
 			      struct kv_err *err);
 	/* Go back to a place at or before offset, which *from says; false: it cannot go so far. */
 	bool (*rewind)(struct fs_source *source, uint64_t offset, uint64_t *from);
+	/* Give back what is kept to go on quickly. */
+	void (*rest)(struct fs_source *source);
 	void (*close)(struct fs_source *source);
 };
 

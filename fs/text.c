@@ -45,6 +45,8 @@ const char *fs_text_readme(void)
 	       "  echo listen=7 > holds/me; ls readers/     keep listen/7 possible; who reads\n"
 	       "  ls -l batches/        what was committed, by interval; readable files\n"
 	       "  cat state; ls writers/    the shard's state as JSON; who appends to it\n"
+	       "  echo compact > ctl    merge what can be merged, and wait until that is done\n"
+	       "                        (also gc, rollup, expire <id>; counters: ../../metrics)\n"
 	       "  echo 5 > since        give up history below 5 (upper-10: always keep 10)\n"
 	       "\n"
 	       "  ln -s ../shard/$id ../../name/fruit               a name for a shard\n"
@@ -247,26 +249,62 @@ static json_t *writers_json(const struct core_state *s)
 	return all;
 }
 
-char *fs_text_state(struct core_shard_id id, const struct core_state *s, const struct core_reading *readers,
-		    size_t reader_count)
+static json_t *merges_json(const struct fs_shard_view *v)
 {
+	json_t *all = json_array();
+
+	for (size_t i = 0; i < v->merge_count; i++) {
+		const struct core_merging *m = &v->merges[i];
+		json_t *merge = json_pack("{s:b,s:o,s:o,s:o,s:o,s:o,s:o}", "running", m->running, "lower",
+					  frontier(m->lower), "upper", frontier(m->upper), "batches",
+					  number(m->batches), "runs", number(m->runs), "updates",
+					  number(m->updates), "bytes", number(m->bytes));
+
+		if (m->running) {
+			json_object_set_new(merge, "begun_ms", number(m->begun_ms));
+			json_object_set_new(merge, "updates_done", number(m->updates_done));
+		}
+		json_array_append_new(all, merge);
+	}
+	return all;
+}
+
+/* What maintenance has before it. */
+static void add_upkeep(json_t *root, const struct fs_shard_view *v)
+{
+	const struct core_state *s = &v->state;
+	uint64_t dead_bytes = 0;
+
+	for (size_t i = 0; i < s->dead_count; i++)
+		dead_bytes += s->dead[i].size;
+	json_object_set_new(root, "merges", merges_json(v));
+	json_object_set_new(root, "dead_parts", number(s->dead_count));
+	json_object_set_new(root, "dead_bytes", number(dead_bytes));
+	json_object_set_new(root, "state_bytes", number(v->state_bytes));
+}
+
+char *fs_text_state(const struct fs_shard_view *v)
+{
+	const struct core_state *s = &v->state;
 	struct core_totals totals = core_state_totals(s);
 	char text[CORE_ID_LEN], *dump, *line = NULL;
 	json_t *root;
 
 	root = json_pack(
 		"{s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}",
-		"shard", core_uuid_format('s', id.u, text), "seqno", number(s->seqno), "first_seqno",
+		"shard", core_uuid_format('s', v->id.u, text), "seqno", number(s->seqno), "first_seqno",
 		number(s->first_seqno), "upper", frontier(s->upper), "since", frontier(s->since),
-		"since_pinned_by", pinned_by(s, readers, reader_count), "readers", number(reader_count),
-		"holds", holds_json(s), "batches", number(s->batch_count), "runs", number(totals.runs),
-		"parts", number(totals.parts), "inline_parts", number(totals.inline_parts), "updates",
-		number(totals.rows), "inline_bytes", number(totals.inline_bytes), "blob_bytes",
-		number(totals.blob_bytes), "tokens", number(s->token_count), "rollups", rollups_json(s),
-		"changed_ms", number(s->walltime_ms), "staged_batches", number(s->staged_count), "staged",
-		staged_json(s), "writer_count", number(s->writer_count), "writers", writers_json(s));
+		"since_pinned_by", pinned_by(s, v->readers, v->reader_count), "readers",
+		number(v->reader_count), "holds", holds_json(s), "batches", number(s->batch_count), "runs",
+		number(totals.runs), "parts", number(totals.parts), "inline_parts",
+		number(totals.inline_parts), "updates", number(totals.rows), "inline_bytes",
+		number(totals.inline_bytes), "blob_bytes", number(totals.blob_bytes), "tokens",
+		number(s->token_count), "rollups", rollups_json(s), "changed_ms", number(s->walltime_ms),
+		"staged_batches", number(s->staged_count), "staged", staged_json(s), "writer_count",
+		number(s->writer_count), "writers", writers_json(s));
 	if (root == NULL)
 		return NULL;
+	add_upkeep(root, v);
 	dump = json_dumps(root, JSON_INDENT(2));
 	json_decref(root);
 	if (dump != NULL && asprintf(&line, "%s\n", dump) < 0)

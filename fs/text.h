@@ -8,6 +8,7 @@
 #define FS_TEXT_H
 
 #include "core/shard.h"
+#include "core/upkeep.h"
 
 /* The screen of /README. */
 const char *fs_text_readme(void);
@@ -16,9 +17,19 @@ const char *fs_text_readme(void);
 enum { FS_FRONTIER_LINE = CORE_FRONTIER_LEN + 1 };
 size_t fs_text_frontier(struct core_frontier f, char buf[FS_FRONTIER_LINE]);
 
-/* The state of a shard, and who reads it, as JSON, with a newline; NULL: out of memory. */
-char *fs_text_state(struct core_shard_id id, const struct core_state *s, const struct core_reading *readers,
-		    size_t reader_count);
+/* What is known of a shard: its state, who reads it, and the merges that run or are due. */
+struct fs_shard_view {
+	struct core_shard_id id;
+	struct core_state state;
+	struct core_reading *readers;
+	size_t reader_count;
+	struct core_merging *merges;
+	size_t merge_count;
+	uint64_t state_bytes; /* of a rollup of that state */
+};
+
+/* That as JSON, with a newline; NULL: out of memory. */
+char *fs_text_state(const struct fs_shard_view *v);
 
 /* What is known of a writer, a line for each; NULL: out of memory. */
 char *fs_text_writer(const struct core_writer_state *w);

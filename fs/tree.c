@@ -27,6 +27,7 @@ static double entry_timeout(enum fs_kind kind)
 {
 	switch (kind) {
 	case FS_README:
+	case FS_METRICS:
 	case FS_NAMES:
 	case FS_SHARDS:
 	case FS_NAME:
@@ -40,9 +41,10 @@ static double entry_timeout(enum fs_kind kind)
 	case FS_READERS:
 	case FS_HOLDS:
 		return 1.0;
-	/* `append` must have a fresh nodeid each time; of the others the size or the mode can have changed.
-	 */
+	/* `append` and `ctl` must have a fresh nodeid each time; of the others the size or the mode can have
+	 * changed. */
 	case FS_APPEND:
+	case FS_CTL:
 	case FS_UPPER:
 	case FS_SINCE:
 	case FS_SNAPSHOT:
@@ -152,7 +154,7 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 
 	(void)fi;
 	if (!fs_node_get(&fs->nodes, ino, &node)) {
-		fuse_reply_err(req, ENOENT);
+		fs_reply_rc(req, KV_NOTFOUND);
 		return;
 	}
 	reply_attr(fs, req, &node);
@@ -234,7 +236,7 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to
 	enum kv_rc rc;
 
 	if (!fs_node_get(&fs->nodes, ino, &node)) {
-		fuse_reply_err(req, ENOENT);
+		fs_reply_rc(req, KV_NOTFOUND);
 		return;
 	}
 	rc = set_attr(fs, &node, attr, to_set, fi, &err);
@@ -288,15 +290,15 @@ static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 	enum kv_rc rc;
 
 	if (kind_of(fs, parent) != FS_SHARDS) {
-		fuse_reply_err(req, EPERM);
+		fs_reply_rc(req, KV_NOT_HERE);
 		return;
 	}
 	if (!fs_parse_shard_id(name, &id)) {
-		fuse_reply_err(req, EINVAL);
+		fs_reply_rc(req, KV_BAD_NAME);
 		return;
 	}
 	if (!fs_commit_begin(fs)) {
-		fuse_reply_err(req, ESHUTDOWN);
+		fs_reply_rc(req, KV_SHUTDOWN);
 		return;
 	}
 	rc = core_shard_create(fs->engine, id, owner, &err);
@@ -341,7 +343,7 @@ static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 	if (kind_of(fs, parent) == FS_SHARDS)
 		fs_reply_rc(req, remove_shard(fs, name, &err));
 	else
-		fuse_reply_err(req, EPERM);
+		fs_reply_rc(req, KV_NOT_HERE);
 }
 
 static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -352,7 +354,7 @@ static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 	enum kv_rc rc = KV_NOT_HERE;
 
 	if (!fs_node_get(&fs->nodes, parent, &dir)) {
-		fuse_reply_err(req, ENOENT);
+		fs_reply_rc(req, KV_NOTFOUND);
 		return;
 	}
 	if (dir.kind == FS_BATCHES) {
@@ -393,15 +395,15 @@ static void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, co
 	enum kv_rc rc = KV_SHUTDOWN;
 
 	if (kind_of(fs, parent) != FS_NAMES) {
-		fuse_reply_err(req, EPERM);
+		fs_reply_rc(req, KV_NOT_HERE);
 		return;
 	}
 	if (strlen(name) >= sizeof link.name) {
-		fuse_reply_err(req, ENAMETOOLONG);
+		fs_reply_errno(req, ENAMETOOLONG);
 		return;
 	}
 	if (!parse_target(target, &link.target)) {
-		fuse_reply_err(req, EINVAL);
+		fs_reply_rc(req, KV_BAD_NAME);
 		return;
 	}
 	strcpy(link.name, name); /* its length was checked */
@@ -446,7 +448,7 @@ static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_
 	int errnum = rename_refusal(fs, parent, to_parent, to_name, flags, &dir);
 
 	if (errnum != 0) {
-		fuse_reply_err(req, errnum);
+		fs_reply_errno(req, errnum);
 		return;
 	}
 	if (dir.kind == FS_BATCHES) {
@@ -464,7 +466,7 @@ static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const cha
 	(void)ino;
 	(void)parent;
 	(void)name;
-	fuse_reply_err(req, EPERM);
+	fs_reply_rc(req, KV_NOT_HERE);
 }
 
 static void op_statfs(fuse_req_t req, fuse_ino_t ino)

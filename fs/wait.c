@@ -1,201 +1,72 @@
 /*
  * wait.c - see wait.h.
- *
- * A parked read is on the list of its fs_waits until the one who will answer it
- * has taken it off, under mu: the wake-up, an interrupt or the close. So an
- * interrupt, which may come late, early and on any thread, finds it there or
- * leaves it alone. Until it is armed, that is, until its waiter is in the shard's
- * list, the others only mark it and the parking thread answers.
  */
 #include "fs/wait.h"
 
-#include <errno.h>
 #include <stdlib.h>
 
 #include "fs/fs.h"
 
-struct fs_parked {
-	struct core_waiter waiter; /* first: woken() is handed it */
-	struct core_job job;
-	struct fs_parked *next;
-	struct fs_parked **at; /* what points to it on the list; NULL: it is off */
-	struct fs_waits *waits;
-	fuse_req_t req;
+struct read {
+	struct fs_parked parked; /* first: the functions below are handed it */
+	struct core_waiter waiter;
 	struct core_shard *shard;
 	struct fs_read read;
-	bool armed;
-	int answer; /* errno marked before it was armed, or 0 */
 };
-
-bool fs_waits_init(struct fs_waits *w)
-{
-	*w = (struct fs_waits){0};
-	pthread_mutex_init(&w->mu, NULL);
-	w->worker = core_worker_start();
-	return w->worker != NULL;
-}
-
-void fs_waits_stop(struct fs_waits *w)
-{
-	pthread_mutex_lock(&w->mu);
-	w->stopped = true;
-	pthread_mutex_unlock(&w->mu);
-	core_worker_stop(w->worker);
-	w->worker = NULL;
-}
-
-void fs_waits_fini(struct fs_waits *w)
-{
-	pthread_mutex_destroy(&w->mu);
-}
-
-static void put_on_locked(struct fs_waits *w, struct fs_parked *p)
-{
-	p->next = w->parked;
-	p->at = &w->parked;
-	if (p->next != NULL)
-		p->next->at = &p->next;
-	w->parked = p;
-}
-
-static void take_off_locked(struct fs_parked *p)
-{
-	if (p->at == NULL)
-		return;
-	*p->at = p->next;
-	if (p->next != NULL)
-		p->next->at = p->at;
-	p->at = NULL;
-}
-
-/* p is only compared: it may be gone. */
-static bool on_list_locked(const struct fs_waits *w, const struct fs_parked *p)
-{
-	const struct fs_parked *at = w->parked;
-
-	while (at != NULL && at != p)
-		at = at->next;
-	return at != NULL;
-}
-
-static void answer(struct fs_parked *p, int errnum)
-{
-	fuse_reply_err(p->req, errnum);
-	free(p);
-}
-
-static void run_again(struct core_job *job, bool stopping)
-{
-	struct fs_parked *p = (struct fs_parked *)(void *)((char *)job - offsetof(struct fs_parked, job));
-
-	if (stopping) {
-		answer(p, ESHUTDOWN);
-		return;
-	}
-	p->read.run(p->req, &p->read);
-	free(p);
-}
-
-/* Off the list, and to the worker; or answered here if there is none any more. */
-static void hand_on(struct fs_parked *p)
-{
-	struct fs_waits *w = p->waits;
-	bool stopped;
-
-	pthread_mutex_lock(&w->mu);
-	take_off_locked(p);
-	stopped = w->stopped;
-	if (!stopped)
-		core_worker_queue(w->worker, &p->job);
-	pthread_mutex_unlock(&w->mu);
-	if (stopped)
-		run_again(&p->job, true);
-}
 
 /* The upper passed; on a thread of the engine's, so only hand it on. */
 static void woken(struct core_waiter *waiter)
 {
-	hand_on((struct fs_parked *)waiter);
+	fs_park_wake((struct fs_parked *)(void *)((char *)waiter - offsetof(struct read, waiter)));
 }
 
-static void interrupted(fuse_req_t req, void *data)
+static bool read_begin(struct fs_parked *p)
 {
-	struct fs_waits *w = &fs_of(req)->waits;
-	struct fs_parked *p = data;
-	bool mine = false;
+	struct read *r = (struct read *)p;
 
-	pthread_mutex_lock(&w->mu);
-	if (on_list_locked(w, p) &&
-	    p->req == req) { /* not another one in the place of one that was answered */
-		mine = p->armed && core_shard_unwait(p->shard, &p->waiter);
-		if (mine)
-			take_off_locked(p);
-		else if (!p->armed)
-			p->answer = EINTR;
-	}
-	pthread_mutex_unlock(&w->mu);
-	if (mine)
-		answer(p, EINTR);
+	return core_shard_wait(r->shard, &r->waiter);
+}
+
+static bool read_cancel(struct fs_parked *p)
+{
+	struct read *r = (struct read *)p;
+
+	return core_shard_unwait(r->shard, &r->waiter);
+}
+
+static void read_end(struct fs_parked *p, enum kv_rc rc)
+{
+	struct read *r = (struct read *)p;
+
+	if (rc == KV_OK)
+		r->read.run(p->req, &r->read);
+	else
+		fs_reply_rc(p->req, rc);
+}
+
+static void read_free(struct fs_parked *p)
+{
+	free(p);
 }
 
 void fs_wait_read(struct fs_waits *w, fuse_req_t req, struct core_shard *shard, uint64_t time,
 		  const struct fs_read *read)
 {
-	struct fs_parked *p = calloc(1, sizeof *p);
-	int errnum;
+	static const struct fs_park_ops ops = {.kind = FS_PARKED_READ,
+					       .begin = read_begin,
+					       .cancel = read_cancel,
+					       .end = read_end,
+					       .free = read_free};
+	struct read *r = calloc(1, sizeof *r);
 
-	if (p == NULL) {
-		fuse_reply_err(req, ENOMEM);
+	if (r == NULL) {
+		fs_reply_rc(req, KV_NOMEM);
 		return;
 	}
-	p->waiter = (struct core_waiter){.time = time, .wake = woken};
-	p->job.run = run_again;
-	p->waits = w;
-	p->req = req;
-	p->shard = shard;
-	p->read = *read;
-	pthread_mutex_lock(&w->mu);
-	put_on_locked(w, p);
-	pthread_mutex_unlock(&w->mu);
-
-	fuse_req_interrupt_func(req, interrupted, p); /* may call it at once */
-
-	pthread_mutex_lock(&w->mu);
-	errnum = w->closed ? ESHUTDOWN : p->answer;
-	p->armed = errnum == 0 && core_shard_wait(shard, &p->waiter);
-	if (p->armed)
-		p = NULL; /* not ours any more */
-	else
-		take_off_locked(p);
-	pthread_mutex_unlock(&w->mu);
-	if (p == NULL)
-		return;
-	if (errnum != 0)
-		answer(p, errnum);
-	else /* it has passed meanwhile */
-		hand_on(p);
-}
-
-void fs_waits_close(struct fs_waits *w)
-{
-	struct fs_parked *mine = NULL, *next;
-
-	pthread_mutex_lock(&w->mu);
-	w->closed = true;
-	for (struct fs_parked *p = w->parked; p != NULL; p = next) {
-		next = p->next;
-		/* Others are being woken, or parking: answered by those who do that. */
-		if (!p->armed || !core_shard_unwait(p->shard, &p->waiter))
-			continue;
-		take_off_locked(p);
-		p->next = mine;
-		mine = p;
-	}
-	pthread_mutex_unlock(&w->mu);
-	for (; mine != NULL; mine = next) {
-		next = mine->next;
-		answer(mine, ESHUTDOWN);
-	}
+	r->waiter = (struct core_waiter){.time = time, .wake = woken};
+	r->shard = shard;
+	r->read = *read;
+	fs_park(w, &r->parked, &ops, req);
 }
 
 /* --- poll ------------------------------------------------------------------------------------------ */

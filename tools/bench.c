@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -323,33 +324,44 @@ static void big(const struct bench_place *place, FILE *report)
 		  (double)b.before_kib / 1024, (double)b.committed_kib / 1024, (double)b.after_kib / 1024);
 }
 
+/* BENCH_ONLY names one part; unset: all. */
+static bool wanted(const char *part)
+{
+	const char *only = getenv("BENCH_ONLY");
+
+	return only == NULL || *only == '\0' || strcmp(only, part) == 0;
+}
+
 int main(int argc, char **argv)
 {
 	struct bench_place place;
 	struct runner runners[KINDS];
 	double kept_s = 0;
-	const char *only;
 	size_t count;
 	FILE *report;
 
-	if (argc != 5) {
-		fputs("usage: bench DIR MOUNT PID REPORT (tools/bench.sh prepares these)\n", stderr);
+	if (argc != 6) {
+		fputs("usage: bench DIR MOUNT PID REPORT SHARDFS (tools/bench.sh prepares these)\n", stderr);
 		return 2;
 	}
-	place = (struct bench_place){
-		.dir = argv[1], .mount = argv[2], .pid = (pid_t)strtol(argv[3], NULL, 10)};
+	place = (struct bench_place){.dir = argv[1],
+				     .mount = argv[2],
+				     .pid = (pid_t)strtol(argv[3], NULL, 10),
+				     .shardfs = argv[5]};
 	report = fopen(argv[4], "ae");
 	if (report == NULL)
 		bench_die_errno(argv[4]);
-	only = getenv("BENCH_ONLY");
-	if (only == NULL || strcmp(only, "readers") != 0) {
+	if (wanted("appends")) {
 		count = run_rounds(&place, runners, &kept_s);
 		say_rounds(report, runners, count);
 		say_ratios(report, runners);
 		history(&place, report, clamp(history_s / kept_s, HISTORY_MIN, HISTORY_MAX));
 		big(&place, report);
 	}
-	bench_readers(&place, report);
+	if (wanted("readers"))
+		bench_readers(&place, report);
+	if (wanted("upkeep"))
+		bench_upkeep(&place, report);
 	if (ferror(report) != 0 || fclose(report) != 0)
 		bench_die_errno(argv[4]);
 	return 0;

@@ -1,8 +1,9 @@
 /*
  * bench.h - what the parts of the benchmark share.
  *
- * bench DIR MOUNT PID REPORT measures the mount at MOUNT, served by process PID,
- * beside others that do the same work with files in DIR. tools/bench.sh makes
+ * bench DIR MOUNT PID REPORT SHARDFS measures the mount at MOUNT, served by
+ * process PID, beside others that do the same work with files in DIR, and stores
+ * in DIR that it mounts by the program SHARDFS itself. tools/bench.sh makes
  * all of that and clears it away, whatever happens: so anything that goes wrong
  * here is said in one sentence and ends the program.
  *
@@ -18,9 +19,10 @@
 #include <sys/types.h>
 
 struct bench_place {
-	const char *dir;   /* for files of our own */
-	const char *mount; /* on a store in the same file system as dir */
-	pid_t pid;         /* of the mount */
+	const char *dir;     /* for files of our own */
+	const char *mount;   /* on a store in the same file system as dir */
+	pid_t pid;           /* of the mount */
+	const char *shardfs; /* the program that mounts */
 };
 
 /* One who does the work. `one` does it for the i-th time since open, i counted from 0. */
@@ -64,8 +66,51 @@ void bench_say(FILE *report, const char *format, ...) __attribute__((format(prin
 /* Make a shard; its directory, given (free). */
 char *bench_make_shard(const struct bench_place *place);
 
+/* A new shard whose `append` is kept open. */
+struct bench_writer {
+	char *dir;
+	int fd;
+	uint64_t upper;
+};
+struct bench_writer bench_writer_new(const struct bench_place *place);
+void bench_writer_end(struct bench_writer *w);
+
+/* The descriptor alone, as around a new start of the mount. */
+void bench_writer_open(struct bench_writer *w);
+void bench_writer_close(struct bench_writer *w);
+
+/* Append a row at the upper; the microseconds it took. */
+double bench_append_us(struct bench_writer *w);
+
+/* Text for a file of the mount, in writes of up to 1 MiB: what is added may go at once, the rest by flush. */
+struct bench_text {
+	int fd;
+	const char *to; /* borrowed: the file's name, for errors */
+	char *chunk;
+	size_t len;
+	uint64_t row_bytes; /* of all rows so far */
+};
+struct bench_text bench_text_new(int fd, const char *to);
+void bench_text_add(struct bench_text *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void bench_text_row(struct bench_text *t, uint64_t time, int diff, uint64_t key, uint64_t val);
+void bench_text_flush(struct bench_text *t);
+void bench_text_end(struct bench_text *t); /* flush, and free what it holds; fd stays open */
+
+/* Read a file from its open to its end. */
+struct bench_reading {
+	uint64_t bytes;
+	double first_byte_s;
+	double all_s;
+};
+struct bench_reading bench_read_all(const char *path);
+
 /* One of the figures of /proc/<pid>/status in KiB, by its name with the colon. */
 uint64_t bench_memory_kib(pid_t pid, const char *name);
+
+void bench_rest(long us);
+
+/* Until the mount's process has nothing left to do, for ten seconds at most. */
+void bench_settle(const struct bench_place *place);
 
 /* Say "bench: what: errno's text" and end the program; the other one leaves errno out. */
 _Noreturn void bench_die_errno(const char *what);
@@ -87,5 +132,8 @@ void bench_big_run(const struct bench_place *place, uint64_t rows, struct bench_
 
 /* bench_readers.c: those who wait, and what they cost a writer; and a snapshot of many batches. */
 void bench_readers(const struct bench_place *place, FILE *report);
+
+/* bench_upkeep.c: what compaction and collection keep small, and what they cost; large stores. */
+void bench_upkeep(const struct bench_place *place, FILE *report);
 
 #endif

@@ -2,7 +2,9 @@
 # The benchmark: a mount beside SQLite, RocksDB and the bare disk, in one run on one file system.
 #   BENCH_DIR=DIR      where everyone's files are for that time, instead of build/bench; not on a tmpfs
 #   SHARDFS=PROGRAM    instead of build/shardfs
-#   BENCH_ONLY=readers the part with readers that wait, alone
+#   BENCH_ONLY=PART    one part alone: appends; readers, those that wait; upkeep, what maintenance keeps small
+#   UPKEEP_...         the sizes of the last one (bench_upkeep.h), and UPKEEP_PARTS: a overwriting, b single rows,
+#                      c many shards, d many versions
 # The report is also in build/bench/report.md.
 set -eu
 [ -z "${SHARDFS:-}" ] || SHARDFS=$(realpath "$SHARDFS")
@@ -17,14 +19,32 @@ report=$PWD/build/bench/report.md
 work=$(mktemp -d "${BENCH_DIR:-$PWD/build/bench}/run.XXXXXX")
 pid='' bench=''
 
+stop_owner() {
+	kill "$1" 2>/dev/null || return 0
+	for _ in 1 2 3 4 5 6 7 8 9 10; do
+		[ -e "/proc/$1/exe" ] || return 0
+		sleep 1
+	done
+	echo "bench: process $1 did not end by TERM, and is killed" >&2
+	kill -KILL "$1" 2>/dev/null || true
+}
+
 finish() {
 	status=$?
 	trap '' HUP INT TERM
-	[ -z "$bench" ] || kill "$bench" 2>/dev/null || true
+	if [ -n "$bench" ] && kill "$bench" 2>/dev/null; then
+		wait "$bench" || true
+	fi
 	if [ -n "$pid" ] && kill "$pid" 2>/dev/null; then
 		wait "$pid" || { echo "bench: the mount ended with status $?" >&2; [ "$status" -ne 0 ] || status=1; }
 	fi
-	! grep -qF " $work/mnt fuse" /proc/mounts || fusermount3 -u -z "$work/mnt"
+	# Stores that the benchmark mounted itself, if it could not end as it should.
+	for owner in "$work"/peers/*.store/OWNER; do
+		[ ! -s "$owner" ] || stop_owner "$(sed -n 's/.* pid=\([0-9]*\) .*/\1/p' "$owner")"
+	done
+	for mnt in "$work/mnt" "$work"/peers/*.mnt; do
+		! grep -qF " $mnt fuse" /proc/mounts || fusermount3 -u -z "$mnt"
+	done
 	rm -rf "$work"
 	exit "$status"
 }
@@ -62,7 +82,7 @@ done
 	echo
 } | tee "$report"
 # In the background, so that a signal to this script is not kept waiting until the end.
-build/release/bench "$work/peers" "$work/mnt" "$pid" "$report" &
+build/release/bench "$work/peers" "$work/mnt" "$pid" "$report" "$shardfs" &
 bench=$!
 wait "$bench"
 bench=

@@ -4,10 +4,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "tools/bench.h"
@@ -147,9 +149,123 @@ const struct bench_kind bench_write_only = {
 	.close = mounted_close,
 };
 
-/* --- a large transaction ---------------------------------------------------------------------------- */
+/* --- a shard, its rows and its reader --------------------------------------------------------------- */
 
 enum { CHUNK = 1 << 20, READ = 128 << 10 };
+
+void bench_writer_open(struct bench_writer *w)
+{
+	char *append = bench_path(w->dir, "append");
+
+	w->fd = open(append, O_WRONLY | O_CLOEXEC);
+	if (w->fd < 0)
+		bench_die_errno(append);
+	free(append);
+}
+
+void bench_writer_close(struct bench_writer *w)
+{
+	if (w->fd >= 0)
+		close(w->fd);
+	w->fd = -1;
+}
+
+struct bench_writer bench_writer_new(const struct bench_place *place)
+{
+	struct bench_writer w = {.dir = bench_make_shard(place)};
+
+	bench_writer_open(&w);
+	return w;
+}
+
+void bench_writer_end(struct bench_writer *w)
+{
+	bench_writer_close(w);
+	free(w->dir);
+}
+
+double bench_append_us(struct bench_writer *w)
+{
+	char text[BENCH_TEXT_MAX];
+	size_t len = bench_transaction(w->upper++, text);
+	uint64_t start = bench_now_ns();
+
+	bench_write(w->fd, text, len, w->dir);
+	return (double)(bench_now_ns() - start) / 1e3;
+}
+
+struct bench_text bench_text_new(int fd, const char *to)
+{
+	struct bench_text t = {.fd = fd, .to = to, .chunk = malloc(CHUNK)};
+
+	if (t.chunk == NULL)
+		bench_die_errno("memory for text");
+	return t;
+}
+
+void bench_text_flush(struct bench_text *t)
+{
+	if (t->len != 0)
+		bench_write(t->fd, t->chunk, t->len, t->to);
+	t->len = 0;
+}
+
+void bench_text_add(struct bench_text *t, const char *format, ...)
+{
+	va_list args;
+
+	if (t->len + BENCH_TEXT_MAX > CHUNK)
+		bench_text_flush(t);
+	va_start(args, format);
+	t->len += (size_t)vsnprintf(t->chunk + t->len, BENCH_TEXT_MAX, format, args);
+	va_end(args);
+}
+
+void bench_text_row(struct bench_text *t, uint64_t time, int diff, uint64_t key, uint64_t val)
+{
+	char k[BENCH_KEY_LEN + 1], v[BENCH_VAL_LEN + 1];
+	size_t before;
+
+	if (t->len + BENCH_TEXT_MAX > CHUNK)
+		bench_text_flush(t);
+	before = t->len;
+	bench_key(key, k);
+	bench_val(val, v);
+	bench_text_add(t, "%" PRIu64 "\t%d\t%s\t%s\n", time, diff, k, v);
+	t->row_bytes += t->len - before;
+}
+
+void bench_text_end(struct bench_text *t)
+{
+	bench_text_flush(t);
+	free(t->chunk);
+	t->chunk = NULL;
+}
+
+struct bench_reading bench_read_all(const char *path)
+{
+	struct bench_reading r = {0};
+	char *buf = malloc(READ);
+	uint64_t start = bench_now_ns();
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n;
+
+	if (fd < 0 || buf == NULL)
+		bench_die_errno(path);
+	while ((n = read(fd, buf, READ)) > 0) {
+		if (r.bytes == 0)
+			r.first_byte_s = (double)(bench_now_ns() - start) / 1e9;
+		r.bytes += (uint64_t)n;
+	}
+	if (n < 0)
+		bench_die_errno(path);
+	r.all_s = (double)(bench_now_ns() - start) / 1e9;
+	close(fd);
+	free(buf);
+	return r;
+}
+
+/* --- its process ------------------------------------------------------------------------------------ */
 
 uint64_t bench_memory_kib(pid_t pid, const char *name)
 {
@@ -168,85 +284,68 @@ uint64_t bench_memory_kib(pid_t pid, const char *name)
 	return kib;
 }
 
-/* The rows as text in writes of up to CHUNK bytes; returns how many bytes. */
-static uint64_t write_rows(int fd, uint64_t rows, const char *to)
+void bench_rest(long us)
 {
-	char key[BENCH_KEY_LEN + 1], val[BENCH_VAL_LEN + 1], *chunk = malloc(CHUNK);
-	uint64_t bytes = 0;
-	size_t len = 0;
-
-	if (chunk == NULL)
-		bench_die_errno("a large transaction");
-	for (uint64_t i = 0; i < rows; i++) {
-		if (len + BENCH_TEXT_MAX > CHUNK) {
-			bench_write(fd, chunk, len, to);
-			len = 0;
-		}
-		bench_key(i, key);
-		bench_val(i, val);
-		size_t n = (size_t)snprintf(chunk + len, BENCH_TEXT_MAX, "0\t1\t%s\t%s\n", key, val);
-		len += n;
-		bytes += n;
-	}
-	bench_write(fd, chunk, len, to);
-	free(chunk);
-	return bytes;
+	nanosleep(&(struct timespec){.tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000}, NULL);
 }
 
-static void commit_big(const char *append, struct bench_big *out)
+/* What it has used of the processors. */
+static uint64_t ticks(pid_t pid)
 {
-	static const char begin[] = "begin expected_upper=0 new_upper=1\n", commit[] = "commit\n";
-	char verdict[1024] = "";
+	unsigned long long user = 0, sys = 0;
+	char path[64];
+	FILE *f;
+
+	snprintf(path, sizeof path, "/proc/%ld/stat", (long)pid);
+	f = fopen(path, "re");
+	if (f == NULL ||
+	    fscanf(f, "%*d %*s %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &user, &sys) != 2)
+		bench_die_errno(path);
+	fclose(f);
+	return user + sys;
+}
+
+void bench_settle(const struct bench_place *place)
+{
+	uint64_t before = UINT64_MAX;
+
+	for (int tries = 0; tries < 50 && ticks(place->pid) != before; tries++) {
+		before = ticks(place->pid);
+		bench_rest(200000);
+	}
+}
+
+/* --- a large transaction ---------------------------------------------------------------------------- */
+
+static void commit_big(struct bench_writer *w, struct bench_big *out)
+{
+	struct bench_text t = bench_text_new(w->fd, w->dir);
 	uint64_t start = bench_now_ns();
-	int fd = open(append, O_RDWR | O_CLOEXEC);
 
-	if (fd < 0)
-		bench_die_errno(append);
-	bench_write(fd, begin, strlen(begin), append);
-	out->bytes = write_rows(fd, out->rows, append);
-	bench_write(fd, commit, strlen(commit), append);
+	bench_text_add(&t, "begin expected_upper=0 new_upper=1\n");
+	for (uint64_t i = 0; i < out->rows; i++)
+		bench_text_row(&t, 0, 1, i, i);
+	bench_text_add(&t, "commit\n");
+	bench_text_end(&t);
+	out->bytes = t.row_bytes;
 	out->commit_s = (double)(bench_now_ns() - start) / 1e9;
-	if (read(fd, verdict, sizeof verdict - 1) < 0)
-		bench_die_errno(append);
-	if (strncmp(verdict, "ok ", 3) != 0)
-		bench_die(append, verdict);
-	close(fd);
-}
-
-static void read_big(const char *snapshot, struct bench_big *out)
-{
-	char *buf = malloc(READ);
-	uint64_t start = bench_now_ns(), bytes = 0;
-	int fd = open(snapshot, O_RDONLY | O_CLOEXEC);
-	ssize_t n;
-
-	if (fd < 0 || buf == NULL)
-		bench_die_errno(snapshot);
-	while ((n = read(fd, buf, READ)) > 0) {
-		if (bytes == 0)
-			out->first_byte_s = (double)(bench_now_ns() - start) / 1e9;
-		bytes += (uint64_t)n;
-	}
-	if (n < 0)
-		bench_die_errno(snapshot);
-	out->read_s = (double)(bench_now_ns() - start) / 1e9;
-	if (bytes != out->bytes)
-		bench_die(snapshot, "not as many bytes came back as went in");
-	close(fd);
-	free(buf);
 }
 
 void bench_big_run(const struct bench_place *place, uint64_t rows, struct bench_big *out)
 {
-	char *dir = bench_make_shard(place), *append = bench_path(dir, "append"),
-	     *snapshot = bench_path(dir, "snapshot");
+	struct bench_writer w = bench_writer_new(place);
+	char *snapshot = bench_path(w.dir, "snapshot");
+	struct bench_reading r;
 
 	*out = (struct bench_big){.rows = rows, .before_kib = bench_memory_kib(place->pid, "VmHWM:")};
-	commit_big(append, out);
+	commit_big(&w, out);
 	out->committed_kib = bench_memory_kib(place->pid, "VmHWM:");
-	read_big(snapshot, out);
+	r = bench_read_all(snapshot);
+	if (r.bytes != out->bytes)
+		bench_die(snapshot, "not as many bytes came back as went in");
+	out->first_byte_s = r.first_byte_s;
+	out->read_s = r.all_s;
 	out->after_kib = bench_memory_kib(place->pid, "VmHWM:");
 	free(snapshot);
-	free(append);
-	free(dir);
+	bench_writer_end(&w);
 }

@@ -22,7 +22,6 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "tools/bench.h"
@@ -39,52 +38,9 @@ enum {
 	BATCHES = 1000,
 	BATCH_ROWS = 1000,
 	SNAPSHOTS = 5,
-	READ = 128 << 10,
 };
 
 static const char far_away[] = "wait/9999999999";
-
-/* --- a writer --------------------------------------------------------------------------------------- */
-
-struct writer {
-	char *dir;
-	int fd;
-	uint64_t upper;
-};
-
-static struct writer writer_new(const struct bench_place *place)
-{
-	struct writer w = {.dir = bench_make_shard(place)};
-	char *append = bench_path(w.dir, "append");
-
-	w.fd = open(append, O_WRONLY | O_CLOEXEC);
-	if (w.fd < 0)
-		bench_die_errno(append);
-	free(append);
-	return w;
-}
-
-static void writer_end(struct writer *w)
-{
-	close(w->fd);
-	free(w->dir);
-}
-
-/* Append a row at the upper; what it took. */
-static double append_us(struct writer *w)
-{
-	char text[BENCH_TEXT_MAX];
-	size_t len = bench_transaction(w->upper++, text);
-	uint64_t start = bench_now_ns();
-
-	bench_write(w->fd, text, len, w->dir);
-	return (double)(bench_now_ns() - start) / 1e3;
-}
-
-static void rest(long us)
-{
-	nanosleep(&(struct timespec){.tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000}, NULL);
-}
 
 /* --- a crowd ---------------------------------------------------------------------------------------- */
 
@@ -205,14 +161,14 @@ static struct crowd crowd_new(const char *dir, const char *name, size_t count, u
 	for (int tries = 0; in_read(c.pid) < count; tries++) {
 		if (tries == 1000)
 			bench_die(path, "not all came to wait");
-		rest(20000);
+		bench_rest(20000);
 	}
-	rest(100000); /* the last one's request is on its way */
+	bench_rest(100000); /* the last one's request is on its way */
 	free(path);
 	return c;
 }
 
-static struct crowd listeners_new(const struct writer *w, size_t count)
+static struct crowd listeners_new(const struct bench_writer *w, size_t count)
 {
 	char name[40];
 
@@ -239,34 +195,7 @@ static void crowd_wait(const struct crowd *c, uint64_t upper)
 	while (atomic_load(&c->board->seen) < (upper - c->board->first) * c->count) {
 		if (bench_now_ns() - start > 60000000000)
 			bench_die("listeners", "not all have what was written");
-		rest(50);
-	}
-}
-
-/* What the mount has used of the processors. */
-static uint64_t ticks(pid_t pid)
-{
-	unsigned long long user = 0, sys = 0;
-	char path[64];
-	FILE *f;
-
-	snprintf(path, sizeof path, "/proc/%ld/stat", (long)pid);
-	f = fopen(path, "re");
-	if (f == NULL ||
-	    fscanf(f, "%*d %*s %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &user, &sys) != 2)
-		bench_die_errno(path);
-	fclose(f);
-	return user + sys;
-}
-
-/* Until the mount has nothing left to do. */
-static void settle(const struct bench_place *place)
-{
-	uint64_t before = UINT64_MAX;
-
-	for (int tries = 0; tries < 50 && ticks(place->pid) != before; tries++) {
-		before = ticks(place->pid);
-		rest(200000);
+		bench_rest(50);
 	}
 }
 
@@ -283,20 +212,20 @@ struct cost {
 };
 
 /* Where a crowd listens to them, each comes when all have the one before and wait again. */
-static void some_appends(struct writer *w, size_t count, const struct crowd *listeners, struct cost *cost,
-			 int with, int round)
+static void some_appends(struct bench_writer *w, size_t count, const struct crowd *listeners,
+			 struct cost *cost, int with, int round)
 {
 	double *us = bench_array(count), *all_ms = bench_array(count);
 
 	for (size_t i = 0; i < count; i++) {
 		uint64_t start = bench_now_ns();
 
-		us[i] = append_us(w);
+		us[i] = bench_append_us(w);
 		if (listeners == NULL)
 			continue;
 		crowd_wait(listeners, w->upper);
 		all_ms[i] = (double)(bench_now_ns() - start) / 1e6;
-		rest(10000);
+		bench_rest(10000);
 	}
 	cost->p50_us[with][round] = bench_quantile(us, count, 0.5);
 	cost->p99_us[with][round] = bench_quantile(us, count, 0.99);
@@ -308,26 +237,26 @@ static void some_appends(struct writer *w, size_t count, const struct crowd *lis
 static void cost_round(const struct bench_place *place, enum where where, size_t readers, struct cost *cost,
 		       int round)
 {
-	struct writer w = writer_new(place), other = writer_new(place);
+	struct bench_writer w = bench_writer_new(place), other = bench_writer_new(place);
 	bool same = where == SAME_SHARD;
 	struct crowd c;
 
-	append_us(&w);
-	append_us(&other);
+	bench_append_us(&w);
+	bench_append_us(&other);
 	some_appends(&w, APPENDS, NULL, cost, false, round);
 	if (where == FAR_AWAY)
 		c = crowd_new(w.dir, far_away, readers, 0);
 	else
 		c = listeners_new(same ? &w : &other, readers);
-	settle(place);
+	bench_settle(place);
 	some_appends(&w, same ? APPENDS_WATCHED : APPENDS, same ? &c : NULL, cost, true, round);
 	cost->ratio[round] = cost->p99_us[true][round] / cost->p99_us[false][round];
 	cost->end_ms[round] = crowd_end(&c);
 	fprintf(stderr, "bench: p50 %.0f, with %.0f; p99 %.0f, with %.0f us\n", cost->p50_us[0][round],
 		cost->p50_us[1][round], cost->p99_us[0][round], cost->p99_us[1][round]);
-	settle(place);
-	writer_end(&w);
-	writer_end(&other);
+	bench_settle(place);
+	bench_writer_end(&w);
+	bench_writer_end(&other);
 }
 
 static double median(double rounds[ROUNDS])
@@ -381,15 +310,15 @@ static void costs(const struct bench_place *place, FILE *report)
 
 static void kills(const struct bench_place *place, FILE *report, size_t others)
 {
-	struct writer w = writer_new(place);
+	struct bench_writer w = bench_writer_new(place);
 	double *ms = bench_array(KILLS), p50, p99;
 	struct crowd crowd = {0};
 
 	fprintf(stderr, "bench: %d kills of a reader, beside %zu others\n", (int)KILLS, others);
-	append_us(&w);
+	bench_append_us(&w);
 	if (others != 0)
 		crowd = crowd_new(w.dir, far_away, others, 0);
-	settle(place);
+	bench_settle(place);
 	for (size_t i = 0; i < KILLS; i++) {
 		struct crowd one = crowd_new(w.dir, far_away, 1, 0);
 
@@ -403,8 +332,8 @@ static void kills(const struct bench_place *place, FILE *report, size_t others)
 		  others, p50, p99, (int)KILLS);
 	if (others != 0)
 		crowd_end(&crowd);
-	settle(place);
-	writer_end(&w);
+	bench_settle(place);
+	bench_writer_end(&w);
 	free(ms);
 }
 
@@ -412,19 +341,19 @@ static void kills(const struct bench_place *place, FILE *report, size_t others)
 
 static void deliveries(const struct bench_place *place, FILE *report, size_t listeners)
 {
-	struct writer w = writer_new(place);
+	struct bench_writer w = bench_writer_new(place);
 	double *commit = bench_array(DELIVERIES);
 	double *last = bench_array(DELIVERIES);
 	double *each = bench_array(DELIVERIES * listeners);
 	struct crowd c;
 
 	fprintf(stderr, "bench: %d appends to %zu listeners\n", (int)DELIVERIES, listeners);
-	append_us(&w);
+	bench_append_us(&w);
 	c = listeners_new(&w, listeners);
 	for (size_t i = 0; i < DELIVERIES; i++) {
 		uint64_t done;
 
-		commit[i] = append_us(&w);
+		commit[i] = bench_append_us(&w);
 		done = bench_now_ns();
 		crowd_wait(&c, w.upper);
 		for (size_t k = 0; k < listeners; k++) {
@@ -433,7 +362,7 @@ static void deliveries(const struct bench_place *place, FILE *report, size_t lis
 			each[i * listeners + k] = late;
 			last[i] = k == 0 || late > last[i] ? late : last[i];
 		}
-		rest(200); /* all are back in their reads */
+		bench_rest(200); /* all are back in their reads */
 	}
 	bench_say(report, "| %9zu | %8.0f | %8.0f | %8.0f | %8.0f | %8.0f | %8.0f |\n", listeners,
 		  bench_quantile(commit, DELIVERIES, 0.5), bench_quantile(commit, DELIVERIES, 0.99),
@@ -441,7 +370,7 @@ static void deliveries(const struct bench_place *place, FILE *report, size_t lis
 		  bench_quantile(each, DELIVERIES * listeners, 0.99), bench_quantile(last, DELIVERIES, 0.5),
 		  bench_quantile(last, DELIVERIES, 0.99));
 	crowd_end(&c);
-	writer_end(&w);
+	bench_writer_end(&w);
 	free(commit);
 	free(each);
 	free(last);
@@ -464,64 +393,34 @@ static void say_deliveries(const struct bench_place *place, FILE *report)
 
 /* --- a snapshot of many batches --------------------------------------------------------------------- */
 
-/* The b-th batch as a transaction, with keys from all over; returns its length. */
-static size_t batch_text(uint64_t b, char *text, size_t cap)
+static void write_batches(struct bench_writer *w)
 {
-	char key[BENCH_KEY_LEN + 1], val[BENCH_VAL_LEN + 1];
-	size_t len = (size_t)snprintf(text, cap, "begin expected_upper=%" PRIu64 " new_upper=%" PRIu64 "\n",
-				      b, b + 1);
+	struct bench_text t = bench_text_new(w->fd, w->dir);
 
-	for (uint64_t i = 0; i < BATCH_ROWS; i++) {
-		bench_key(i * BATCHES + b, key);
-		bench_val(i, val);
-		len += (size_t)snprintf(text + len, cap - len, "%" PRIu64 "\t1\t%s\t%s\n", b, key, val);
+	for (uint64_t b = 0; b < BATCHES; b++) {
+		bench_text_add(&t, "begin expected_upper=%" PRIu64 " new_upper=%" PRIu64 "\n", b, b + 1);
+		for (uint64_t i = 0; i < BATCH_ROWS; i++)
+			bench_text_row(&t, b, 1, i * BATCHES + b, i);
+		bench_text_add(&t, "commit\n");
+		bench_text_flush(&t);
 	}
-	return len + (size_t)snprintf(text + len, cap - len, "commit\n");
-}
-
-static void write_batches(struct writer *w)
-{
-	size_t cap = (size_t)BATCH_ROWS * BENCH_TEXT_MAX;
-	char *text = malloc(cap);
-
-	if (text == NULL)
-		bench_die_errno("rows");
-	for (uint64_t b = 0; b < BATCHES; b++)
-		bench_write(w->fd, text, batch_text(b, text, cap), w->dir);
-	free(text);
-}
-
-static void snapshot(const char *path, double *first_ms, double *all_s)
-{
-	char *buf = malloc(READ);
-	uint64_t start = bench_now_ns(), bytes = 0;
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n;
-
-	if (fd < 0 || buf == NULL)
-		bench_die_errno(path);
-	while ((n = read(fd, buf, READ)) > 0) {
-		if (bytes == 0)
-			*first_ms = (double)(bench_now_ns() - start) / 1e6;
-		bytes += (uint64_t)n;
-	}
-	if (n < 0)
-		bench_die_errno(path);
-	*all_s = (double)(bench_now_ns() - start) / 1e9;
-	close(fd);
-	free(buf);
+	bench_text_end(&t);
 }
 
 static void snapshots(const struct bench_place *place, FILE *report)
 {
-	struct writer w = writer_new(place);
+	struct bench_writer w = bench_writer_new(place);
 	char *path = bench_path(w.dir, "snapshot");
 	double first[SNAPSHOTS], all[SNAPSHOTS], fresh;
 
 	fprintf(stderr, "bench: snapshots of %d batches of %d rows\n", (int)BATCHES, (int)BATCH_ROWS);
 	write_batches(&w);
-	for (int i = 0; i < SNAPSHOTS; i++)
-		snapshot(path, &first[i], &all[i]);
+	for (int i = 0; i < SNAPSHOTS; i++) {
+		struct bench_reading r = bench_read_all(path);
+
+		first[i] = r.first_byte_s * 1e3;
+		all[i] = r.all_s;
+	}
 	fresh = first[0];
 	bench_say(report,
 		  "\nA snapshot of %d rows in %d batches, each with keys from all over: first byte %.1f ms "
@@ -530,7 +429,7 @@ static void snapshots(const struct bench_place *place, FILE *report)
 		  BATCHES * BATCH_ROWS, (int)BATCHES, bench_quantile(first, SNAPSHOTS, 0.5), fresh,
 		  bench_quantile(all, SNAPSHOTS, 0.5), (int)SNAPSHOTS);
 	free(path);
-	writer_end(&w);
+	bench_writer_end(&w);
 }
 
 void bench_readers(const struct bench_place *place, FILE *report)

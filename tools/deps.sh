@@ -6,7 +6,7 @@ set -eu
 
 need="gcc make pkg-config libc6-dev protobuf-c-compiler libprotobuf-c-dev libfuse3-dev fuse3 libzstd-dev
 uuid-dev librocksdb-dev libjansson-dev libxxhash-dev libsystemd-dev uthash-dev check python3"
-[ "${1:-}" = --check ] && need="$need nodejs openjdk-17-jre-headless golang-go"
+[ "${1:-}" = --check ] && need="$need nodejs openjdk-17-jre-headless golang-go python3-prometheus-client"
 [ "${1:-}" = --bench ] && need="$need libsqlite3-dev"
 [ "${1:-}" = --clang ] && need="$need clang"
 

@@ -212,8 +212,8 @@ END_TEST
 
 START_TEST(fixed_files_stay)
 {
-	static const char *const names[] = {"README", "shard", "name", "S", "S/upper", "S/since", "S/append", "S/snapshot",
-					    "S/errors", "S/state", "S/as_of", "S/batches", "S/batches/0-1", "S/as_of/0"};
+	static const char *const names[] = {"README", "metrics", "shard", "name", "S", "S/upper", "S/since", "S/append",
+					    "S/snapshot", "S/ctl", "S/errors", "S/state", "S/as_of", "S/batches", "S/batches/0-1", "S/as_of/0"};
 	char *before, *after;
 
 	want_txn(shard, "begin expected_upper=0 new_upper=1\n0\t1\ta\tb\ncommit\n");

@@ -172,5 +172,7 @@ Suite *listen_many_suite(void);
 Suite *replicate_suite(void);
 Suite *holds_suite(void);
 Suite *readers_suite(void);
+Suite *ctl_suite(void);
+Suite *metrics_suite(void);
 
 #endif
