@@ -45,6 +45,13 @@ void put_hollow(struct core_shard *s, const char *rows, size_t pad)
 
 void put_runs(struct core_shard *s, unsigned runs)
 {
+	put_large_runs(s, runs, 5000);
+}
+
+void put_large_runs(struct core_shard *s, unsigned runs, size_t len)
+{
+	static _Atomic(uint64_t) salt;
+	struct rng rng = rng_new(19000 + salt++);
 	struct core_writer *w = writer_on(s);
 	struct core_built **built = calloc(runs, sizeof(struct core_built *));
 	uint64_t lower = upper_of(s);
@@ -56,7 +63,11 @@ void put_runs(struct core_shard *s, unsigned runs)
 	for (unsigned i = 0; i < runs; i++) {
 		sprintf(time, "%llu", (unsigned long long)lower + i);
 		sprintf(key, "r%u", i);
-		char *row = large_row(time, key, 5000);
+		char *row = malloc(len + 100);
+		int at = sprintf(row, "%s 1 %s ", time, key);
+		for (size_t j = 0; j < len; j++)
+			row[at++] = (char)('a' + rng_below(&rng, 26));
+		strcpy(row + at, ";");
 		built[i] = build(w, from, to, row);
 		free(row);
 	}

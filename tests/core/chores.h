@@ -19,8 +19,10 @@ void fold_to_blob(struct core_shard *s);
 /* An append of [upper, upper + 1): `rows` as in world.h, and a row "pad" of so many bytes that makes it a blob. */
 void put_hollow(struct core_shard *s, const char *rows, size_t pad);
 
-/* Several runs in one batch [lower, lower + runs), a row "r<i> v" at each time, each run with a blob. */
+/* Several runs in one batch [lower, lower + runs), a row "r<i> ..." at each time, each run with a blob of 5000
+ * bytes before compression, or of len. */
 void put_runs(struct core_shard *s, unsigned runs);
+void put_large_runs(struct core_shard *s, unsigned runs, size_t len);
 
 struct core_state state_of(struct core_shard *s); /* to be ended with core_state_fini */
 size_t batches_of(struct core_shard *s);
