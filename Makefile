@@ -169,6 +169,16 @@ SAN_ENV = ASAN_OPTIONS=detect_leaks=1:abort_on_error=1 TSAN_OPTIONS=suppressions
 run-tests: $(TEST_RUNNERS)
 	@for r in $(TEST_RUNNERS); do $(SAN_ENV) SHARDFS=$(O)/shardfs SHARDCTL=$(O)/shardctl $$r || exit 1; done
 
+# Random clients on a mount for a long time; not part of check. Environment: SOAK_S (seconds), SEED, SOAK_SLOTS,
+# SOAK_KILLS, SOAK_OUT; see tests/soak/main.c. The helpers of the tests are taken, Check's way to fail is not.
+soak: test-deps $(O)/tests/run-soak
+	@SHARDFS=$(O)/shardfs SHARDCTL=$(O)/shardctl $(O)/tests/run-soak
+SOAK_HELP = tests/fs/world.c tests/fs/shards.c tests/check_util.c
+$(O)/tests/run-soak: $(call obj,$(sort $(wildcard tests/soak/*.c)) $(SOAK_HELP)) | $(O)/shardfs $(O)/shardctl
+	@echo '  LINK $@'
+	$(Q)$(CC) $(LDFLAGS) -Wl,--wrap=_ck_assert_failed,--wrap=_mark_point -o $@ $^ $(PKG_LIBS) -lcheck -lsubunit -lrt -lm
+.PHONY: soak
+
 # --- order -------------------------------------------------------------------------------------------
 
 layers:

@@ -9,8 +9,12 @@
  * 3. A result that was not committed is deleted; unless the store did not tell, or it is found in the state:
  *    then its blobs are left, for the sweep at worst.
  * 4. Memory: windows of the cursors and three heaps of the builder (merge.h, builder.h).
+ * 5. Reading, merging and encoding run in a thread of the lowest priority, which holds no lock that commits
+ *    take for more than a moment. Committing the result and deleting run at the priority of everybody else: who
+ *    is put off while he holds a lock puts off those who wait for it.
  */
 #include <assert.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,7 +23,7 @@
 #include "core/upkeep_impl.h"
 
 /* Rows in memory before a part is written: few for what is small, for several merges may run at a time. */
-enum { SMALL_PART = 4 << 20, LARGE_PART = 16 << 20, LOOK_UP_ROWS = 1024 };
+enum { SMALL_PART = 4 << 20, LARGE_PART = 16 << 20, LOOK_UP_ROWS = 1024, LONG_BYTES = 64 << 10 };
 
 /* --- picking --------------------------------------------------------------------------------------- */
 
@@ -166,6 +170,38 @@ static enum kv_rc build(struct core_shard *s, struct core_merge_run *run, struct
 	return rc;
 }
 
+struct building {
+	struct core_shard *shard;
+	struct core_merge_run *run;
+	struct core_batch **out;
+	struct kv_err *err;
+	enum kv_rc rc;
+};
+
+static void *build_idly(void *arg)
+{
+	struct building *b = arg;
+
+	/* Only when a processor has nothing else to do, or a little: the kernel starves nobody. If that cannot be
+	 * had, at the usual priority. */
+	(void)pthread_setschedparam(pthread_self(), SCHED_IDLE, &(struct sched_param){0});
+	b->rc = build(b->shard, b->run, b->out, b->err);
+	return NULL;
+}
+
+/* In a thread of low priority, if it takes long; the threads that it starts have its priority. */
+static enum kv_rc build_behind(struct core_shard *s, struct core_merge_run *run, struct core_batch **out,
+			       struct kv_err *err)
+{
+	struct building b = {.shard = s, .run = run, .out = out, .err = err};
+	pthread_t thread;
+
+	if (run->bytes < LONG_BYTES || pthread_create(&thread, NULL, build_idly, &b) != 0)
+		return build(s, run, out, err);
+	pthread_join(thread, NULL);
+	return b.rc;
+}
+
 struct merge_change {
 	struct core_change change;
 	struct core_merged merged;
@@ -207,7 +243,7 @@ enum kv_rc core_compact_do(struct core_shard *s, struct core_merge_run *run, boo
 		.merged = {.inputs = run->inputs, .count = run->count, .forgets = run->forgets},
 	};
 	uint64_t began = core_ticks_us();
-	enum kv_rc rc = build(s, run, &c.merged.output, err);
+	enum kv_rc rc = build_behind(s, run, &c.merged.output, err);
 
 	if (rc == KV_OK)
 		rc = core_machine_commit(s, &c.change, err);

@@ -7,7 +7,7 @@
  *     the visit of all shards after the start -----------+
  *
  * A thread takes a shard from the queue, does what was asked of it, merges until nothing is due, and collects.
- * The threads run at the lowest priority, so that commits go first.
+ * What takes long of a merge runs at the lowest priority (compaction.c), so that commits go first.
  *
  * 1. A shard is on the queue once at most, with a reference; so it is on the recent list.
  * 2. Large merges run one at a time in the whole engine, so that the other thread is free for small ones; a
@@ -23,14 +23,11 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "core/upkeep_impl.h"
 
-enum { THREADS = 2, REST_MS = 5000, LOOK_MS = 1000, LOWEST = 19 };
+enum { THREADS = 2, REST_MS = 5000, LOOK_MS = 1000 };
 
 struct core_upkeeper {
 	pthread_mutex_t mu; /* all below, and the upkeep fields of every shard */
@@ -607,7 +604,6 @@ static void *work(void *arg)
 {
 	struct core_upkeeper *k = arg;
 
-	setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), LOWEST); /* of this thread alone, on Linux */
 	pthread_mutex_lock(&k->mu);
 	while (!core_upkeep_stops(k->engine) || k->queue != NULL) {
 		struct core_shard *s = dequeue_locked(k), *drop = NULL;

@@ -38,6 +38,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+enum { PIECE = 256 << 10 };
+
 struct files {
 	struct kv_blobs base;
 	pthread_rwlock_t tree; /* the directories in data/: invariants 2 and 3 */
@@ -120,15 +122,18 @@ static enum kv_rc fail_change(struct kv_err *err, int errnum, const char *what, 
 	return kv_fail_errno(err, errnum, KV_UNREACHABLE, "blob %s: %s", key, what);
 }
 
+/* In pieces that reach the device one by one: a sync of somebody else's waits behind one at most. */
 static bool write_all(int fd, const void *data, size_t len)
 {
 	size_t done = 0;
 
 	while (done < len) {
-		ssize_t n = write(fd, (const uint8_t *)data + done, len - done);
+		ssize_t n = write(fd, (const uint8_t *)data + done, len - done < PIECE ? len - done : PIECE);
 
 		if (n < 0 && errno != EINTR)
 			return false;
+		if (n > 0 && len > PIECE)
+			(void)sync_file_range(fd, (off_t)done, n, SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
 		if (n > 0)
 			done += (size_t)n;
 	}
