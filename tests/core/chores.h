@@ -51,4 +51,15 @@ char *stray_key(struct core_shard_id id, char key[CORE_BLOB_KEY_LEN]);
 /* A snapshot as text, as content() has it; it stays open. Given. */
 char *snapshot_text(struct core_snapshot *n);
 
+/*
+ * All that can be read: frontiers, the content as of each readable time, and what a listener gets from since + 1
+ * on, summed. Given.
+ */
+char *picture(struct core_shard *s);
+void check_picture(struct core_shard *s, const char *want, const char *when);
+
+/* Times, keys, retractions, runs, bounds and stars of all kinds in some twenty small batches with blobs, an inline
+ * tail, and since somewhere among them. No staged ones. */
+void fill_mixed(struct core_shard *s, struct rng *rng);
+
 #endif

@@ -13,7 +13,7 @@ static Suite *(*const suites[])(void) = {
 	transmit_suite,   staged_suite, staged_faults_suite, upkeep_suite, life_suite,
 	snapshot_suite,   names_suite,  property_suite,      listen_suite,
 	holds_suite,      read_suite,   listen_random_suite, waiters_suite,
-	sweep_suite, gc_suite, compact_suite, background_suite,
+	sweep_suite, gc_suite, compact_suite, compaction_suite, background_suite,
 };
 
 int main(void)

@@ -39,6 +39,7 @@ Suite *read_suite(void);
 Suite *waiters_suite(void);
 Suite *sweep_suite(void);
 Suite *compact_suite(void);
+Suite *compaction_suite(void);
 Suite *gc_suite(void);
 Suite *upkeep_faults_suite(void);
 Suite *upkeep_random_suite(void);
