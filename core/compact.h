@@ -40,9 +40,18 @@ struct core_merge_range {
 /* Batches that are no tail: those behind them are folded by appends (fold.c). */
 size_t core_merge_prefix(const struct core_state *s);
 
+struct core_merge_ask {
+	enum core_merge_aim aim;
+	struct core_frontier since; /* CORE_AIM_ONE: what can be advanced beyond it need not be */
+	uint64_t bytes_max;         /* what is due at once, as far as it weighs no more; 0: any weight */
+};
+
 /* The merge to do among batches [from, end); false: there is none. */
-bool core_merge_pick(const struct core_state *s, size_t from, size_t end, enum core_merge_aim aim,
+bool core_merge_pick(const struct core_state *s, size_t from, size_t end, const struct core_merge_ask *ask,
 		     struct core_merge_range *out);
+
+/* Whether one is due at once among all batches that are no tail. */
+bool core_merge_is_due(const struct core_state *s);
 
 /* Where a merge of batches [.., upper) advances times to: since, but never out of the batch. */
 uint64_t core_merge_advance(const struct core_state *s, struct core_frontier upper);

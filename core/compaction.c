@@ -66,7 +66,7 @@ static bool claim(struct core_shard *s, struct core_merge_range range, struct co
 	return true;
 }
 
-bool core_compact_begin(struct core_shard *s, enum core_merge_aim aim, struct core_frontier upto,
+bool core_compact_begin(struct core_shard *s, const struct core_merge_ask *ask, struct core_frontier upto,
 			struct core_merge_run *run)
 {
 	struct core_merge_range range;
@@ -74,12 +74,12 @@ bool core_compact_begin(struct core_shard *s, enum core_merge_aim aim, struct co
 	bool picked = false;
 
 	pthread_mutex_lock(&s->mu);
-	if (s->loaded && !s->gone && !s->state.tombstone && (aim != CORE_AIM_ONE || s->merging == NULL)) {
+	if (s->loaded && !s->gone && !s->state.tombstone && (ask->aim != CORE_AIM_ONE || s->merging == NULL)) {
 		from = unclaimed(s);
 		end = core_merge_prefix(&s->state);
 		while (end > from && !core_frontier_lt(s->state.batches[end - 1]->lower, upto))
 			end--;
-		picked = core_merge_pick(&s->state, from, end, aim, &range) && claim(s, range, run);
+		picked = core_merge_pick(&s->state, from, end, ask, &range) && claim(s, range, run);
 	}
 	pthread_mutex_unlock(&s->mu);
 	return picked;
@@ -101,6 +101,21 @@ void core_compact_drop(struct core_shard *s, struct core_merge_run *run)
 	run->inputs = NULL;
 }
 
+bool core_is_due_at_rest(struct core_shard *s)
+{
+	struct core_merge_ask ask = {.aim = CORE_AIM_REST};
+	struct core_merge_range range;
+	size_t prefix;
+	bool due;
+
+	pthread_mutex_lock(&s->mu);
+	prefix = core_merge_prefix(&s->state);
+	due = core_gc_is_due(s) || s->state.batch_count - prefix > 1 ||
+	      core_merge_pick(&s->state, 0, prefix, &ask, &range);
+	pthread_mutex_unlock(&s->mu);
+	return due;
+}
+
 bool core_compact_is_small_running(const struct core_shard *s)
 {
 	for (const struct core_merge_run *run = s->merging; run != NULL; run = run->next)
@@ -112,12 +127,12 @@ bool core_compact_is_small_running(const struct core_shard *s)
 /* --- merging --------------------------------------------------------------------------------------- */
 
 /* All rows of the inputs, into the builder. */
-static enum kv_rc feed(struct core_shard *s, struct core_merge_run *run, struct core_builder *builder,
-		       struct kv_err *err)
+static enum kv_rc feed(struct core_shard *s, const struct core_home *home, struct core_merge_run *run,
+		       struct core_builder *builder, struct kv_err *err)
 {
 	struct core_merge *merge;
 	uint64_t rows = 0;
-	enum kv_rc rc = core_merge_open(&s->home, run->inputs, run->count, CORE_MERGE_ADVANCE, run->since, &merge,
+	enum kv_rc rc = core_merge_open(home, run->inputs, run->count, CORE_MERGE_ADVANCE, run->since, &merge,
 					err);
 
 	while (rc == KV_OK) {
@@ -160,7 +175,7 @@ static enum kv_rc build(struct core_shard *s, struct core_merge_run *run, struct
 	} else {
 		rc = core_builder_new(&home, config, &builder, err);
 		if (rc == KV_OK)
-			rc = feed(s, run, builder, err);
+			rc = feed(s, &home, run, builder, err);
 		if (rc == KV_OK)
 			rc = core_builder_finish(builder, lower, upper, out, err);
 		core_builder_free(builder);
@@ -280,6 +295,7 @@ static struct core_merging describe(struct core_batch *const *batches, size_t co
 /* Under mu; out has room. */
 static size_t list_merging(const struct core_shard *s, struct core_merging *out)
 {
+	struct core_merge_ask ask = {.aim = CORE_AIM_LEVELS};
 	struct core_merge_range range;
 	size_t count = 0;
 
@@ -289,7 +305,7 @@ static size_t list_merging(const struct core_shard *s, struct core_merging *out)
 		out[count].begun_ms = run->begun_ms;
 		out[count++].updates_done = atomic_load(&run->rows_done);
 	}
-	if (core_merge_pick(&s->state, unclaimed(s), core_merge_prefix(&s->state), CORE_AIM_LEVELS, &range))
+	if (core_merge_pick(&s->state, unclaimed(s), core_merge_prefix(&s->state), &ask, &range))
 		out[count++] = describe(s->state.batches + range.first, range.end - range.first);
 	return count;
 }

@@ -102,6 +102,7 @@ void core_engine_close(struct core_engine *e)
 	core_upkeeper_stop(e);
 	core_worker_stop(e->worker);
 	e->worker = NULL; /* what follows leaves nothing to do */
+	core_upkeeper_free(e);
 	core_worker_stop(e->waker);
 	e->waker = NULL;
 	HASH_ITER(hh, e->shards, s, next)
@@ -151,6 +152,16 @@ static struct core_shard *dying_locked(struct core_engine *e, struct core_shard_
 	return s;
 }
 
+bool core_is_dying(struct core_engine *e, struct core_shard_id id)
+{
+	bool dying;
+
+	pthread_mutex_lock(&e->mu);
+	dying = dying_locked(e, id) != NULL;
+	pthread_mutex_unlock(&e->mu);
+	return dying;
+}
+
 /* The shard's structure with a reference, made if it is not there; NULL: out of memory. */
 static struct core_shard *shard_get(struct core_engine *e, struct core_shard_id id, bool cold)
 {
@@ -171,6 +182,7 @@ static struct core_shard *shard_get(struct core_engine *e, struct core_shard_id 
 			.instance = e->instance,
 			.may_vanish = !e->traits.sole_owner,
 			.builders = &e->builders,
+			.stops = &e->stops,
 		};
 		HASH_ADD(hh, e->shards, home.shard, sizeof id, s);
 		s->hashed = true;

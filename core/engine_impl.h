@@ -77,11 +77,15 @@ struct core_shard_upkeep {
 	struct core_shard *next_recent;
 	struct core_upkeep *asked;
 	bool queued;
-	bool rests;
-	bool waits_large;
-	bool failed; /* the last merge */
+	bool rests;       /* for the next pass */
+	bool waits_large; /* it is put on the queue when a large merge ends */
+	uint64_t retry_us;    /* what failed waits for so long, and twice as long the next time; 0: nothing did */
+	uint64_t retry_at_us; /* before that nothing is merged or collected of itself */
+	uint64_t begun; /* passes, numbered from 1 */
+	uint64_t useless; /* the last one that merged nothing, and nothing was to be merged */
 	_Atomic(bool) recent;
-	_Atomic(uint64_t) touched_us; /* by a commit */
+	_Atomic(bool) put_off;    /* what is on the recent list is there to be tried again */
+	_Atomic(uint64_t) due_us; /* when it is looked at */
 };
 
 struct core_shard {
@@ -187,13 +191,18 @@ static inline void core_timed(struct core_engine *e, enum core_time which, uint6
 	core_histogram_add(&e->metrics.times[which], core_ticks_us() - began_us);
 }
 
+/* engine.c: whether a removed shard of that id is still read or not deleted yet. */
+bool core_is_dying(struct core_engine *e, struct core_shard_id id);
+
 /* engine.c: as core_shard_open, for a look that is not to fill the cache. */
 enum kv_rc core_shard_visit(struct core_engine *e, struct core_shard_id id, struct core_shard **out,
 			    struct kv_err *err) KV_MUST_CHECK;
 
 /* upkeep.c: the threads. False: no memory or no thread. */
 bool core_upkeeper_start(struct core_engine *e);
+/* Nothing is begun any more, and what runs has ended; later, with no other thread there, the rest. */
 void core_upkeeper_stop(struct core_engine *e);
+void core_upkeeper_free(struct core_engine *e);
 /* upkeep.c: whether what runs in the background should end. */
 bool core_upkeep_stops(const struct core_engine *e);
 /* upkeep.c: something is due in the shard; or something was committed, so that it may be when it rests. */

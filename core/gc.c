@@ -203,7 +203,6 @@ static bool fill_dead(struct core_shard *s, struct collection *c)
 			c->dead[c->dead_count++] = st->dead[i];
 	}
 	free(pinned.v);
-	qsort(c->dead, c->dead_count, sizeof *c->dead, cmp_id); /* an id is what each begins with */
 	return ok;
 }
 
@@ -333,6 +332,8 @@ static enum kv_rc collect(struct core_shard *s, struct core_upkeep_result *resul
 	else if (!collect_locked(s, &c))
 		rc = kv_fail_rc(err, KV_NOMEM);
 	pthread_mutex_unlock(&s->mu);
+	if (rc == KV_OK && c.dead_count != 0) /* for the version that forgets them */
+		qsort(c.dead, c.dead_count, sizeof *c.dead, cmp_id); /* an id is what each begins with */
 	if (rc == KV_OK)
 		rc = delete_dead(s, &c, result, err);
 	if (rc == KV_OK)

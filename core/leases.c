@@ -300,9 +300,10 @@ enum kv_rc core_shard_need(struct core_shard *s, struct core_need *need, uint64_
 	if (need->next != NULL)
 		need->next->at = &need->next;
 	s->needs = need;
-	done = core_frontier_covers(s->letting_go, time);
+	/* What is pinned needs no time, but the lease, which a commit under way may be ending. */
+	done = need->pins_only ? !s->letting_go.empty : core_frontier_covers(s->letting_go, time);
 	if (leases)
-		done = (done || need->pins_only) && s->loaded && !s->gone && !s->doubtful &&
+		done = done && s->loaded && !s->gone && !s->doubtful &&
 		       is_covered(s, need->pins_only, time, version_ms(s));
 	pthread_mutex_unlock(&s->mu);
 	if (done || (need->pins_only && !leases))

@@ -29,6 +29,7 @@ enum { DELETE_PAGE = 256, ROLLUP_INSIDE_MAX = 128 << 10 };
 struct rollup_change {
 	struct core_change change;
 	struct core_rollup rollup;
+	bool unused; /* a newer one came first */
 };
 
 static enum kv_rc run_rollup(struct core_change *c, const struct core_state *s, struct core_diff *d,
@@ -38,6 +39,7 @@ static enum kv_rc run_rollup(struct core_change *c, const struct core_state *s, 
 	enum kv_rc rc = core_do_rollup(s, &r->rollup, d, err);
 
 	*skip = rc == KV_EXISTS || rc == KV_NO_SHARD; /* nothing to do any more */
+	r->unused = *skip && (s->rollup_count == 0 || s->rollups[s->rollup_count - 1].seqno != r->rollup.seqno);
 	return *skip ? KV_OK : rc;
 }
 
@@ -80,6 +82,10 @@ enum kv_rc core_write_rollup(struct core_shard *s, struct kv_err *err)
 	}
 	if (rc == KV_OK)
 		rc = core_machine_commit(s, &r.change, err);
+	/* What fails to go is a blob that nobody names, which the sweep finds. */
+	if (rc == KV_OK && r.unused && bytes.len > ROLLUP_INSIDE_MAX &&
+	    kv_blob_delete(kv_store_blobs(s->engine->store), put.key, NULL, NULL, NULL) != KV_OK)
+		r.unused = false;
 	if (rc == KV_OK) {
 		core_count(s->engine, CORE_M_ROLLUPS, 1);
 		core_count(s->engine, CORE_M_ROLLUP_BYTES, bytes.len);
@@ -324,6 +330,11 @@ static enum kv_rc delete_named(struct core_shard *s, struct kv_err *err)
 			if (b->parts[j].inline_data == NULL)
 				rc = kv_blob_delete(blobs, core_part_key(s->home.shard, &b->parts[j], key),
 						    NULL, NULL, err);
+	}
+	for (size_t i = 0; i < s->state.dead_count && rc == KV_OK; i++) {
+		struct core_part part = {.id = s->state.dead[i].id, .instance = s->state.dead[i].instance};
+
+		rc = kv_blob_delete(blobs, core_part_key(s->home.shard, &part, key), NULL, NULL, err);
 	}
 	for (size_t i = 0; i < s->state.rollup_count && rc == KV_OK; i++)
 		rc = kv_blob_delete(blobs, s->state.rollups[i].key, NULL, NULL, err);

@@ -330,11 +330,9 @@ static enum kv_rc commit_next(struct core_shard *s, struct core_change *c, struc
 /* Whether a merge has become due by the version d: only a batch with blobs, or since, can have made one so. */
 static bool makes_due(const struct core_shard *s, const struct core_diff *d)
 {
-	struct core_merge_range range;
-
-	if ((d->splice_count == 0 || s->tail > 1) && !d->has_since)
+	if (s->engine->config.no_upkeep || ((d->splice_count == 0 || s->tail > 1) && !d->has_since))
 		return false;
-	return core_merge_pick(&s->state, 0, core_merge_prefix(&s->state), CORE_AIM_LEVELS, &range);
+	return core_merge_is_due(&s->state);
 }
 
 /* Background work that is due now. Under commit_mu. */

@@ -348,6 +348,9 @@ static enum kv_rc feed_merge(struct core_builder *builder, struct core_merge *m,
 		struct core_update u;
 		bool end;
 
+		if (m->home->stops != NULL && atomic_load_explicit(m->home->stops, memory_order_relaxed))
+			return kv_fail_rc(err, KV_SHUTDOWN);
+
 		enum kv_rc rc = core_merge_next(m, &u, &end, err);
 		if (rc != KV_OK || end)
 			return rc;

@@ -25,6 +25,7 @@ struct core_home {
 	struct core_instance_id instance;
 	bool may_vanish;                /* another process owns the store, and may delete what is read here */
 	struct core_builders *builders; /* what builders share (builder.h); NULL: with nobody */
+	const _Atomic(bool) *stops;     /* what takes long is to end, by KV_SHUTDOWN; NULL: never */
 };
 
 /*

@@ -191,6 +191,9 @@ bool core_staged_each_pinned(struct core_shard *s, bool (*each)(void *arg, const
 	for (const struct core_staged_pin *pin = s->pins; pin != NULL && ok; pin = pin->next)
 		for (size_t i = 0; i < pin->read_count && ok; i++)
 			ok = each(arg, pin->read[i]);
+	for (const struct core_staged_pin *pin = s->pins; pin != NULL && ok; pin = pin->next)
+		for (size_t i = 0; i < pin->doomed_count && ok; i++)
+			ok = each(arg, pin->doomed[i]);
 	return ok;
 }
 

@@ -14,9 +14,10 @@
 #include <string.h>
 
 #include "core/manifest.h"
+#include "core/stage_impl.h"
 #include "core/upkeep_impl.h"
 
-enum { PAGE = 256 };
+enum { PAGE = 256, VISIT_PAGE = 4096, TRIES = 5 };
 
 /* --- what is named --------------------------------------------------------------------------------- */
 
@@ -104,17 +105,44 @@ static enum kv_rc name_state(struct core_shard *s, const struct core_state *stat
 	return rc;
 }
 
+struct naming {
+	struct core_shard_id shard;
+	struct names *names;
+};
+
+static bool add_pinned(void *arg, const struct core_batch *b)
+{
+	const struct naming *naming = arg;
+
+	return name_parts(naming->shard, b, naming->names);
+}
+
 static int cmp_key(const void *a, const void *b)
 {
 	return strcmp(a, b);
 }
 
-/* All keys that the shard names, sorted. */
+/* What is read here and stands in no state any more: its last reader deletes it, or a collection. KV_NOTFOUND:
+ * somebody is about to read, and has not said what. Under mu. */
+static enum kv_rc name_pinned(struct core_shard *s, struct names *n, struct kv_err *err)
+{
+	struct naming naming = {.shard = s->home.shard, .names = n};
+	bool ok = true;
+
+	if (core_staged_is_opening(s))
+		return kv_fail_rc(err, KV_NOTFOUND);
+	for (size_t i = 0; i < s->held_count && ok; i++)
+		ok = name_parts(s->home.shard, s->held[i].batch, n);
+	return ok && core_staged_each_pinned(s, add_pinned, &naming) ? KV_OK : kv_fail_rc(err, KV_NOMEM);
+}
+
+/* All keys that the shard names, or that are read here, sorted. The state first: what leaves it after that is among
+ * what is read, or is deleted by its last reader. */
 static enum kv_rc name_all(struct core_shard *s, struct names *n, struct kv_err *err)
 {
 	enum kv_rc rc = KV_NOTFOUND;
 
-	for (unsigned tries = 0; rc == KV_NOTFOUND && tries < 100; tries++) {
+	for (unsigned tries = 0; rc == KV_NOTFOUND && tries < TRIES; tries++) {
 		struct core_state state;
 
 		n->count = 0;
@@ -123,7 +151,14 @@ static enum kv_rc name_all(struct core_shard *s, struct names *n, struct kv_err 
 			return rc;
 		rc = state.tombstone ? kv_fail_rc(err, KV_NO_SHARD) : name_state(s, &state, n, err);
 		core_state_fini(&state);
+		if (rc != KV_OK)
+			continue;
+		pthread_mutex_lock(&s->mu);
+		rc = name_pinned(s, n, err);
+		pthread_mutex_unlock(&s->mu);
 	}
+	if (rc == KV_NOTFOUND)
+		rc = kv_fail(err, KV_CORRUPT, "staged batches cannot be read, so nothing is swept");
 	if (rc == KV_OK && n->count != 0)
 		qsort(n->v, n->count, sizeof *n->v, cmp_key);
 	return rc;
@@ -159,6 +194,8 @@ static enum kv_rc sweep(struct core_engine *e, const char *prefix, const struct 
 	while (rc == KV_OK && count == PAGE) {
 		struct kv_blob_list list;
 
+		if (core_upkeep_stops(e))
+			return kv_fail_rc(err, KV_SHUTDOWN);
 		rc = kv_blob_list(blobs, prefix, after, PAGE, &list, err);
 		count = list.count;
 		for (size_t i = 0; i < list.count && rc == KV_OK; i++) {
@@ -187,8 +224,8 @@ enum kv_rc core_sweep_shard(struct core_shard *s, struct core_upkeep_result *res
 	struct names names = {0};
 	enum kv_rc rc;
 
-	if (!s->engine->traits.sole_owner)
-		return KV_OK;
+	if (!s->engine->traits.sole_owner || core_is_dying(s->engine, s->home.shard))
+		return KV_OK; /* an earlier shard under this id is still read; its end takes what it has */
 	rc = name_all(s, &names, err);
 	snprintf(prefix, sizeof prefix, "%s/", core_shard_key(s, key));
 	if (rc == KV_OK)
@@ -219,32 +256,58 @@ static enum kv_rc sweep_nobody(struct core_engine *e, struct core_shard_id id, s
 	return rc;
 }
 
-enum kv_rc core_sweep_next(struct core_engine *e, char after[KV_KEY_MAX + 1], struct core_shard **visited,
+void core_visit_fini(struct core_visit *v)
+{
+	free(v->ids);
+	*v = (struct core_visit){.done = true};
+}
+
+/* The ids that the next page of blobs begins with. */
+static enum kv_rc next_page(struct core_engine *e, struct core_visit *v, struct kv_err *err)
+{
+	struct kv_blob_list list;
+	enum kv_rc rc = kv_blob_list(kv_store_blobs(e->store), "", v->after, VISIT_PAGE, &list, err);
+
+	v->at = 0;
+	v->count = 0;
+	v->done = rc != KV_OK || list.count == 0;
+	if (rc != KV_OK)
+		return rc;
+	free(v->ids);
+	v->ids = calloc(list.count + 1, sizeof *v->ids);
+	if (v->ids == NULL)
+		rc = kv_fail_rc(err, KV_NOMEM);
+	for (size_t i = 0; i < list.count && rc == KV_OK; i++) {
+		const char *slash = strchr(list.e[i].key, '/');
+		size_t len = slash != NULL ? (size_t)(slash - list.e[i].key) : strlen(list.e[i].key);
+		struct core_uuid id;
+
+		/* '0' comes right behind '/': the next page begins behind all of this one. */
+		snprintf(v->after, sizeof v->after, "%.*s0", (int)len, list.e[i].key);
+		if (core_uuid_parse('s', list.e[i].key, len, &id) &&
+		    (v->count == 0 || !core_uuid_eq(v->ids[v->count - 1].u, id)))
+			v->ids[v->count++].u = id;
+	}
+	v->done = v->done || rc != KV_OK;
+	kv_blob_list_free(&list);
+	return rc;
+}
+
+enum kv_rc core_sweep_next(struct core_engine *e, struct core_visit *v, struct core_shard **visited,
 			   struct kv_err *err)
 {
 	struct core_upkeep_result result = {0};
-	struct kv_blob_list list;
 	struct core_shard_id id;
-	enum kv_rc rc = kv_blob_list(kv_store_blobs(e->store), "", after, 1, &list, err);
+	enum kv_rc rc = KV_OK;
 
 	*visited = NULL;
-	after[0] = '\0';
-	if (rc != KV_OK)
-		return rc;
-	if (list.count != 0) {
-		const char *slash = strchr(list.e[0].key, '/');
-		size_t len = slash != NULL ? (size_t)(slash - list.e[0].key) : strlen(list.e[0].key);
-
-		/* '0' comes right behind '/': the next look begins behind all of this one. */
-		snprintf(after, KV_KEY_MAX + 1, "%.*s0", (int)len, list.e[0].key);
-		if (core_uuid_parse('s', list.e[0].key, len, &id.u)) {
-			rc = core_shard_visit(e, id, visited, err);
-			if (rc == KV_OK)
-				rc = core_sweep_shard(*visited, &result, err);
-			else if (rc == KV_NO_SHARD)
-				rc = sweep_nobody(e, id, err);
-		}
-	}
-	kv_blob_list_free(&list);
+	if (v->at == v->count)
+		return next_page(e, v, err);
+	id = v->ids[v->at++];
+	rc = core_shard_visit(e, id, visited, err);
+	if (rc == KV_OK)
+		rc = core_sweep_shard(*visited, &result, err);
+	else if (rc == KV_NO_SHARD)
+		rc = sweep_nobody(e, id, err);
 	return rc;
 }

@@ -1,25 +1,26 @@
 /*
  * upkeep.c - who does maintenance, and when; see upkeep.h.
  *
- *     a commit that leaves a merge due ------------------+
- *     a shard that rests (recent list, once a second) ---+--> queue of shards --> two threads
- *     somebody asks (core_upkeep_begin) -----------------+
- *     the visit of all shards after the start -----------+
+ *     a commit that leaves a merge due -----------------+
+ *     a shard that rests (recent list, once a second) --+--> queue of shards --> two threads
+ *     somebody asks (core_upkeep_begin) ----------------+
+ *     the visit of all shards after the start ----------+
  *
- * A thread takes a shard from the queue, does what was asked of it, merges until nothing is due, and collects.
- * What takes long of a merge runs at the lowest priority (compaction.c), so that commits go first.
+ * A thread takes a shard from the queue for one pass: what was asked of it, one merge, a collection. If more is
+ * due, the shard goes to the end of the queue: no shard keeps a thread from the others.
  *
  * 1. A shard is on the queue once at most, with a reference; so it is on the recent list.
- * 2. Large merges run one at a time in the whole engine, so that the other thread is free for small ones; a
- *    shard that has to wait for that is put on the queue again when it ends. Of one shard one small merge runs
- *    at a time: or else two threads could merge its newest batches by turns for ever, and never the old ones.
- * 3. What failed is tried again when the shard comes on the queue the next time; appends do not wait for it.
+ * 2. Large merges run one at a time in the whole engine, so that the other thread is free for small ones. What
+ *    has to wait for that is put on the queue again when it ends. Of one shard one small merge runs at a time: or
+ *    else two threads could merge its newest batches by turns for ever, and never the old ones.
+ * 3. What failed, and what somebody still reads, is tried again after a while, which doubles; appends do not wait
+ *    for it.
+ * 4. No thread waits for another one's merge: what cannot go on is put off, and whatever ends puts it on again.
  *
- * Locks: core_upkeeper.mu, then core_engine.mu or core_shard.mu; neither is held across a store call.
+ * Lock: core_upkeeper.mu, before core_engine.mu or core_shard.mu; never held across a store call.
  */
 #include "core/upkeep.h"
 
-#include <assert.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,7 @@
 #include "core/upkeep_impl.h"
 
 enum { THREADS = 2, REST_MS = 5000, LOOK_MS = 1000 };
+enum { RETRY_LEAST_US = 1000000, RETRY_MOST_US = 300 * 1000000 };
 
 struct core_upkeeper {
 	pthread_mutex_t mu; /* all below, and the upkeep fields of every shard */
@@ -39,10 +41,8 @@ struct core_upkeeper {
 	unsigned working;
 	uint64_t tickets;
 	bool large_runs;
-	bool visiting; /* the visit of all shards is not over */
-	bool visit_runs;
-	char visit_after[KV_KEY_MAX + 1];
 	bool untidy; /* something was committed since the store was tidied up */
+	struct core_visit visit;
 
 	struct core_engine *engine;
 	pthread_t threads[THREADS];
@@ -56,23 +56,27 @@ static uint64_t rest_us(const struct core_engine *e)
 
 bool core_upkeep_stops(const struct core_engine *e)
 {
-	return atomic_load(&e->stops);
+	return atomic_load_explicit(&e->stops, memory_order_relaxed);
 }
 
 /* --- the queue ------------------------------------------------------------------------------------- */
 
-/* Under mu. */
-static void enqueue_locked(struct core_upkeeper *k, struct core_shard *s)
+/* s with a reference, which is taken; it is not on the queue. Under mu. */
+static void push_locked(struct core_upkeeper *k, struct core_shard *s)
 {
-	if (s->upkeep.queued)
-		return;
 	s->upkeep.queued = true;
 	s->upkeep.next = NULL;
-	core_shard_ref(s);
 	*k->queue_end = s;
 	k->queue_end = &s->upkeep.next;
 	core_gauge_add(k->engine, CORE_G_UPKEEP_QUEUE, 1);
 	pthread_cond_broadcast(&k->changed);
+}
+
+/* Under mu. */
+static void enqueue_locked(struct core_upkeeper *k, struct core_shard *s)
+{
+	if (!s->upkeep.queued)
+		push_locked(k, core_shard_ref(s));
 }
 
 void core_upkeep_queue(struct core_shard *s)
@@ -97,17 +101,20 @@ static struct core_shard *dequeue_locked(struct core_upkeeper *k)
 	if (k->queue == NULL)
 		k->queue_end = &k->queue;
 	s->upkeep.queued = false;
+	s->upkeep.begun++;
 	core_gauge_add(k->engine, CORE_G_UPKEEP_QUEUE, -1);
 	return s;
 }
 
-void core_upkeep_touch(struct core_shard *s)
+/* On the recent list, to be looked at when it was left alone for as long as shards rest, or at the time given if
+ * that is not 0. */
+static void note_recent(struct core_shard *s, uint64_t due_us)
 {
 	struct core_upkeeper *k = s->engine->upkeeper;
 
-	if (k == NULL || s->engine->config.no_upkeep)
-		return;
-	atomic_store_explicit(&s->upkeep.touched_us, core_ticks_us(), memory_order_relaxed);
+	atomic_store_explicit(&s->upkeep.due_us, due_us != 0 ? due_us : core_ticks_us() + rest_us(s->engine),
+			      memory_order_relaxed);
+	atomic_store_explicit(&s->upkeep.put_off, due_us != 0, memory_order_relaxed);
 	if (atomic_exchange(&s->upkeep.recent, true))
 		return;
 	core_shard_ref(s);
@@ -118,19 +125,26 @@ void core_upkeep_touch(struct core_shard *s)
 	pthread_mutex_unlock(&k->mu);
 }
 
-/* Those that rest go on the queue; others stay on the list. Under mu; *drop: a list of those whose reference is
- * to be given back. */
-static void look_at_recent(struct core_upkeeper *k, bool all, struct core_shard **drop)
+void core_upkeep_touch(struct core_shard *s)
 {
-	uint64_t now = core_ticks_us(), rest = rest_us(k->engine);
+	if (s->engine->upkeeper != NULL && !s->engine->config.no_upkeep)
+		note_recent(s, 0);
+}
+
+/* Those whose time has come go on the queue; others stay on the list. all: also those that do not rest yet, but
+ * not what was put off. Under mu. */
+static void look_at_recent(struct core_upkeeper *k, bool all)
+{
+	uint64_t now = core_ticks_us();
 	struct core_shard *s = k->recent;
 
 	k->recent = NULL;
 	k->looked_us = now;
 	while (s != NULL) {
 		struct core_shard *next = s->upkeep.next_recent;
+		bool put_off = atomic_load(&s->upkeep.put_off);
 
-		if (!all && now - atomic_load(&s->upkeep.touched_us) < rest) {
+		if (now < atomic_load(&s->upkeep.due_us) && (!all || put_off)) {
 			s->upkeep.next_recent = k->recent;
 			k->recent = s;
 		} else {
@@ -138,21 +152,28 @@ static void look_at_recent(struct core_upkeeper *k, bool all, struct core_shard 
 			atomic_store(&s->upkeep.recent, false);
 			s->upkeep.rests = true;
 			enqueue_locked(k, s);
-			s->upkeep.next_recent = *drop;
-			*drop = s;
+			pthread_mutex_lock(&k->engine->mu);
+			s->refs--; /* not the last: the queue has one */
+			pthread_mutex_unlock(&k->engine->mu);
 		}
 		s = next;
 	}
 }
 
-static void drop_all(struct core_shard *s)
+/* Again after a while, which doubles from one failure to the next. */
+static void put_off(struct core_upkeeper *k, struct core_shard *s, bool failed)
 {
-	while (s != NULL) {
-		struct core_shard *next = s->upkeep.next_recent;
+	uint64_t wait;
 
-		core_shard_close(s);
-		s = next;
-	}
+	pthread_mutex_lock(&k->mu);
+	wait = s->upkeep.retry_us != 0 ? 2 * s->upkeep.retry_us : RETRY_LEAST_US;
+	s->upkeep.retry_us = wait < RETRY_MOST_US ? wait : RETRY_MOST_US;
+	wait = s->upkeep.retry_us;
+	if (failed)
+		s->upkeep.retry_at_us = core_ticks_us() + wait;
+	pthread_mutex_unlock(&k->mu);
+	if (!k->engine->config.no_upkeep)
+		note_recent(s, core_ticks_us() + wait);
 }
 
 /* --- merging --------------------------------------------------------------------------------------- */
@@ -172,6 +193,7 @@ static bool may_run(struct core_upkeeper *k, struct core_shard *s, const struct 
 	return may;
 }
 
+/* Those that waited for it go on the queue. */
 static void large_ended(struct core_upkeeper *k)
 {
 	struct core_engine *e = k->engine;
@@ -179,86 +201,76 @@ static void large_ended(struct core_upkeeper *k)
 
 	pthread_mutex_lock(&k->mu);
 	k->large_runs = false;
-	pthread_cond_broadcast(&k->changed);
 	pthread_mutex_lock(&e->mu);
 	HASH_ITER(hh, e->shards, s, next)
 	{
-		if (!s->upkeep.waits_large || s->upkeep.queued)
+		if (!s->upkeep.waits_large)
 			continue;
 		s->upkeep.waits_large = false;
-		s->upkeep.queued = true;
-		s->upkeep.next = NULL;
+		if (s->upkeep.queued)
+			continue;
 		core_shard_take_locked(s);
-		*k->queue_end = s;
-		k->queue_end = &s->upkeep.next;
-		core_gauge_add(e, CORE_G_UPKEEP_QUEUE, 1);
+		push_locked(k, s);
 	}
 	pthread_mutex_unlock(&e->mu);
 	pthread_mutex_unlock(&k->mu);
 }
 
-/* Run a merge that was begun. *ran: it ran, whatever came of it. */
+/* Run a merge that was begun. *ran: it ran, whatever came of it; else it is put off until a large one ends. */
 static enum kv_rc run_merge(struct core_upkeeper *k, struct core_shard *s, struct core_merge_run *run, bool *ran,
-			    bool *fits, struct core_upkeep_result *result, struct kv_err *err)
+			    struct core_upkeep_result *result, struct kv_err *err)
 {
-	bool large = run->bytes > CORE_MERGE_LARGE;
+	bool large = run->bytes > CORE_MERGE_LARGE, fits;
 	enum kv_rc rc;
 
-	*fits = false;
 	*ran = may_run(k, s, run);
 	if (!*ran) {
 		core_compact_drop(s, run);
 		return KV_OK;
 	}
 	core_gauge_add(k->engine, CORE_G_MERGES_RUNNING, 1);
-	rc = core_compact_do(s, run, fits, result, err);
+	rc = core_compact_do(s, run, &fits, result, err);
 	core_gauge_add(k->engine, CORE_G_MERGES_RUNNING, -1);
 	if (large)
 		large_ended(k);
 	pthread_mutex_lock(&k->mu);
-	s->upkeep.failed = rc != KV_OK;
-	pthread_cond_broadcast(&k->changed); /* for appends and others that wait for it */
+	if (s->upkeep.asked != NULL) /* it may have waited for this one */
+		enqueue_locked(k, s);
+	pthread_cond_broadcast(&k->changed);
 	pthread_mutex_unlock(&k->mu);
 	return rc;
 }
 
-/* All merges that are due. */
-static enum kv_rc merge_due(struct core_upkeeper *k, struct core_shard *s, enum core_merge_aim aim,
+/* One merge, if one is due. *ran: one ran. */
+static enum kv_rc merge_due(struct core_upkeeper *k, struct core_shard *s, enum core_merge_aim aim, bool *ran,
 			    struct kv_err *err)
 {
+	struct core_merge_ask ask = {.aim = aim};
 	struct core_upkeep_result result = {0};
+	struct core_merge_run run;
 	enum kv_rc rc = KV_OK;
-	bool ran = true, fits, busy;
+	bool busy;
 
-	while (rc == KV_OK && ran && !core_upkeep_stops(k->engine)) {
-		struct core_merge_run run;
-
-		pthread_mutex_lock(&s->mu);
-		busy = core_compact_is_small_running(s);
-		pthread_mutex_unlock(&s->mu);
-		if (busy || !core_compact_begin(s, aim, core_frontier_empty(), &run))
-			break; /* who runs it looks again when it is done */
-		rc = run_merge(k, s, &run, &ran, &fits, &result, err);
-	}
+	*ran = false;
+	pthread_mutex_lock(&s->mu);
+	busy = core_compact_is_small_running(s);
+	pthread_mutex_unlock(&s->mu);
+	if (busy || !core_compact_begin(s, &ask, core_frontier_empty(), &run))
+		return KV_OK; /* who runs it looks again when it is done */
+	rc = run_merge(k, s, &run, ran, &result, err);
+	if (rc != KV_OK || *ran)
+		return rc;
+	/* A large one has to wait; a small one need not. */
+	pthread_mutex_lock(&k->mu);
+	s->upkeep.rests = s->upkeep.rests || aim == CORE_AIM_REST;
+	pthread_mutex_unlock(&k->mu);
+	ask = (struct core_merge_ask){.aim = CORE_AIM_LEVELS, .bytes_max = CORE_MERGE_LARGE};
+	if (core_compact_begin(s, &ask, core_frontier_empty(), &run))
+		rc = run_merge(k, s, &run, ran, &result, err);
 	return rc;
 }
 
 /* --- what is asked for ----------------------------------------------------------------------------- */
-
-/* Wait a moment for something to change. */
-static void wait_changed(struct core_upkeeper *k, unsigned ms)
-{
-	struct timespec until;
-
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_nsec += (long)(ms % 1000) * 1000000;
-	until.tv_sec += (time_t)(ms / 1000) + until.tv_nsec / 1000000000;
-	until.tv_nsec %= 1000000000;
-	pthread_mutex_lock(&k->mu);
-	if (!core_upkeep_stops(k->engine))
-		pthread_cond_timedwait(&k->changed, &k->mu, &until);
-	pthread_mutex_unlock(&k->mu);
-}
 
 /* Whether the tail has rows of batches that begin below upto; *hollow: there are batches before it. */
 static bool tail_has_rows(struct core_shard *s, struct core_frontier upto, bool *hollow)
@@ -275,55 +287,54 @@ static bool tail_has_rows(struct core_shard *s, struct core_frontier upto, bool 
 	return with_rows != 0;
 }
 
-/* All that is there below upto becomes one run. */
-static enum kv_rc compact(struct core_upkeeper *k, struct core_shard *s, struct core_frontier upto,
+static bool is_merging(struct core_shard *s)
+{
+	bool merging;
+
+	pthread_mutex_lock(&s->mu);
+	merging = s->merging != NULL;
+	pthread_mutex_unlock(&s->mu);
+	return merging;
+}
+
+/* All that is there below upto becomes one run. *again: a merge is in the way; its end puts the shard on the queue. */
+static enum kv_rc compact(struct core_upkeeper *k, struct core_shard *s, const struct core_upkeep *u, bool *again,
 			  struct core_upkeep_result *result, struct kv_err *err)
 {
-	bool hollow, changed, ran, fits;
+	struct core_merge_ask ask = {.aim = CORE_AIM_ONE, .since = u->since};
+	bool hollow, changed, ran = true;
 	enum kv_rc rc = core_machine_load(s, true, err);
 
-	/* With batches before it the tail must become one of them, or merges would run into those of appends.
-	 */
-	if (rc == KV_OK && tail_has_rows(s, upto, &hollow))
+	/* With batches before it the tail must become one of them, or merges would run into those of appends. */
+	if (rc == KV_OK && tail_has_rows(s, u->upto, &hollow))
 		rc = core_fold_now(s, hollow, &changed, err);
-	while (rc == KV_OK) {
+	while (rc == KV_OK && ran) {
 		struct core_merge_run run;
-		bool busy;
 
 		if (core_upkeep_stops(k->engine))
 			return kv_fail_rc(err, KV_SHUTDOWN);
-		pthread_mutex_lock(&s->mu);
-		busy = s->merging != NULL;
-		pthread_mutex_unlock(&s->mu);
-		if (busy) {
-			wait_changed(k, LOOK_MS);
-			continue;
-		}
-		if (!core_compact_begin(s, CORE_AIM_ONE, upto, &run)) {
-			pthread_mutex_lock(&s->mu);
-			busy = s->merging != NULL;
-			pthread_mutex_unlock(&s->mu);
-			if (!busy)
-				break;
-			continue;
-		}
-		rc = run_merge(k, s, &run, &ran, &fits, result, err);
-		if (rc == KV_OK && !ran)
-			wait_changed(k, LOOK_MS);
+		*again = is_merging(s);
+		if (*again || !core_compact_begin(s, &ask, u->upto, &run))
+			break;
+		rc = run_merge(k, s, &run, &ran, result, err);
+		*again = !ran;
 	}
+	if (rc == KV_OK && !*again)
+		rc = core_gc(s, result, err);
 	return rc;
 }
 
-static enum kv_rc do_asked(struct core_upkeeper *k, struct core_shard *s, struct core_upkeep *u,
+static enum kv_rc do_asked(struct core_upkeeper *k, struct core_shard *s, const struct core_upkeep *u, bool *again,
 			   struct core_upkeep_result *result, struct kv_err *err)
 {
 	enum kv_rc rc = KV_OK;
 
+	*again = false;
+	if (core_upkeep_stops(k->engine))
+		return kv_fail_rc(err, KV_SHUTDOWN);
 	switch (u->kind) {
 	case CORE_COMPACT:
-		rc = compact(k, s, u->upto, result, err);
-		if (rc == KV_OK)
-			rc = core_gc(s, result, err);
+		rc = compact(k, s, u, again, result, err);
 		break;
 	case CORE_GC:
 		rc = core_gc(s, result, err);
@@ -337,24 +348,31 @@ static enum kv_rc do_asked(struct core_upkeeper *k, struct core_shard *s, struct
 	return rc;
 }
 
-/* Tell the one who asked, unless he has gone. */
-static void answer(struct core_upkeeper *k, struct core_shard *s, struct core_upkeep *u, uint64_t ticket,
-		   enum kv_rc rc, const struct kv_err *err, const struct core_upkeep_result *result)
+/* The request with that ticket, if it is there still: at the same place in memory there may be another. Under mu.
+ */
+static struct core_upkeep **find_asked(struct core_shard *s, uint64_t ticket)
 {
-	struct core_upkeep *gone = NULL;
+	for (struct core_upkeep **p = &s->upkeep.asked; *p != NULL; p = &(*p)->next)
+		if ((*p)->ticket == ticket)
+			return p;
+	return NULL;
+}
+
+/* Tell the one who asked, unless he has gone. */
+static void answer(struct core_upkeeper *k, struct core_shard *s, uint64_t ticket, enum kv_rc rc,
+		   const struct kv_err *err, const struct core_upkeep_result *result)
+{
+	struct core_upkeep **at, *u = NULL;
 
 	pthread_mutex_lock(&k->mu);
-	for (struct core_upkeep **p = &s->upkeep.asked; *p != NULL; p = &(*p)->next) {
-		if (*p == u && u->ticket == ticket) { /* else another one in its place in memory */
-			*p = u->next;
-			gone = u;
-			break;
-		}
-	}
-	if (gone != NULL)
+	at = find_asked(s, ticket);
+	if (at != NULL) {
+		u = *at;
+		*at = u->next;
 		u->telling = true;
+	}
 	pthread_mutex_unlock(&k->mu);
-	if (gone == NULL)
+	if (u == NULL)
 		return;
 	u->rc = rc;
 	u->err = *err;
@@ -365,34 +383,57 @@ static void answer(struct core_upkeeper *k, struct core_shard *s, struct core_up
 	u->done(u);
 }
 
-/* The next thing asked of the shard that nobody does yet, copied; NULL: none. */
-static struct core_upkeep *next_asked(struct core_upkeeper *k, struct core_shard *s, struct core_upkeep *copy)
+/* It waits for something that puts the shard on the queue; what it has done so far is remembered. If that has
+ * ended meanwhile, the shard is put there now. */
+static void leave_asked(struct core_upkeeper *k, struct core_shard *s, uint64_t ticket,
+			const struct core_upkeep_result *result)
+{
+	struct core_upkeep **at;
+
+	pthread_mutex_lock(&k->mu);
+	at = find_asked(s, ticket);
+	if (at != NULL) {
+		(*at)->running = false;
+		(*at)->result = *result;
+	}
+	/* Whose merge is on the list will look at what was asked under mu, after it was taken off. */
+	if (at != NULL && !s->upkeep.waits_large && !is_merging(s))
+		enqueue_locked(k, s);
+	pthread_mutex_unlock(&k->mu);
+}
+
+/* The next thing asked of the shard that nobody does, and was not looked at in this pass; copied. False: none. */
+static bool next_asked(struct core_upkeeper *k, struct core_shard *s, uint64_t pass, struct core_upkeep *copy)
 {
 	struct core_upkeep *u;
 
 	pthread_mutex_lock(&k->mu);
 	u = s->upkeep.asked;
-	while (u != NULL && u->running)
+	while (u != NULL && (u->running || u->pass == pass))
 		u = u->next;
 	if (u != NULL) {
 		u->running = true;
+		u->pass = pass;
 		*copy = *u;
 	}
 	pthread_mutex_unlock(&k->mu);
-	return u;
+	return u != NULL;
 }
 
-static void serve(struct core_upkeeper *k, struct core_shard *s)
+static void serve(struct core_upkeeper *k, struct core_shard *s, uint64_t pass)
 {
-	struct core_upkeep copy, *u;
+	struct core_upkeep u;
 
-	while ((u = next_asked(k, s, &copy)) != NULL) {
-		struct core_upkeep_result result = {0};
+	while (next_asked(k, s, pass, &u)) {
+		struct core_upkeep_result result = u.result;
 		struct kv_err err = {0};
-		enum kv_rc rc = core_upkeep_stops(k->engine) ? kv_fail_rc(&err, KV_SHUTDOWN)
-							     : do_asked(k, s, &copy, &result, &err);
+		bool again;
+		enum kv_rc rc = do_asked(k, s, &u, &again, &result, &err);
 
-		answer(k, s, u, copy.ticket, rc, &err, &result);
+		if (rc == KV_OK && again)
+			leave_asked(k, s, u.ticket, &result);
+		else
+			answer(k, s, u.ticket, rc, &err, &result);
 	}
 }
 
@@ -406,8 +447,10 @@ void core_upkeep_begin(struct core_shard *s, struct core_upkeep *u)
 	u->shard = s;
 	u->running = false;
 	u->telling = false;
+	u->pass = 0;
 	u->result = (struct core_upkeep_result){0};
 	u->upto = info.upper;
+	u->since = info.since;
 	if (rc == KV_OK && s->engine->traits.read_only)
 		rc = kv_fail_rc(&u->err, KV_READONLY);
 	if (rc == KV_OK && (k == NULL || core_upkeep_stops(s->engine)))
@@ -429,20 +472,16 @@ void core_upkeep_begin(struct core_shard *s, struct core_upkeep *u)
 bool core_upkeep_cancel(struct core_upkeep *u)
 {
 	struct core_upkeeper *k = u->shard->engine->upkeeper;
-	bool cancelled = false;
+	struct core_upkeep **at;
 
 	if (k == NULL)
 		return false;
 	pthread_mutex_lock(&k->mu);
-	for (struct core_upkeep **p = &u->shard->upkeep.asked; *p != NULL && !u->telling; p = &(*p)->next) {
-		if (*p == u) {
-			*p = u->next;
-			cancelled = true;
-			break;
-		}
-	}
+	at = u->telling ? NULL : find_asked(u->shard, u->ticket);
+	if (at != NULL)
+		*at = u->next;
 	pthread_mutex_unlock(&k->mu);
-	return cancelled;
+	return at != NULL;
 }
 
 struct waiting {
@@ -485,10 +524,13 @@ enum kv_rc core_upkeep_run(struct core_shard *s, enum core_upkeep_kind kind, str
 
 /* --- appends that are too fast --------------------------------------------------------------------- */
 
+/* They wait for as long as merges are on their way: a pass that was begun after they came and did nothing, while
+ * no merge of the shard runs or waits for its turn, lets them go. */
 void core_upkeep_admit(struct core_shard *s)
 {
 	struct core_engine *e = s->engine;
 	struct core_upkeeper *k = e->upkeeper;
+	uint64_t pass;
 
 	if (atomic_load_explicit(&s->runs, memory_order_relaxed) <= CORE_RUNS_MAX || k == NULL ||
 	    e->config.no_upkeep)
@@ -496,9 +538,9 @@ void core_upkeep_admit(struct core_shard *s)
 	core_count(e, CORE_M_APPEND_STALLS, 1);
 	core_gauge_add(e, CORE_G_STALLED, 1);
 	pthread_mutex_lock(&k->mu);
-	s->upkeep.failed = false; /* one that failed before has another try, then we do not wait for it */
 	enqueue_locked(k, s);
-	while (atomic_load(&s->runs) > CORE_RUNS_MAX && !s->upkeep.failed && !core_upkeep_stops(e))
+	pass = s->upkeep.begun + 1;
+	while (atomic_load(&s->runs) > CORE_RUNS_MAX && s->upkeep.useless < pass && !core_upkeep_stops(e))
 		pthread_cond_wait(&k->changed, &k->mu);
 	pthread_mutex_unlock(&k->mu);
 	core_gauge_add(e, CORE_G_STALLED, -1);
@@ -506,82 +548,92 @@ void core_upkeep_admit(struct core_shard *s)
 
 /* --- the threads ----------------------------------------------------------------------------------- */
 
-/* At rest also what is small comes together. */
-static enum kv_rc rest(struct core_upkeeper *k, struct core_shard *s, struct kv_err *err)
+static bool gc_is_due(struct core_shard *s)
 {
-	bool hollow, folded = false;
-	enum kv_rc rc = merge_due(k, s, CORE_AIM_REST, err);
+	bool due;
 
-	if (rc == KV_OK && tail_has_rows(s, core_frontier_empty(), &hollow))
+	pthread_mutex_lock(&s->mu);
+	due = core_gc_is_due(s);
+	pthread_mutex_unlock(&s->mu);
+	return due;
+}
+
+/* What is due of itself. *ran: a merge ran; *kept: something must stay for now. */
+static enum kv_rc tend(struct core_upkeeper *k, struct core_shard *s, bool rests, bool *ran, bool *kept,
+		       struct kv_err *err)
+{
+	struct core_upkeep_result result = {0};
+	bool hollow, folded;
+	enum kv_rc rc = merge_due(k, s, rests ? CORE_AIM_REST : CORE_AIM_LEVELS, ran, err);
+
+	/* At rest also what is small comes together. */
+	if (rc == KV_OK && rests && !*ran && tail_has_rows(s, core_frontier_empty(), &hollow))
 		rc = core_fold_now(s, false, &folded, err);
+	if (rc == KV_OK && gc_is_due(s))
+		rc = core_gc(s, &result, err);
+	*kept = result.kept_blobs != 0;
 	return rc;
+}
+
+/* A failure of this kind is no failure of maintenance. */
+static bool is_over(enum kv_rc rc)
+{
+	return rc == KV_NO_SHARD || rc == KV_SHARD_REPLACED || rc == KV_SHUTDOWN;
 }
 
 static void work_on(struct core_upkeeper *k, struct core_shard *s)
 {
 	struct kv_err err;
-	bool rests, due;
-	enum kv_rc rc;
+	bool rests, ran = false, kept = false, early, failed;
+	uint64_t pass;
+	enum kv_rc rc = KV_OK;
 
-	serve(k, s);
 	pthread_mutex_lock(&k->mu);
+	pass = s->upkeep.begun;
 	rests = s->upkeep.rests;
 	s->upkeep.rests = false;
+	early = core_ticks_us() < s->upkeep.retry_at_us;
 	pthread_mutex_unlock(&k->mu);
-	if (k->engine->config.no_upkeep || core_upkeep_stops(k->engine))
-		return;
-	rc = rests ? rest(k, s, &err) : merge_due(k, s, CORE_AIM_LEVELS, &err);
-	pthread_mutex_lock(&s->mu);
-	due = core_gc_is_due(s);
-	pthread_mutex_unlock(&s->mu);
-	if (rc == KV_OK && due) {
-		struct core_upkeep_result result = {0};
-
-		rc = core_gc(s, &result, &err);
-	}
-	if (rc != KV_OK && rc != KV_NO_SHARD && rc != KV_SHARD_REPLACED && rc != KV_SHUTDOWN) {
-		pthread_mutex_lock(&k->mu);
-		s->upkeep.failed = true;
-		pthread_cond_broadcast(&k->changed);
-		pthread_mutex_unlock(&k->mu);
+	serve(k, s, pass);
+	if (!k->engine->config.no_upkeep && !core_upkeep_stops(k->engine) && !early)
+		rc = tend(k, s, rests, &ran, &kept, &err);
+	failed = rc != KV_OK && !is_over(rc);
+	if (failed)
 		core_notice(k->engine, "maintenance of a shard failed, and will be tried again: %s", err.msg);
+	if (failed || kept)
+		put_off(k, s, failed);
+	pthread_mutex_lock(&k->mu);
+	if (!failed && !kept && !early)
+		s->upkeep.retry_us = 0;
+	if (rc == KV_OK && ran) {
+		s->upkeep.rests = s->upkeep.rests || rests;
+		enqueue_locked(k, s); /* behind the others */
+	} else if (!s->upkeep.waits_large && !is_merging(s)) {
+		s->upkeep.useless = pass;
 	}
-}
-
-/* Whether a shard at rest has something to be done. */
-static bool is_due_at_rest(struct core_shard *s)
-{
-	struct core_merge_range range;
-	bool due;
-
-	pthread_mutex_lock(&s->mu);
-	due = core_gc_is_due(s) || core_merge_pick(&s->state, 0, core_merge_prefix(&s->state), CORE_AIM_REST, &range) ||
-	      s->state.batch_count - core_merge_prefix(&s->state) > 1;
-	pthread_mutex_unlock(&s->mu);
-	return due;
+	pthread_cond_broadcast(&k->changed);
+	pthread_mutex_unlock(&k->mu);
 }
 
 /* One shard of the visit of all. Under mu, which is let go meanwhile. */
 static void visit_locked(struct core_upkeeper *k)
 {
-	char after[KV_KEY_MAX + 1];
 	struct core_shard *s = NULL;
 	struct kv_err err;
 	enum kv_rc rc;
 
-	memcpy(after, k->visit_after, sizeof after);
-	k->visit_runs = true;
+	k->visit.runs = true;
 	pthread_mutex_unlock(&k->mu);
-	rc = core_sweep_next(k->engine, after, &s, &err);
-	if (rc != KV_OK && rc != KV_NO_SHARD && rc != KV_SHARD_REPLACED && rc != KV_NOTFOUND)
+	rc = core_sweep_next(k->engine, &k->visit, &s, &err);
+	if (rc != KV_OK && !is_over(rc))
 		core_notice(k->engine, "a shard was not swept: %s", err.msg);
-	if (s != NULL && is_due_at_rest(s))
+	if (s != NULL && core_is_due_at_rest(s))
 		core_upkeep_touch(s); /* what was due before the start is due now */
 	core_shard_close(s);
 	pthread_mutex_lock(&k->mu);
-	memcpy(k->visit_after, after, sizeof after);
-	k->visiting = after[0] != '\0' && !core_upkeep_stops(k->engine);
-	k->visit_runs = false;
+	k->visit.runs = false;
+	if (core_upkeep_stops(k->engine))
+		k->visit.done = true;
 	pthread_cond_broadcast(&k->changed);
 }
 
@@ -600,13 +652,22 @@ static void tidy_locked(struct core_upkeeper *k)
 	pthread_cond_broadcast(&k->changed);
 }
 
+static void wait_locked(struct core_upkeeper *k)
+{
+	struct timespec until;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += LOOK_MS / 1000;
+	pthread_cond_timedwait(&k->changed, &k->mu, &until);
+}
+
 static void *work(void *arg)
 {
 	struct core_upkeeper *k = arg;
 
 	pthread_mutex_lock(&k->mu);
 	while (!core_upkeep_stops(k->engine) || k->queue != NULL) {
-		struct core_shard *s = dequeue_locked(k), *drop = NULL;
+		struct core_shard *s = dequeue_locked(k);
 
 		if (s != NULL) {
 			k->working++;
@@ -616,24 +677,15 @@ static void *work(void *arg)
 			pthread_mutex_lock(&k->mu);
 			k->working--;
 			pthread_cond_broadcast(&k->changed);
-		} else if (k->visiting && !k->visit_runs) {
+		} else if (!k->visit.done && !k->visit.runs) {
 			visit_locked(k);
 		} else if (k->untidy && k->recent == NULL && k->working == 0) {
 			tidy_locked(k);
 		} else {
-			struct timespec until;
-
-			clock_gettime(CLOCK_REALTIME, &until);
-			until.tv_sec += LOOK_MS / 1000;
-			pthread_cond_timedwait(&k->changed, &k->mu, &until);
+			wait_locked(k);
 		}
 		if (core_ticks_us() - k->looked_us >= (uint64_t)LOOK_MS * 1000)
-			look_at_recent(k, false, &drop);
-		if (drop != NULL) {
-			pthread_mutex_unlock(&k->mu);
-			drop_all(drop);
-			pthread_mutex_lock(&k->mu);
-		}
+			look_at_recent(k, false);
 	}
 	pthread_mutex_unlock(&k->mu);
 	return NULL;
@@ -642,6 +694,7 @@ static void *work(void *arg)
 bool core_upkeeper_start(struct core_engine *e)
 {
 	struct core_upkeeper *k;
+	pthread_condattr_t attr;
 	sigset_t all, was;
 
 	if (e->traits.read_only)
@@ -650,10 +703,13 @@ bool core_upkeeper_start(struct core_engine *e)
 	if (k == NULL)
 		return false;
 	pthread_mutex_init(&k->mu, NULL);
-	pthread_cond_init(&k->changed, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC); /* the clock of the wall may go back */
+	pthread_cond_init(&k->changed, &attr);
+	pthread_condattr_destroy(&attr);
 	k->engine = e;
 	k->queue_end = &k->queue;
-	k->visiting = e->traits.sole_owner && !e->config.no_upkeep;
+	k->visit.done = !e->traits.sole_owner || e->config.no_upkeep;
 	e->upkeeper = k;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &was);
@@ -666,7 +722,6 @@ bool core_upkeeper_start(struct core_engine *e)
 void core_upkeeper_stop(struct core_engine *e)
 {
 	struct core_upkeeper *k = e->upkeeper;
-	struct core_shard *drop = NULL, *s;
 
 	if (k == NULL)
 		return;
@@ -675,40 +730,56 @@ void core_upkeeper_stop(struct core_engine *e)
 	pthread_mutex_unlock(&k->mu);
 	for (unsigned i = 0; i < k->thread_count; i++)
 		pthread_join(k->threads[i], NULL);
+	k->thread_count = 0;
+}
+
+void core_upkeeper_free(struct core_engine *e)
+{
+	struct core_upkeeper *k = e->upkeeper;
+	struct core_shard *s;
+
+	if (k == NULL)
+		return;
 	pthread_mutex_lock(&k->mu);
-	look_at_recent(k, true, &drop);
+	for (s = k->recent; s != NULL; s = s->upkeep.next_recent)
+		atomic_store(&s->upkeep.due_us, 0);
+	look_at_recent(k, true);
 	while ((s = dequeue_locked(k)) != NULL) {
 		pthread_mutex_unlock(&k->mu);
-		serve(k, s); /* that it is over */
+		serve(k, s, s->upkeep.begun); /* that it is over */
 		core_shard_close(s);
 		pthread_mutex_lock(&k->mu);
 	}
 	pthread_mutex_unlock(&k->mu);
-	drop_all(drop);
 	e->upkeeper = NULL;
+	core_visit_fini(&k->visit);
 	pthread_cond_destroy(&k->changed);
 	pthread_mutex_destroy(&k->mu);
 	free(k);
 }
 
+/* Whether nothing is to be done but what was put off. Under mu. */
+static bool is_settled(const struct core_upkeeper *k)
+{
+	if (k->queue != NULL || k->working != 0 || !k->visit.done)
+		return false;
+	for (const struct core_shard *s = k->recent; s != NULL; s = s->upkeep.next_recent)
+		if (!atomic_load(&s->upkeep.put_off))
+			return false;
+	return true;
+}
+
 void core_upkeep_settle(struct core_engine *e)
 {
 	struct core_upkeeper *k = e->upkeeper;
-	struct core_shard *drop = NULL;
 
 	if (k == NULL)
 		return;
 	pthread_mutex_lock(&k->mu);
-	while (k->recent != NULL || k->queue != NULL || k->working != 0 || k->visiting || k->visit_runs) {
-		look_at_recent(k, true, &drop);
-		if (drop != NULL) {
-			pthread_mutex_unlock(&k->mu);
-			drop_all(drop);
-			drop = NULL;
-			pthread_mutex_lock(&k->mu);
-			continue;
-		}
-		pthread_cond_wait(&k->changed, &k->mu);
+	while (!is_settled(k)) {
+		look_at_recent(k, true);
+		if (!is_settled(k))
+			wait_locked(k);
 	}
 	pthread_mutex_unlock(&k->mu);
 }

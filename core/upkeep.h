@@ -50,8 +50,10 @@ struct core_upkeep {
 
 	struct core_upkeep *next; /* the engine's */
 	struct core_shard *shard; /* borrowed: it stays open until the end */
-	struct core_frontier upto;
+	struct core_frontier upto;  /* the upper and since when it was asked for */
+	struct core_frontier since;
 	uint64_t ticket;
+	uint64_t pass;
 	bool running;
 	bool telling;
 };

@@ -28,7 +28,7 @@ struct core_merge_run {
  * Pick the merge that is due behind those that run (which CORE_AIM_ONE waits for: nothing is picked while any
  * runs) and among batches that begin below upto, and put it on the list. False: there is none; or no memory.
  */
-bool core_compact_begin(struct core_shard *s, enum core_merge_aim aim, struct core_frontier upto,
+bool core_compact_begin(struct core_shard *s, const struct core_merge_ask *ask, struct core_frontier upto,
 			struct core_merge_run *run);
 
 /*
@@ -61,9 +61,23 @@ enum kv_rc core_gc(struct core_shard *s, struct core_upkeep_result *result, stru
 enum kv_rc core_sweep_shard(struct core_shard *s, struct core_upkeep_result *result,
 			    struct kv_err *err) KV_MUST_CHECK;
 
-/* The same for a whole store, shard by shard. after: where to go on; "" to begin, and when it is done. */
-enum kv_rc core_sweep_next(struct core_engine *e, char after[KV_KEY_MAX + 1], struct core_shard **visited,
+/* A visit of all shards, and of what is left of others, one by one. {0} to begin with. */
+struct core_visit {
+	char after[KV_KEY_MAX + 1]; /* where the next page begins */
+	struct core_shard_id *ids;  /* the page's */
+	size_t count;
+	size_t at;
+	bool runs; /* these two are upkeep.c's */
+	bool done;
+};
+void core_visit_fini(struct core_visit *v);
+
+/* The next one: sweep it. *visited: the shard, a reference, or NULL; v->done at the end. */
+enum kv_rc core_sweep_next(struct core_engine *e, struct core_visit *v, struct core_shard **visited,
 			   struct kv_err *err) KV_MUST_CHECK;
+
+/* Whether something of a shard is due, at the latest when it rests. */
+bool core_is_due_at_rest(struct core_shard *s);
 
 /* --- life.c ---------------------------------------------------------------------------------------- */
 
