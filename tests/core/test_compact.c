@@ -40,6 +40,14 @@ static void apply(struct core_state *s, struct core_diff *d)
 	ck_ok(core_state_check(s, &err), err);
 }
 
+static bool pick(const struct core_state *s, size_t from, size_t end, enum core_merge_aim aim,
+		 struct core_merge_range *m)
+{
+	struct core_merge_ask ask = {.aim = aim, .since = core_frontier_empty()};
+
+	return core_merge_pick(s, from, end, &ask, m);
+}
+
 /* A batch more at the end; taken. */
 static void push(struct core_state *s, struct core_batch *b)
 {
@@ -110,7 +118,7 @@ static uint64_t settle(struct core_state *s, enum core_merge_aim aim)
 	struct core_merge_range m;
 	uint64_t written = 0;
 
-	for (unsigned rounds = 0; core_merge_pick(s, 0, core_merge_prefix(s), aim, &m); rounds++) {
+	for (unsigned rounds = 0; pick(s, 0, core_merge_prefix(s), aim, &m); rounds++) {
 		ck_assert(m.first < m.end && m.end <= s->batch_count);
 		ck_assert_uint_lt(rounds, 10000);
 		written += bytes_of_range(s, m);
@@ -180,9 +188,9 @@ START_TEST(the_oldest_is_merged_when_those_behind_it_weigh_half_of_it)
 	push_fast(&s, 100 << 20, 1);
 	push_fast(&s, 30 << 20, 1);
 	push_fast(&s, 15 << 20, 1);
-	ck_assert(!core_merge_pick(&s, 0, 3, CORE_AIM_LEVELS, &m));
+	ck_assert(!pick(&s, 0, 3, CORE_AIM_LEVELS, &m));
 	push_fast(&s, 6 << 20, 1);
-	ck_assert(core_merge_pick(&s, 0, 4, CORE_AIM_LEVELS, &m));
+	ck_assert(pick(&s, 0, 4, CORE_AIM_LEVELS, &m));
 	ck_assert_uint_eq(m.first, 0);
 	ck_assert_uint_eq(m.end, 4);
 	core_state_fini(&s);
@@ -201,7 +209,7 @@ START_TEST(replaced_rows_take_at_most_half_of_what_is_there)
 		uint64_t total;
 
 		push_fast(&s, 1 << 20, 1);
-		while (core_merge_pick(&s, 0, core_merge_prefix(&s), CORE_AIM_LEVELS, &m)) {
+		while (pick(&s, 0, core_merge_prefix(&s), CORE_AIM_LEVELS, &m)) {
 			total = bytes_of_range(&s, m);
 			merge_fast(&s, m, m.first == 0 ? live : total);
 		}
@@ -218,11 +226,11 @@ START_TEST(one_batch_with_many_runs_is_merged)
 	struct core_merge_range m;
 
 	push_fast(&s, 1 << 20, CORE_MERGE_RUNS);
-	ck_assert(!core_merge_pick(&s, 0, 1, CORE_AIM_LEVELS, &m));
-	ck_assert(core_merge_pick(&s, 0, 1, CORE_AIM_REST, &m));
-	ck_assert(core_merge_pick(&s, 0, 1, CORE_AIM_ONE, &m));
+	ck_assert(!pick(&s, 0, 1, CORE_AIM_LEVELS, &m));
+	ck_assert(pick(&s, 0, 1, CORE_AIM_REST, &m));
+	ck_assert(pick(&s, 0, 1, CORE_AIM_ONE, &m));
 	push_fast(&s, 1000, CORE_MERGE_RUNS + 1);
-	ck_assert(core_merge_pick(&s, 0, 2, CORE_AIM_LEVELS, &m));
+	ck_assert(pick(&s, 0, 2, CORE_AIM_LEVELS, &m));
 	ck_assert_uint_eq(m.first, 1);
 	ck_assert_uint_eq(m.end, 2);
 	core_state_fini(&s);
@@ -238,12 +246,12 @@ START_TEST(of_a_shard_given_up_all_with_rows_is_picked_and_then_nothing)
 		push_fast(&s, 1000, 1);
 	s.since = core_frontier_empty();
 	for (int aim = CORE_AIM_LEVELS; aim <= CORE_AIM_ONE; aim++) {
-		ck_assert(core_merge_pick(&s, 0, 10, (enum core_merge_aim)aim, &m));
+		ck_assert(pick(&s, 0, 10, (enum core_merge_aim)aim, &m));
 		ck_assert(m.first == 0 && m.end == 10);
 	}
 	merge_fast(&s, m, 0);
 	for (int aim = CORE_AIM_LEVELS; aim <= CORE_AIM_ONE; aim++)
-		ck_assert(!core_merge_pick(&s, 0, s.batch_count, (enum core_merge_aim)aim, &m));
+		ck_assert(!pick(&s, 0, s.batch_count, (enum core_merge_aim)aim, &m));
 	core_state_fini(&s);
 }
 END_TEST
@@ -264,7 +272,7 @@ START_TEST(nothing_is_picked_of_the_tail_nor_outside_of_what_is_asked_for)
 	for (size_t from = 0; from <= 40; from++)
 		for (size_t end = from; end <= 40; end++)
 			for (int aim = CORE_AIM_LEVELS; aim <= CORE_AIM_ONE; aim++)
-				if (core_merge_pick(&s, from, end, (enum core_merge_aim)aim, &m))
+				if (pick(&s, from, end, (enum core_merge_aim)aim, &m))
 					ck_assert(from <= m.first && m.first < m.end && m.end <= end);
 	core_state_fini(&s);
 }
