@@ -2,7 +2,8 @@
  * engine_impl.h - what the files of the engine share; not for its users.
  *
  * Locks, in the order they may be taken (core/LOCKS.md):
- *   core_engine.make_mu  >  core_stage.mu  >  core_shard.commit_mu  >  core_engine.mu  >  core_shard.mu  >  core_worker.mu
+ *   core_engine.make_mu  >  core_stage.mu  >  core_shard.commit_mu  >  core_upkeeper.mu  >  core_engine.mu  >
+ *   core_shard.mu  >  core_worker.mu
  *   core_keeper.mu (leases.c) is taken alone
  */
 #ifndef CORE_ENGINE_IMPL_H

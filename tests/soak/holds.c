@@ -212,7 +212,11 @@ void *rmrf_main(void *arg)
 
 void upkeep_of(const struct shard *s, const char *word)
 {
-	int e = say(s, "ctl", word);
+	int e;
+
+	do /* a signal that is for another read of ours ends the wait, not the work */
+		e = say(s, "ctl", word);
+	while (e == EINTR);
 
 	counted(e == ENOENT ? N_CTL_NONE : N_CTL, 1);
 	if (e != 0 && e != ENOENT)
