@@ -325,14 +325,13 @@ START_TEST(what_the_last_reader_let_go_of_is_deleted_without_another_commit)
 
 	d->upkeep = true;
 	rig = rig_on(d);
-	overwrite(rig.shard, 6, 5000);
+	overwrite(rig.shard, 3, 5000);
 	n = snapshot_at(rig.shard, upper_of(rig.shard) - 1);
-	overwrite(rig.shard, 6, 5000);
 	chore(rig.shard, CORE_COMPACT);
 	core_upkeep_settle(rig.engine);
 	ck_assert_uint_gt(dead_of(rig.shard), 0);
 	core_snapshot_close(n);
-	for (int tries = 0; tries < 30 && dead_of(rig.shard) != 0; tries++) {
+	for (int tries = 0; tries < 200 && dead_of(rig.shard) != 0; tries++) {
 		if (_i == 1)
 			core_leases_keep(rig.engine);
 		core_upkeep_settle(rig.engine);
