@@ -45,5 +45,6 @@ Suite *upkeep_faults_suite(void);
 Suite *upkeep_random_suite(void);
 Suite *background_suite(void);
 Suite *upkeep_hosts_suite(void);
+Suite *upkeep_stress_suite(void);
 
 #endif
