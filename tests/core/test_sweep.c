@@ -4,6 +4,8 @@
 #include "tests/core/chores.h"
 #include "tests/core/suites.h"
 
+#include <unistd.h>
+
 static struct core_shard *open_shard(struct core_engine *e, struct core_shard_id id)
 {
 	struct core_shard *s;
@@ -20,6 +22,28 @@ static struct core_snapshot *snapshot_at(struct core_shard *s, uint64_t time)
 
 	ck_ok(core_snapshot_open(s, (struct core_as_of){.time = time}, &n, &err), err);
 	return n;
+}
+
+static bool has_any(struct disk *d, char keys[][CORE_BLOB_KEY_LEN], size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		if (has_blob(d, keys[i]))
+			return true;
+	return false;
+}
+
+/* An engine, of whose calls the nth fails that come after those of opening a quiet one. */
+static struct core_engine *disk_open_then_fail(struct disk *d, unsigned nth)
+{
+	unsigned calls;
+
+	d->upkeep = false;
+	disk_heal(d);
+	core_engine_close(disk_open(d));
+	calls = kv_faults_calls(d->faults);
+	d->upkeep = true;
+	disk_fail(d, calls + nth, KV_FAULT_BEFORE);
+	return disk_open(d);
 }
 
 START_TEST(orphans_of_an_instance_that_is_over_go_and_all_that_is_named_stays)
@@ -117,6 +141,42 @@ START_TEST(orphans_are_found_among_many_blobs)
 	ck_assert_uint_eq(chore(rig.shard, CORE_GC).blobs, STRAYS);
 	check_blobs(rig.disk, rig.shard, true);
 	rig_free(&rig);
+}
+END_TEST
+
+/* Any one call of the visit fails: what was not visited then is visited later. */
+START_TEST(a_start_whose_visit_the_store_fails_once_comes_to_all_shards_in_the_end)
+{
+	enum { SHARDS = 3 };
+	bool fired = true;
+
+	for (unsigned nth = 1; fired; nth++) {
+		struct rig rig = rig_new(DISK_SOLE);
+		char keys[SHARDS][CORE_BLOB_KEY_LEN];
+		struct kv_err err;
+
+		for (int i = 0; i < SHARDS; i++) {
+			struct core_shard_id id = {.u = core_uuid_new()};
+
+			ck_ok(core_shard_create(rig.engine, id, any_owner, &err), err);
+			plant(rig.disk, stray_key(id, keys[i]));
+		}
+		core_shard_close(rig.shard);
+		core_engine_close(rig.engine);
+		rig.shard = NULL;
+		rig.disk->upkeep = true;
+		/* The engine's own calls at its start come first: they do not fail. */
+		rig.engine = disk_open_then_fail(rig.disk, nth);
+		core_upkeep_settle(rig.engine);
+		fired = kv_faults_fired(rig.disk->faults);
+		disk_heal(rig.disk);
+		for (int tries = 0; tries < 40 && has_any(rig.disk, keys, SHARDS); tries++) {
+			usleep(100000);
+			core_upkeep_settle(rig.engine);
+		}
+		ck_assert_msg(!has_any(rig.disk, keys, SHARDS), "call %u failed, and blobs stay", nth);
+		rig_free(&rig);
+	}
 }
 END_TEST
 
@@ -268,6 +328,7 @@ Suite *sweep_suite(void)
 	tcase_add_test(t, orphans_of_an_instance_that_is_over_go_and_all_that_is_named_stays);
 	tcase_add_test(t, what_the_running_instance_wrote_and_keys_of_others_stay);
 	tcase_add_test(t, a_start_sweeps_every_shard_and_what_has_none);
+	tcase_add_test(t, a_start_whose_visit_the_store_fails_once_comes_to_all_shards_in_the_end);
 	tcase_add_test(t, orphans_are_found_among_many_blobs);
 	tcase_add_loop_test(t, a_removed_staged_batch_that_is_read_stays_until_it_is_closed, 0, 2);
 	tcase_add_loop_test(t, a_removed_shard_that_is_read_stays_though_the_one_made_anew_is_swept, 0, 2);
