@@ -139,8 +139,8 @@ size_t version_count(struct rig *r, uint64_t *least)
 	struct kv_err err;
 	char key[CORE_ID_LEN];
 
-	ck_ok(kv_consensus_scan(r->disk->consensus, core_uuid_format('s', r->id.u, key), 0, 1000000, &versions,
-				&err),
+	ck_ok(kv_consensus_scan(r->disk->consensus, core_uuid_format('s', r->id.u, key), 0, 1000000,
+				&versions, &err),
 	      err);
 	size_t count = versions.count;
 	*least = count != 0 ? versions.v[0].seqno : 0;
@@ -210,8 +210,8 @@ char *snapshot_text(struct core_snapshot *n)
 	while (rc == KV_OK && !end) {
 		rc = core_snapshot_next(n, &u, &end, &err);
 		if (rc == KV_OK && !end)
-			fprintf(out, "%.*s %.*s %lld;", (int)u.key.len, (const char *)u.key.data, (int)u.val.len,
-				(const char *)u.val.data, (long long)u.diff);
+			fprintf(out, "%.*s %.*s %lld;", (int)u.key.len, (const char *)u.key.data,
+				(int)u.val.len, (const char *)u.val.data, (long long)u.diff);
 	}
 	if (rc != KV_OK)
 		fprintf(out, "%s: %s", kv_rc_name(rc), err.msg);
@@ -325,7 +325,8 @@ void check_picture(struct core_shard *s, const char *want, const char *when)
 	while (got[at] != '\0' && got[at] == want[at])
 		at++;
 	at -= at < 60 ? at : 60;
-	ck_assert_msg(strcmp(got, want) == 0, "%s: ...%.250s... instead of ...%.250s...", when, got + at, want + at);
+	ck_assert_msg(strcmp(got, want) == 0, "%s: ...%.250s... instead of ...%.250s...", when, got + at,
+		      want + at);
 	free(got);
 }
 
@@ -348,7 +349,8 @@ static void random_rows(struct rng *rng, uint64_t lower, uint64_t upper, bool st
 			at += sprintf(out + at, "* ");
 		else
 			at += sprintf(out + at, "%llu ", (unsigned long long)(lower + rng_below(rng, span)));
-		at += sprintf(out + at, "%lld %s %s;", diff, keys[rng_below(rng, 5)], vals[rng_below(rng, 3)]);
+		at += sprintf(out + at, "%lld %s %s;", diff, keys[rng_below(rng, 5)],
+			      vals[rng_below(rng, 3)]);
 	}
 }
 
@@ -358,7 +360,8 @@ static void put_built(struct core_shard *s, struct rng *rng, uint64_t span)
 	struct core_writer *w = writer_on(s);
 	struct core_built *built[3];
 	unsigned count = 1 + (unsigned)rng_below(rng, 3);
-	uint64_t lower = upper_of(s), upper = lower + span, from = lower - (lower != 0 && rng_below(rng, 2) == 0);
+	uint64_t lower = upper_of(s), upper = lower + span,
+		 from = lower - (lower != 0 && rng_below(rng, 2) == 0);
 	char rows[2000], a[30], b[30], options[150];
 	bool rewrite = rng_below(rng, 3) == 0;
 	const char *said;
@@ -372,7 +375,8 @@ static void put_built(struct core_shard *s, struct rng *rng, uint64_t span)
 		sprintf(b, "%llu", (unsigned long long)to);
 		built[i] = build(w, a, b, rows);
 	}
-	sprintf(options, "expected_upper=%llu new_upper=%llu", (unsigned long long)lower, (unsigned long long)upper);
+	sprintf(options, "expected_upper=%llu new_upper=%llu", (unsigned long long)lower,
+		(unsigned long long)upper);
 	if (rewrite)
 		sprintf(options + strlen(options), " rewrite_ts=%llu",
 			(unsigned long long)(lower + rng_below(rng, span)));
@@ -398,10 +402,11 @@ void fill_mixed(struct core_shard *s, struct rng *rng)
 
 			random_rows(rng, lower, lower + span, star, rows);
 			if (star)
-				sprintf(options, "expected_upper=* new_upper=+%llu", (unsigned long long)span);
+				sprintf(options, "expected_upper=* new_upper=+%llu",
+					(unsigned long long)span);
 			else
-				sprintf(options, "expected_upper=%llu new_upper=%llu", (unsigned long long)lower,
-					(unsigned long long)(lower + span));
+				sprintf(options, "expected_upper=%llu new_upper=%llu",
+					(unsigned long long)lower, (unsigned long long)(lower + span));
 			const char *said = verdict(s, options, rows);
 			ck_assert_msg(strncmp(said, "ok", 2) == 0, "%s: %s: %s", options, rows, said);
 		}

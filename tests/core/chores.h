@@ -16,11 +16,12 @@ enum kv_rc chore_rc(struct core_shard *s, enum core_upkeep_kind kind, struct kv_
 /* What is small and inline at the end becomes a batch with a blob. */
 void fold_to_blob(struct core_shard *s);
 
-/* An append of [upper, upper + 1): `rows` as in world.h, and a row "pad" of so many bytes that makes it a blob. */
+/* An append of [upper, upper + 1): `rows` as in world.h, and a row "pad" of so many bytes that makes it a
+ * blob. */
 void put_hollow(struct core_shard *s, const char *rows, size_t pad);
 
-/* Several runs in one batch [lower, lower + runs), a row "r<i> ..." at each time, each run with a blob of 5000
- * bytes before compression, or of len. */
+/* Several runs in one batch [lower, lower + runs), a row "r<i> ..." at each time, each run with a blob of
+ * 5000 bytes before compression, or of len. */
 void put_runs(struct core_shard *s, unsigned runs);
 void put_large_runs(struct core_shard *s, unsigned runs, size_t len);
 
@@ -35,8 +36,8 @@ void hold_at(struct core_shard *s, struct core_frontier to);
 /* Versions that are there of the shard; the least one. Not when embedded. */
 size_t version_count(struct rig *r, uint64_t *least);
 
-/* Nothing is in the store but what the state of its only shard names; nothing is dead; versions and rollups are
- * as few as they can be. */
+/* Nothing is in the store but what the state of its only shard names; nothing is dead; versions and rollups
+ * are as few as they can be. */
 void check_tidy(struct rig *r);
 
 /* Other instances have written what is there now: the same engine again, closed well. */
@@ -52,14 +53,14 @@ char *stray_key(struct core_shard_id id, char key[CORE_BLOB_KEY_LEN]);
 char *snapshot_text(struct core_snapshot *n);
 
 /*
- * All that can be read: frontiers, the content as of each readable time, and what a listener gets from since + 1
- * on, summed. Given.
+ * All that can be read: frontiers, the content as of each readable time, and what a listener gets from since
+ * + 1 on, summed. Given.
  */
 char *picture(struct core_shard *s);
 void check_picture(struct core_shard *s, const char *want, const char *when);
 
-/* Times, keys, retractions, runs, bounds and stars of all kinds in some twenty small batches with blobs, an inline
- * tail, and since somewhere among them. No staged ones. */
+/* Times, keys, retractions, runs, bounds and stars of all kinds in some twenty small batches with blobs, an
+ * inline tail, and since somewhere among them. No staged ones. */
 void fill_mixed(struct core_shard *s, struct rng *rng);
 
 #endif

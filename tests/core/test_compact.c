@@ -1,5 +1,6 @@
 /*
- * test_compact.c - which merges are due, and what may take whose place: pure functions on states made by hand.
+ * test_compact.c - which merges are due, and what may take whose place: pure functions on states made by
+ * hand.
  */
 #include "tests/core/chores.h"
 #include "tests/core/states.h"
@@ -13,8 +14,12 @@ static struct core_batch *batch_of(uint64_t lower, uint64_t upper, uint64_t byte
 	struct core_batch *b = core_batch_new(core_frontier_at(lower), core_frontier_at(upper));
 
 	for (unsigned i = 0; i < runs; i++) {
-		struct core_part part = {.id.u = core_uuid_new(), .instance.u = core_uuid_new(),
-					 .size = bytes / runs, .rows = 1, .min_time = lower, .max_time = upper - 1,
+		struct core_part part = {.id.u = core_uuid_new(),
+					 .instance.u = core_uuid_new(),
+					 .size = bytes / runs,
+					 .rows = 1,
+					 .min_time = lower,
+					 .max_time = upper - 1,
 					 .diffs_sum = 1};
 		ck_assert(core_batch_push(b, &part, true));
 	}
@@ -320,7 +325,8 @@ START_TEST(at_rest_one_run_is_left_unless_the_rest_is_small)
 }
 END_TEST
 
-/* --- what may take whose place ---------------------------------------------------------------------------- */
+/* --- what may take whose place ----------------------------------------------------------------------------
+ */
 
 struct fitting {
 	struct core_state s;
@@ -328,10 +334,10 @@ struct fitting {
 	struct core_batch *output;    /* of the two in the middle */
 };
 
-static struct core_batch *output_of(struct core_batch *const *inputs, size_t count, struct core_frontier since)
+static struct core_batch *output_of(struct core_batch *const *inputs, size_t count,
+				    struct core_frontier since)
 {
-	struct core_batch *b =
-		batch_of(inputs[0]->lower.t, inputs[count - 1]->upper.t, 1000, 1);
+	struct core_batch *b = batch_of(inputs[0]->lower.t, inputs[count - 1]->upper.t, 1000, 1);
 
 	b->parts[0].diffs_sum = 0;
 	b->parts[0].rows = 0;

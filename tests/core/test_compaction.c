@@ -51,7 +51,8 @@ START_TEST(with_since_at_the_last_time_one_run_of_the_distinct_rows_is_left)
 		enum kv_rc rc = KV_OK;
 
 		fill_mixed(rig.shard, &rng);
-		hold_at(rig.shard, core_frontier_at(upper_of(rig.shard) - (since_now(rig.shard).t < upper_of(rig.shard))));
+		hold_at(rig.shard, core_frontier_at(upper_of(rig.shard) -
+						    (since_now(rig.shard).t < upper_of(rig.shard))));
 		chore(rig.shard, CORE_COMPACT);
 		ck_assert_uint_le(runs_of(rig.shard), 1);
 		ck_assert_uint_eq(dead_of(rig.shard), 0);
@@ -121,7 +122,7 @@ START_TEST(of_a_shard_given_up_no_row_is_left)
 		chore(rig.shard, CORE_GC);
 		check_tidy(&rig);
 		ck_assert_uint_eq(disk_blob_count(rig.disk), 1); /* the rollup */
-		put_hollow(rig.shard, "", 5000); /* it goes on */
+		put_hollow(rig.shard, "", 5000);                 /* it goes on */
 		check_sound(rig.shard);
 		rig_free(&rig);
 	}
@@ -206,8 +207,9 @@ START_TEST(staged_batches_are_compacted_as_they_were_committed)
 		stage_whole(rig.shard, "one", "0 20", "3 1 s x;9 1 s x;15 1 s x;");
 		stage_whole(rig.shard, "two", NULL, row);
 		stage_whole(rig.shard, "three", NULL, "4 1 star v;4 1 star v;5 -1 star v;");
-		ck_assert_str_eq(verdict_staged(rig.shard, "expected_upper=1 new_upper=12", "one two three", ""),
-				 "ok 1 12 updates=7");
+		ck_assert_str_eq(
+			verdict_staged(rig.shard, "expected_upper=1 new_upper=12", "one two three", ""),
+			"ok 1 12 updates=7");
 		put_hollow(rig.shard, "12 1 a x;", 5000);
 		hold_at(rig.shard, core_frontier_at((uint64_t)(4 * i)));
 		before = picture(rig.shard);

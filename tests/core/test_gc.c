@@ -24,8 +24,8 @@ static void overwrite(struct core_shard *s, unsigned times, size_t pad)
 	for (unsigned i = 0; i < times; i++) {
 		unsigned long long at = upper_of(s);
 
-		snprintf(rows, sizeof rows, at == 0 ? "%llu 1 a %llu;" : "%llu 1 a %llu;%llu -1 a %llu;", at, at,
-			 at, at - 1);
+		snprintf(rows, sizeof rows, at == 0 ? "%llu 1 a %llu;" : "%llu 1 a %llu;%llu -1 a %llu;", at,
+			 at, at, at - 1);
 		put_hollow(s, rows, pad);
 		hold_at(s, core_frontier_at(at));
 	}
@@ -43,7 +43,8 @@ START_TEST(after_compaction_and_collection_only_what_is_named_is_there)
 	ck_assert_uint_eq(rows_of(rig.shard), 21); /* one "a", and 20 different pads */
 	ck_assert_uint_eq(dead_of(rig.shard), 0);
 	r = chore(rig.shard, CORE_ROLLUP);
-	ck_assert_uint_eq(chore(rig.shard, CORE_ROLLUP).seqno, r.seqno + 1); /* of the version that names it */
+	ck_assert_uint_eq(chore(rig.shard, CORE_ROLLUP).seqno,
+			  r.seqno + 1); /* of the version that names it */
 	chore(rig.shard, CORE_ROLLUP);
 	chore(rig.shard, CORE_GC);
 	check_tidy(&rig);
@@ -187,7 +188,8 @@ START_TEST(an_open_staged_batch_that_was_committed_is_read_on)
 	stage_whole(rig.shard, "one", NULL, row);
 	ck_ok(core_staged_open(rig.shard, staged_entry(rig.shard, "one").id, &view, &err), err);
 	before = view_text(rig.shard, &view);
-	ck_assert_str_eq(verdict_staged(rig.shard, "expected_upper=0 new_upper=9", "one", ""), "ok 0 9 updates=1");
+	ck_assert_str_eq(verdict_staged(rig.shard, "expected_upper=0 new_upper=9", "one", ""),
+			 "ok 0 9 updates=1");
 	put_hollow(rig.shard, "9 1 a x;", 5000);
 	chore(rig.shard, CORE_COMPACT);
 	chore(rig.shard, CORE_GC);
@@ -356,7 +358,8 @@ Suite *gc_suite(void)
 			    DISK_MEM, DISK_EMBEDDED + 1);
 	tcase_add_test(t, a_listener_that_goes_back_gets_the_same_after_compaction_and_collection);
 	tcase_add_test(t, a_batch_that_is_read_as_a_file_stays_whole);
-	tcase_add_loop_test(t, an_open_staged_batch_that_was_committed_is_read_on, DISK_SOLE, DISK_SHARED + 1);
+	tcase_add_loop_test(t, an_open_staged_batch_that_was_committed_is_read_on, DISK_SOLE,
+			    DISK_SHARED + 1);
 	tcase_add_test(t, a_shard_overwritten_a_thousand_times_does_not_grow);
 	tcase_add_loop_test(t, there_are_few_rollups_and_few_versions_however_many_there_were, 0, 2);
 	tcase_add_test(t, loading_takes_as_many_calls_after_20000_versions_as_after_1000);

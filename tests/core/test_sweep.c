@@ -260,7 +260,8 @@ START_TEST(staged_batches_that_are_being_written_are_not_swept)
 	chore(rig.shard, CORE_GC);
 	text = staged_text(rig.shard, "one");
 	ck_assert_uint_gt(strlen(text), 12000);
-	ck_assert_str_eq(verdict_staged(rig.shard, "expected_upper=0 new_upper=9", "one", ""), "ok 0 9 updates=2");
+	ck_assert_str_eq(verdict_staged(rig.shard, "expected_upper=0 new_upper=9", "one", ""),
+			 "ok 0 9 updates=2");
 	chore(rig.shard, CORE_GC);
 	rig_settle(&rig);
 	reopen_well(&rig);

@@ -1,6 +1,6 @@
 /*
- * test_upkeep_faults.c - maintenance that is cut short, or that the store fails: nothing acknowledged is lost, and
- * what is left over is found again.
+ * test_upkeep_faults.c - maintenance that is cut short, or that the store fails: nothing acknowledged is
+ * lost, and what is left over is found again.
  */
 #include "tests/core/chores.h"
 #include "tests/core/suites.h"
@@ -11,8 +11,8 @@ enum { KINDS = sizeof kinds / sizeof kinds[0] };
 
 enum job { COMPACT, COLLECT, ROLL_UP, JOBS };
 
-/* Nine batches with blobs, one with runs, a staged one, something dead, rollups, an inline tail; the chore is what
- * is to be done next. Always the same. */
+/* Nine batches with blobs, one with runs, a staged one, something dead, rollups, an inline tail; the chore is
+ * what is to be done next. Always the same. */
 static struct rig busy_rig(enum disk_kind kind, enum job job)
 {
 	struct rig rig = rig_new(kind);
@@ -47,7 +47,8 @@ static enum core_upkeep_kind chore_of(enum job job)
 	return job == COMPACT ? CORE_COMPACT : job == COLLECT ? CORE_GC : CORE_ROLLUP;
 }
 
-/* All that is read is there; of rollups the newest. (A collection that broke off may have deleted older ones.) */
+/* All that is read is there; of rollups the newest. (A collection that broke off may have deleted older
+ * ones.) */
 static void check_there(struct rig *rig, const char *want, const char *when)
 {
 	struct core_state state = state_of(rig->shard);
@@ -114,8 +115,8 @@ START_TEST(a_crash_after_a_call_of_unknown_outcome_loses_nothing)
 		struct kv_err err;
 
 		sprintf(when, "call %u", nth);
-		kv_faults_arm(rig.disk->faults, nth, _i % 2 == 0 ? KV_FAULT_DONE_UNKNOWN : KV_FAULT_LOST_UNKNOWN,
-			      true);
+		kv_faults_arm(rig.disk->faults, nth,
+			      _i % 2 == 0 ? KV_FAULT_DONE_UNKNOWN : KV_FAULT_LOST_UNKNOWN, true);
 		(void)!chore_rc(rig.shard, chore_of(job), &err);
 		fired = kv_faults_fired(rig.disk->faults);
 		rig_crash_and_reopen(&rig);
@@ -252,7 +253,8 @@ START_TEST(an_append_of_unknown_outcome_is_settled_though_versions_are_collected
 		enum kv_rc rc;
 
 		snprintf(options, sizeof options, "expected_upper=%d new_upper=%d token=%d", i, i + 1, i + 1);
-		disk_fail(rig.disk, 1 + (unsigned)i % 3, i % 2 == 0 ? KV_FAULT_DONE_UNKNOWN : KV_FAULT_LOST_UNKNOWN);
+		disk_fail(rig.disk, 1 + (unsigned)i % 3,
+			  i % 2 == 0 ? KV_FAULT_DONE_UNKNOWN : KV_FAULT_LOST_UNKNOWN);
 		rc = append(rig.shard, options, "* 1 a x;", &r, &err);
 		disk_heal(rig.disk);
 		if (rc == KV_BAD_SYNTAX)

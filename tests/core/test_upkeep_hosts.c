@@ -1,6 +1,6 @@
 /*
- * test_upkeep_hosts.c - maintenance where several engines write to one store: what others read stays, as long as
- * their leases say so.
+ * test_upkeep_hosts.c - maintenance where several engines write to one store: what others read stays, as long
+ * as their leases say so.
  */
 #include "tests/core/chores.h"
 #include "tests/core/hosts.h"
@@ -134,7 +134,8 @@ START_TEST(a_listener_that_lives_long_does_not_keep_dead_parts_for_ever)
 }
 END_TEST
 
-/* The versions that a host has not seen are gone: it begins anew from a rollup, with other batches in memory. */
+/* The versions that a host has not seen are gone: it begins anew from a rollup, with other batches in memory.
+ */
 START_TEST(a_host_that_was_left_behind_reads_on_what_it_had_open)
 {
 	struct core_snapshot *n, *second;
@@ -285,7 +286,8 @@ START_TEST(hosts_that_append_merge_collect_and_read_at_once_agree)
 	for (int k = 0; k < 4; k++)
 		pthread_create(&threads[k], NULL, k < 2 ? keep_cleaning : keep_reading, &busy[k]);
 	for (; core_ticks_us() - began < 1500000; i++)
-		ck_ok(append_nth(i % 2 == 0 ? rig.shard : other.shard, i, i % 3 == 0 ? 5000 : 50, &r, &err), err);
+		ck_ok(append_nth(i % 2 == 0 ? rig.shard : other.shard, i, i % 3 == 0 ? 5000 : 50, &r, &err),
+		      err);
 	stop = true;
 	for (int k = 0; k < 4; k++)
 		pthread_join(threads[k], NULL);

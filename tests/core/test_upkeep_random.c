@@ -1,7 +1,7 @@
 /*
  * test_upkeep_random.c - one shard, thousands of random steps of those who write, hold, read, listen, merge,
- * collect, crash and start again, on one or two engines, with and without maintenance that comes by itself. All
- * that can be read is compared with a plain list. SEED=<n> repeats a run, STEPS=<n> makes it longer.
+ * collect, crash and start again, on one or two engines, with and without maintenance that comes by itself.
+ * All that can be read is compared with a plain list. SEED=<n> repeats a run, STEPS=<n> makes it longer.
  */
 #include <inttypes.h>
 #include <unistd.h>
@@ -128,7 +128,8 @@ static char *some_rows(struct life *o, uint64_t lower, uint64_t span)
 	for (uint64_t i = 0; i < count; i++) {
 		int64_t diff = below(o, 2) == 0 ? 1 : -1;
 
-		at += sprintf(at, "%" PRIu64 " %" PRId64 " k%" PRIu64 " ", lower + below(o, span), diff, below(o, 5));
+		at += sprintf(at, "%" PRIu64 " %" PRId64 " k%" PRIu64 " ", lower + below(o, span), diff,
+			      below(o, 5));
 		size_t len = below(o, 12) == 0 ? 6000 : 3;
 		for (size_t j = 0; j < len; j++) /* the same bytes for the same length */
 			*at++ = (char)('a' + (j * j * 31 + j * 7 + (j >> 3) * 11) % 26);
@@ -145,7 +146,8 @@ static void step_append(struct life *o)
 	struct core_appended r;
 	struct kv_err err;
 
-	snprintf(options, sizeof options, "expected_upper=%" PRIu64 " new_upper=%" PRIu64, o->upper, o->upper + span);
+	snprintf(options, sizeof options, "expected_upper=%" PRIu64 " new_upper=%" PRIu64, o->upper,
+		 o->upper + span);
 	if (below(o, 5) == 0)
 		snprintf(options + strlen(options), 40, " since=%" PRIu64, below(o, o->upper + 3));
 	ck_ok(append(any(o), options, rows, &r, &err), err);
@@ -403,8 +405,8 @@ static void step(struct life *o)
 		bool fails = o->rig.disk->faults != NULL && !o->rig.disk->upkeep && below(o, 3) == 0;
 		unsigned nth = 1 + (unsigned)below(o, 15), way = 1 + (unsigned)below(o, KV_FAULT_TORN);
 
-		snprintf(o->last, sizeof o->last, "%s%s (call %u, kind %u)", kinds[kind], fails ? " that failed" : "",
-			 nth, way);
+		snprintf(o->last, sizeof o->last, "%s%s (call %u, kind %u)", kinds[kind],
+			 fails ? " that failed" : "", nth, way);
 		if (fails)
 			kv_faults_arm(o->rig.disk->faults, nth, (enum kv_fault)way, false);
 		if (fails)

@@ -1,9 +1,9 @@
 /*
- * test_upkeep_stress.c - threads that append, read, listen, compact, collect, remove and make anew, all at once, while
- * maintenance comes by itself. For ThreadSanitizer as well.
+ * test_upkeep_stress.c - threads that append, read, listen, compact, collect, remove and make anew, all at
+ * once, while maintenance comes by itself. For ThreadSanitizer as well.
  *
- * The writer appends time i with the row "n v 1" and, of every time before but the last ten, nothing is taken back: so as
- * of t there are t + 1 of it, whatever was merged.
+ * The writer appends time i with the row "n v 1" and, of every time before but the last ten, nothing is taken
+ * back: so as of t there are t + 1 of it, whatever was merged.
  */
 #include <unistd.h>
 
@@ -133,7 +133,8 @@ static void *keep_cleaning(void *arg)
 START_TEST(threads_that_append_read_listen_and_clean_agree)
 {
 	struct disk *d = disk_new(_i == 0 ? DISK_SOLE : DISK_EMBEDDED);
-	void *(*const work[])(void *) = {keep_appending, keep_reading, keep_reading, keep_listening, keep_cleaning};
+	void *(*const work[])(void *) = {keep_appending, keep_reading, keep_reading, keep_listening,
+					 keep_cleaning};
 	pthread_t threads[5];
 	struct stress o = {0};
 	struct rig rig;
@@ -194,7 +195,8 @@ static void *churn(void *arg)
 		if (core_snapshot_open(s, (struct core_as_of){.latest = true}, &n, &err) != KV_OK)
 			n = NULL;
 		rc = chore_rc(s, (enum core_upkeep_kind)rng_below(&rng, 3), &err);
-		ck_assert_msg(rc == KV_OK || rc == KV_NO_SHARD || rc == KV_SHARD_REPLACED, "chore: %s", err.msg);
+		ck_assert_msg(rc == KV_OK || rc == KV_NO_SHARD || rc == KV_SHARD_REPLACED, "chore: %s",
+			      err.msg);
 		if (rng_below(&rng, 3) == 0) {
 			(void)!append(s, "expected_upper=* new_upper=- since=-", "", &r, &err);
 			rc = core_shard_remove(s, &err);
