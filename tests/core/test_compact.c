@@ -170,7 +170,6 @@ START_TEST(batches_stay_few_and_a_row_is_written_few_times)
 }
 END_TEST
 
-/* The sizes above are real ones. */
 START_TEST(no_blob_of_rows_is_smaller_than_what_the_policy_is_tried_with)
 {
 	struct rig rig = rig_new(DISK_MEM);

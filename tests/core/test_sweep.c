@@ -32,18 +32,16 @@ static bool has_any(struct disk *d, char keys[][CORE_BLOB_KEY_LEN], size_t count
 	return false;
 }
 
-/* An engine, of whose calls the nth fails that come after those of opening a quiet one. */
+/* An engine, of whose calls the nth after its opening fails: the visit goes slowly until then. */
 static struct core_engine *disk_open_then_fail(struct disk *d, unsigned nth)
 {
-	unsigned calls;
+	struct core_engine *e;
 
-	d->upkeep = false;
-	disk_heal(d);
-	core_engine_close(disk_open(d));
-	calls = kv_faults_calls(d->faults);
-	d->upkeep = true;
-	disk_fail(d, calls + nth, KV_FAULT_BEFORE);
-	return disk_open(d);
+	kv_faults_set_delay_us(d->faults, 3000);
+	kv_faults_arm(d->faults, 1, KV_FAULT_SLOW, true);
+	e = disk_open(d);
+	disk_fail(d, nth, KV_FAULT_BEFORE);
+	return e;
 }
 
 START_TEST(orphans_of_an_instance_that_is_over_go_and_all_that_is_named_stays)
