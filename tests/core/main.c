@@ -13,6 +13,9 @@ static Suite *(*const suites[])(void) = {
 	transmit_suite,   staged_suite, staged_faults_suite, upkeep_suite, life_suite,
 	snapshot_suite,   names_suite,  property_suite,      listen_suite,
 	holds_suite,      read_suite,   listen_random_suite, waiters_suite,
+	sweep_suite, gc_suite, compact_suite, compaction_suite, background_suite,
+	upkeep_faults_suite, upkeep_hosts_suite, upkeep_random_suite,
+	upkeep_stress_suite,
 };
 
 int main(void)

@@ -130,6 +130,9 @@ bool pr_failed(struct round *o, enum kv_rc rc);
 void pr_note_writer(struct round *o, int writer, int handle, const struct sh_answer *a, bool consumed);
 void pr_check_met(struct round *o, struct pr_writer *w, bool now);
 
+/* test_property_upkeep.c */
+void step_upkeep(struct round *o);
+
 /* test_property_built.c */
 void step_built(struct round *o);
 /* Free what was built and received. */

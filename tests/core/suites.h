@@ -37,5 +37,14 @@ Suite *listen_random_suite(void);
 Suite *holds_suite(void);
 Suite *read_suite(void);
 Suite *waiters_suite(void);
+Suite *sweep_suite(void);
+Suite *compact_suite(void);
+Suite *compaction_suite(void);
+Suite *gc_suite(void);
+Suite *upkeep_faults_suite(void);
+Suite *upkeep_random_suite(void);
+Suite *background_suite(void);
+Suite *upkeep_hosts_suite(void);
+Suite *upkeep_stress_suite(void);
 
 #endif

@@ -256,7 +256,8 @@ static void compare_batches(struct round *o, int handle)
 			continue;
 		sum_batch(o, o->handles[handle], b, got);
 		shadow_sums_between(&o->m, b->lower, b->upper, want);
-		if (memcmp(got, want, sizeof got) != 0)
+		/* Of a shard given up maintenance leaves nothing. */
+		if (memcmp(got, want, sizeof got) != 0 && !(s.since.empty && b->rows == 0))
 			differs(o, "rows of a batch", "others", "those appended");
 	}
 	if (!core_frontier_eq(at, o->m.upper))
@@ -390,6 +391,8 @@ static void step(struct round *o)
 {
 	uint64_t what = below(o, 100);
 
+	if (one_in(o, 25))
+		step_upkeep(o);
 	if (what < 36)
 		step_append(o);
 	else if (what < 56)
