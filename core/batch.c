@@ -17,15 +17,11 @@
 
 struct core_batch *core_batch_new(struct core_frontier lower, struct core_frontier upper)
 {
-	/* The one mutable global of core/: serials must differ between all engines of a process, as caches
-	 * of several mounts may meet. It is atomic, and nothing but uniqueness is read out of it. */
-	static _Atomic(uint64_t) next_serial = 1;
 	struct core_batch *b = calloc(1, sizeof(*b));
 
 	if (b == NULL)
 		return NULL;
 	atomic_init(&b->refs, 1);
-	b->serial = atomic_fetch_add_explicit(&next_serial, 1, memory_order_relaxed);
 	b->lower = lower;
 	b->upper = upper;
 	b->since = core_frontier_at(0);

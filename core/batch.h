@@ -46,7 +46,6 @@ struct core_part {
 
 struct core_batch {
 	_Atomic(unsigned) refs;
-	uint64_t serial; /* unique in this process, from core_batch_new */
 	struct core_frontier lower;
 	struct core_frontier upper;
 	struct core_frontier since; /* how far times were advanced */

@@ -138,16 +138,6 @@ static mode_t kind_mode(enum fs_kind kind)
 	return kind == FS_SHARD ? S_IFDIR | 07777 : S_IFREG | 0444;
 }
 
-/* What a batch takes on disk. */
-static uint64_t stored_bytes(const struct core_batch *b)
-{
-	uint64_t bytes = 0;
-
-	for (size_t i = 0; i < b->part_count; i++)
-		bytes += b->parts[i].size;
-	return bytes;
-}
-
 static void shard_attr(const struct fs_node *node, const struct core_info *info, struct stat *st)
 {
 	char line[FS_FRONTIER_LINE];
@@ -166,8 +156,8 @@ static void shard_attr(const struct fs_node *node, const struct core_info *info,
 		set_size(st, fs_text_frontier(info->since, line));
 	if (node->kind == FS_BATCH) {
 		set_size(st, node->size);
-		st->st_blocks = (blkcnt_t)((stored_bytes(node->batch) + 511) / 512);
-		set_times(st, node->batch->committed_ms);
+		st->st_blocks = (blkcnt_t)((node->batch.stored + 511) / 512);
+		set_times(st, node->batch.committed_ms);
 	}
 	if (node->kind == FS_APPEND || node->kind == FS_STAGED)
 		st->st_blksize = APPEND_BLKSIZE;

@@ -21,16 +21,18 @@ static enum kv_rc look_committed(struct fs *fs, const struct fs_node *dir, struc
 				 struct kv_err *err)
 {
 	struct core_batch *batch;
+	struct fs_batch of;
 	uint64_t size;
 	enum kv_rc rc = core_shard_batch(shard, lower, upper, &batch, err);
 
 	if (rc != KV_OK)
 		return rc;
 	/* What the description does not tell takes reading the batch; once is enough. */
-	if (!fs_node_batch_size(&fs->nodes, batch, &size))
+	of = fs_batch_of(batch);
+	if (!fs_node_batch_size(&fs->nodes, dir->shard, dir->first_seqno, &of, &size))
 		rc = core_scan_size(core_shard_home(shard), batch, &size, err);
 	if (rc == KV_OK)
-		*nodeid = fs_nodeid_batch(&fs->nodes, dir->shard, dir->first_seqno, batch, size);
+		*nodeid = fs_nodeid_batch(&fs->nodes, dir->shard, dir->first_seqno, &of, size);
 	core_batch_unref(batch);
 	return rc;
 }
@@ -171,7 +173,6 @@ static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 	}
 	errnum = dir.kind == FS_HOLDS ? EPERM : refusal(&dir, name, mode);
 	rc = errnum == 0 ? make(fs, &dir, name, true, &nodeid, &err) : KV_OK;
-	fs_node_fini(&dir);
 	if (errnum != 0)
 		fs_reply_errno(req, errnum);
 	else if (rc != KV_OK)
@@ -198,10 +199,8 @@ static enum kv_rc create(struct fs *fs, const struct fs_node *dir, const char *n
 	if (rc != KV_OK)
 		return rc;
 	rc = KV_NOTFOUND;
-	if (fs_node_get(&fs->nodes, e->ino, &node)) {
+	if (fs_node_get(&fs->nodes, e->ino, &node))
 		rc = fs_handle_open(fs, &node, fi, pid, err);
-		fs_node_fini(&node);
-	}
 	if (rc == KV_OK) {
 		rc = fs_entry(fs, e, err);
 		if (rc != KV_OK)
@@ -228,7 +227,6 @@ static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 	}
 	errnum = refusal(&dir, name, mode);
 	rc = errnum == 0 ? create(fs, &dir, name, fi, fuse_req_ctx(req)->pid, &e, &err) : KV_OK;
-	fs_node_fini(&dir);
 	if (errnum != 0) {
 		fs_reply_errno(req, errnum);
 	} else if (rc != KV_OK) {

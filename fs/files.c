@@ -116,10 +116,8 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct kv_err err;
 	enum kv_rc rc = KV_NOTFOUND;
 
-	if (fs_node_get(&fs->nodes, ino, &node)) {
+	if (fs_node_get(&fs->nodes, ino, &node))
 		rc = fs_handle_open(fs, &node, fi, fuse_req_ctx(req)->pid, &err);
-		fs_node_fini(&node);
-	}
 	if (rc != KV_OK)
 		fs_reply_rc(req, rc);
 	else if (fuse_reply_open(req, fi) != 0)

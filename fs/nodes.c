@@ -28,7 +28,6 @@ void fs_nodes_fini(struct fs_nodes *n)
 	HASH_ITER(hh, n->entries, e, next)
 	{
 		HASH_DEL(n->entries, e);
-		core_batch_unref(e->batch);
 		free(e->name);
 		free(e);
 	}
@@ -151,20 +150,55 @@ uint64_t fs_nodeid_time(struct fs_nodes *n, enum fs_kind kind, struct core_shard
 	return e != NULL ? nodeid : 0;
 }
 
-uint64_t fs_nodeid_batch(struct fs_nodes *n, struct core_shard_id id, uint64_t first_seqno,
-			 struct core_batch *batch, uint64_t size)
+struct fs_batch fs_batch_of(const struct core_batch *b)
 {
-	uint64_t nodeid = make(FS_BATCH, batch->serial);
+	struct fs_batch of = {.lower = b->lower, .upper = b->upper, .committed_ms = b->committed_ms};
+
+	/* With the bounds, all that the text follows from. */
+	for (size_t i = 0; i < b->part_count; i++) {
+		of.mark = XXH3_64bits_withSeed(&b->parts[i].id, sizeof b->parts[i].id,
+					       of.mark ^ b->parts[i].rewrite_ts);
+		of.stored += b->parts[i].size;
+	}
+	return of;
+}
+
+bool fs_batch_eq(const struct fs_batch *a, const struct fs_batch *b)
+{
+	return core_frontier_eq(a->lower, b->lower) && core_frontier_eq(a->upper, b->upper) &&
+	       a->mark == b->mark;
+}
+
+/* The nodeid of a batch; *e: its entry, NULL if there is none. */
+static uint64_t find_batch_locked(struct fs_nodes *n, struct core_shard_id id, uint64_t first_seqno,
+				  const struct fs_batch *batch, struct fs_entry **e)
+{
+	uint64_t words[] = {first_seqno,   batch->lower.empty, batch->lower.t, batch->upper.empty,
+			    batch->upper.t, batch->mark};
+	uint64_t number = XXH3_64bits_withSeed(words, sizeof words, XXH3_64bits(&id, sizeof id)), nodeid;
+
+	for (;; number++) { /* on, should two batches ever come to the same number */
+		nodeid = make(FS_BATCH, number);
+		HASH_FIND(hh, n->entries, &nodeid, sizeof nodeid, *e);
+		if (*e == NULL || (fs_batch_eq(&(*e)->batch, batch) && is_of_locked(n, *e, id, first_seqno)))
+			return nodeid;
+	}
+}
+
+uint64_t fs_nodeid_batch(struct fs_nodes *n, struct core_shard_id id, uint64_t first_seqno,
+			 const struct fs_batch *batch, uint64_t size)
+{
 	struct fs_entry *e;
+	uint64_t nodeid;
 
 	pthread_mutex_lock(&n->mu);
-	HASH_FIND(hh, n->entries, &nodeid, sizeof nodeid, e);
+	nodeid = find_batch_locked(n, id, first_seqno, batch, &e);
 	if (e != NULL) {
 		e->lookups++;
 	} else {
-		e = entry_new_locked(n, FS_BATCH, id, first_seqno, batch->serial);
+		e = entry_new_locked(n, FS_BATCH, id, first_seqno, nodeid);
 		if (e != NULL) {
-			e->batch = core_batch_ref(batch);
+			e->batch = *batch;
 			e->size = size;
 		}
 	}
@@ -235,13 +269,13 @@ void fs_node_note_size(struct fs_nodes *n, uint64_t nodeid, uint64_t size)
 	pthread_mutex_unlock(&n->mu);
 }
 
-bool fs_node_batch_size(struct fs_nodes *n, const struct core_batch *batch, uint64_t *size)
+bool fs_node_batch_size(struct fs_nodes *n, struct core_shard_id id, uint64_t first_seqno,
+			const struct fs_batch *batch, uint64_t *size)
 {
-	uint64_t nodeid = make(FS_BATCH, batch->serial);
 	struct fs_entry *e;
 
 	pthread_mutex_lock(&n->mu);
-	HASH_FIND(hh, n->entries, &nodeid, sizeof nodeid, e);
+	(void)find_batch_locked(n, id, first_seqno, batch, &e);
 	if (e != NULL)
 		*size = e->size;
 	pthread_mutex_unlock(&n->mu);
@@ -273,7 +307,7 @@ bool fs_node_get(struct fs_nodes *n, uint64_t nodeid, struct fs_node *out)
 	}
 	if (e != NULL) {
 		out->when = e->when;
-		out->batch = e->batch != NULL ? core_batch_ref(e->batch) : NULL;
+		out->batch = e->batch;
 		out->id = e->id;
 		out->size = e->size;
 		if (e->name != NULL)
@@ -286,12 +320,6 @@ bool fs_node_get(struct fs_nodes *n, uint64_t nodeid, struct fs_node *out)
 	}
 	pthread_mutex_unlock(&n->mu);
 	return known;
-}
-
-void fs_node_fini(struct fs_node *node)
-{
-	core_batch_unref(node->batch);
-	node->batch = NULL;
 }
 
 struct fs_nodes_count fs_nodes_count(struct fs_nodes *n)
@@ -328,7 +356,6 @@ void fs_node_forget(struct fs_nodes *n, uint64_t nodeid, uint64_t lookups)
 	}
 	pthread_mutex_unlock(&n->mu);
 	if (e != NULL) {
-		core_batch_unref(e->batch);
 		free(e->name);
 		free(e);
 	}

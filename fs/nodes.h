@@ -9,9 +9,9 @@
  *     files of a shard:             bits 55..32  slot of the shard
  *                                   bits 31..0   0; for `append` and `ctl` a number of its own for each
  *                                                lookup
- *     batches, writers, readers,    bits 55..0   number of an entry in a table, kept until FORGET; of what
- *     holds, as_of/<t> and others                has an id or a name it is made from that, so that it stays
- *     that are named by a time:                  the same
+ *     batches, writers, readers,    bits 55..0   number of an entry in a table, kept until FORGET; made from
+ *     holds, as_of/<t> and others                an id, a name or what is in it, so that it stays the same
+ *     that are named by a time:
  *
  * The root is 1 by FUSE's rule. st_ino is the nodeid, but that of every
  * `append` of a shard is the same, and that of every `ctl`. A slot stands for one life of a shard: one
@@ -82,17 +82,31 @@ struct fs_slot {
 	UT_hash_handle hh; /* by id and first_seqno */
 };
 
+/*
+ * A committed batch as those see it who look. It is no reference: the kernel may remember an inode for as long
+ * as it likes, and nothing that was replaced stays on disk for that. Whoever opens it looks for the batch.
+ */
+struct fs_batch {
+	struct core_frontier lower;
+	struct core_frontier upper;
+	uint64_t mark;   /* of its parts and how they are read; the same when the state is loaded again */
+	uint64_t stored; /* bytes on disk */
+	uint64_t committed_ms;
+};
+struct fs_batch fs_batch_of(const struct core_batch *b);
+bool fs_batch_eq(const struct fs_batch *a, const struct fs_batch *b);
+
 /* An entry of the table of batches, writers and times. */
 struct fs_entry {
 	uint64_t nodeid;
 	uint32_t slot;
 	uint64_t lookups;
 	struct fs_when when;
-	struct core_batch *batch; /* a reference, or NULL */
-	struct core_uuid id;      /* of a staged batch, a writer or a reader */
-	char *name;               /* of a hold; owned, or NULL */
-	uint64_t size;            /* bytes of the text: of a batch; of a staged batch when it was seen last */
-	UT_hash_handle hh;        /* by nodeid */
+	struct fs_batch batch;
+	struct core_uuid id; /* of a staged batch, a writer or a reader */
+	char *name;          /* of a hold; owned, or NULL */
+	uint64_t size;       /* bytes of the text: of a batch; of a staged batch when it was seen last */
+	UT_hash_handle hh;   /* by nodeid */
 };
 
 struct fs_nodes {
@@ -113,7 +127,7 @@ struct fs_node {
 	struct core_shard_id shard;
 	uint64_t first_seqno;
 	struct fs_when when;           /* FS_AS_OF, FS_WAIT, FS_LISTEN, FS_SUBSCRIBE */
-	struct core_batch *batch;      /* FS_BATCH: a reference; drop with fs_node_fini */
+	struct fs_batch batch;         /* FS_BATCH */
 	struct core_uuid id;           /* FS_STAGED, FS_WRITER, FS_READER */
 	char name[CORE_HOLD_NAME_LEN]; /* FS_HOLD */
 	uint64_t size;                 /* FS_BATCH, FS_STAGED */
@@ -130,14 +144,14 @@ uint64_t fs_nodeid_shard(struct fs_nodes *n, enum fs_kind kind, struct core_shar
 			 uint64_t first_seqno);
 
 /*
- * A nodeid in the table, counted as looked up once: for a time; for a batch (borrowed; a reference is taken)
- * whose text has size bytes; for what has an id (FS_STAGED, FS_WRITER, FS_READER); for a hold by name. The
- * same time, batch, id or name has the same nodeid, as cp wants of what it looks at twice. 0: out of memory.
+ * A nodeid in the table, counted as looked up once: for a time; for a batch whose text has size bytes; for
+ * what has an id (FS_STAGED, FS_WRITER, FS_READER); for a hold by name. The same time, batch, id or name has
+ * the same nodeid, as cp wants of what it looks at twice. 0: out of memory.
  */
 uint64_t fs_nodeid_time(struct fs_nodes *n, enum fs_kind kind, struct core_shard_id id, uint64_t first_seqno,
 			struct fs_when when);
 uint64_t fs_nodeid_batch(struct fs_nodes *n, struct core_shard_id id, uint64_t first_seqno,
-			 struct core_batch *batch, uint64_t size);
+			 const struct fs_batch *batch, uint64_t size);
 
 uint64_t fs_nodeid_id(struct fs_nodes *n, enum fs_kind kind, struct core_shard_id id, uint64_t first_seqno,
 		      struct core_uuid of);
@@ -148,11 +162,11 @@ uint64_t fs_nodeid_hold(struct fs_nodes *n, struct core_shard_id id, uint64_t fi
 void fs_node_note_size(struct fs_nodes *n, uint64_t nodeid, uint64_t size);
 
 /* The size of a batch's text if the kernel knows the batch; false: it does not. */
-bool fs_node_batch_size(struct fs_nodes *n, const struct core_batch *batch, uint64_t *size);
+bool fs_node_batch_size(struct fs_nodes *n, struct core_shard_id id, uint64_t first_seqno,
+			const struct fs_batch *batch, uint64_t *size);
 
 /* What nodeid stands for; false: nothing (any more). */
 bool fs_node_get(struct fs_nodes *n, uint64_t nodeid, struct fs_node *out);
-void fs_node_fini(struct fs_node *node);
 
 /* How many there are: entries of the table, and shards that have a slot. */
 struct fs_nodes_count {

@@ -158,7 +158,15 @@ static enum kv_rc show_follow(struct fs_handle *h, struct kv_err *err)
 
 static enum kv_rc show_batch(struct fs_handle *h, const struct fs_node *node, struct kv_err *err)
 {
-	h->batch = core_batch_ref(node->batch);
+	struct fs_batch now;
+	enum kv_rc rc = core_shard_batch(h->shard, node->batch.lower, node->batch.upper, &h->batch, err);
+
+	if (rc != KV_OK)
+		return rc;
+	/* Another one under the name has an inode of its own, which the next lookup finds. */
+	now = fs_batch_of(h->batch);
+	if (!fs_batch_eq(&now, &node->batch))
+		return kv_fail(err, KV_NO_BATCH, "the batch was replaced since it was looked up");
 	return core_scan_open(core_shard_home(h->shard), h->batch, &h->scan, err);
 }
 

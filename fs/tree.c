@@ -76,7 +76,6 @@ enum kv_rc fs_entry(struct fs *fs, struct fuse_entry_param *e, struct kv_err *er
 		return kv_fail_rc(err, KV_NOTFOUND);
 	rc = fs_attr(fs, &node, &e->attr, &e->attr_timeout, err);
 	e->entry_timeout = entry_timeout(node.kind);
-	fs_node_fini(&node);
 	return rc;
 }
 
@@ -102,10 +101,8 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	uint64_t nodeid = 0;
 	enum kv_rc rc = KV_NOTFOUND;
 
-	if (fs_node_get(&fs->nodes, parent, &dir)) {
+	if (fs_node_get(&fs->nodes, parent, &dir))
 		rc = fs_look(fs, &dir, name, &nodeid, &err);
-		fs_node_fini(&dir);
-	}
 	if (rc != KV_OK)
 		fs_reply_rc(req, rc);
 	else
@@ -158,7 +155,6 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 		return;
 	}
 	reply_attr(fs, req, &node);
-	fs_node_fini(&node);
 }
 
 static enum kv_rc change_owner(struct fs *fs, const struct fs_node *node, const struct stat *attr, int to_set,
@@ -244,7 +240,6 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to
 		fs_reply_rc(req, rc);
 	else
 		reply_attr(fs, req, &node);
-	fs_node_fini(&node);
 }
 
 static void op_readlink(fuse_req_t req, fuse_ino_t ino)
@@ -275,7 +270,6 @@ static enum fs_kind kind_of(struct fs *fs, fuse_ino_t ino)
 
 	if (!fs_node_get(&fs->nodes, ino, &node))
 		return FS_NONE;
-	fs_node_fini(&node);
 	return node.kind;
 }
 
@@ -368,7 +362,6 @@ static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 			fs_commit_end(fs);
 		}
 	}
-	fs_node_fini(&dir);
 	fs_reply_rc(req, rc);
 }
 
@@ -427,7 +420,6 @@ static int rename_refusal(struct fs *fs, fuse_ino_t parent, fuse_ino_t to_parent
 
 	if (!fs_node_get(&fs->nodes, parent, dir))
 		return ENOENT;
-	fs_node_fini(dir); /* directories hold nothing */
 	if (dir->kind != to || (to != FS_NAMES && to != FS_BATCHES))
 		return EPERM;
 	if (parent != to_parent)

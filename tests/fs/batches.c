@@ -188,6 +188,142 @@ START_TEST(an_open_batch_outlives_its_name)
 }
 END_TEST
 
+static const char *want_fd(int fd)
+{
+	static char text[16];
+
+	snprintf(text, sizeof text, "%d", fd);
+	return text;
+}
+
+/* Transactions whose rows do not stay inline, so that each batch has a blob. */
+static void append_blobs(unsigned count)
+{
+	struct rng r = rng_new(303);
+	char *text = malloc(32 << 10), *p;
+
+	for (unsigned i = 0; i < count; i++) {
+		p = text + sprintf(text, "begin expected_upper=%u new_upper=%u\n", i, i + 1);
+		for (int row = 0; row < 20; row++) {
+			p += sprintf(p, "%u\t1\tkey%02d\t", i, row);
+			for (int c = 0; c < 1000; c++)
+				*p++ = (char)('a' + rng_below(&r, 26));
+			*p++ = '\n';
+		}
+		strcpy(p, "commit\n");
+		want_txn(shard, text);
+	}
+	free(text);
+}
+
+static uint64_t state_number(const char *key)
+{
+	char *json = slurp(at(shard, "state"));
+	uint64_t n = json_number(json, key);
+
+	free(json);
+	return n;
+}
+
+START_TEST(what_was_listed_keeps_nothing_on_disk)
+{
+	struct stat st;
+	char *out;
+
+	append_blobs(3);
+	free(want_sh("ls -l %s/batches && cat %s/batches/* | wc -c", shard, shard));
+	ck_works(stat(batch("0-1"), &st));
+	ck_errno(write_once(at(shard, "ctl"), "compact\n"), 0);
+	ck_errno(write_once(at(shard, "ctl"), "gc\n"), 0);
+	ck_assert_uint_eq(state_number("dead_parts"), 0);
+	ck_fails(stat(batch("0-1"), &st), ENOENT);
+	ck_fails(open(batch("0-1"), O_RDONLY), ENOENT);
+	out = want_sh("cd %s/batches && for f in *; do test $(stat -c %%s $f) = $(cat $f | wc -c) || echo $f; done", shard);
+	ck_assert_str_eq(out, "");
+	free(out);
+}
+END_TEST
+
+START_TEST(an_open_batch_is_kept_while_it_is_open)
+{
+	size_t len;
+	char *want, buf[64 << 10];
+	int fd, by_path;
+
+	append_blobs(3);
+	want = slurp_len(batch("0-1"), &len);
+	ck_assert_uint_lt(len, sizeof buf);
+	fd = open(batch("0-1"), O_RDONLY);
+	ck_assert_int_eq(read(fd, buf, 1), 1);
+	by_path = open(batch("0-1"), O_PATH);
+	ck_assert_int_ge(by_path, 0);
+	ck_errno(write_once(at(shard, "ctl"), "compact\n"), 0);
+	ck_errno(write_once(at(shard, "ctl"), "gc\n"), 0);
+	ck_assert_uint_gt(state_number("dead_parts"), 0);
+	posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+	for (size_t done = 1; done < len;) {
+		ssize_t n = read(fd, buf + done, len - done);
+
+		ck_assert_int_gt(n, 0);
+		done += (size_t)n;
+	}
+	ck_assert(memcmp(buf, want, len) == 0);
+	close(fd);
+	/* who only remembers the inode has not kept it */
+	ck_fails(open(at("/proc/self/fd", want_fd(by_path)), O_RDONLY), ENOENT);
+	close(by_path);
+	ck_errno(write_once(at(shard, "ctl"), "gc\n"), 0);
+	ck_assert_uint_eq(state_number("dead_parts"), 0);
+	free(want);
+}
+END_TEST
+
+static unsigned rows_of_time_0(int fd)
+{
+	FILE *f = fdopen(dup(fd), "r");
+	char *line = NULL;
+	size_t cap = 0;
+	unsigned n = 0;
+
+	rewind(f);
+	while (getline(&line, &cap, f) > 0)
+		n += line[0] == '0';
+	free(line);
+	fclose(f);
+	return n;
+}
+
+START_TEST(another_batch_of_the_same_name_is_another_file)
+{
+	struct stat one, other, st;
+	int was, is;
+
+	append_blobs(2);
+	ck_errno(write_once(at(shard, "ctl"), "compact\n"), 0);
+	ck_works(stat(batch("0-2"), &one));
+	was = open(batch("0-2"), O_RDONLY);
+	/* what is past moves up */
+	ck_errno(write_once(at(shard, "since"), "1\n"), 0);
+	ck_errno(write_once(at(shard, "ctl"), "compact\n"), 0);
+	is = open(batch("0-2"), O_RDONLY);
+	ck_works(stat(batch("0-2"), &other));
+	ck_assert_uint_ne(one.st_ino, other.st_ino);
+	ck_works(fstat(is, &st));
+	ck_assert(st.st_ino == other.st_ino && st.st_size == other.st_size);
+	ck_works(fstat(was, &st));
+	ck_assert(st.st_ino == one.st_ino && st.st_size == one.st_size);
+	ck_assert_uint_eq(rows_of_time_0(was), 20);
+	ck_assert_uint_eq(rows_of_time_0(is), 0);
+	close(was);
+	close(is);
+	/* and the same one is the same file, also when the state is loaded again */
+	world_stop(&w);
+	world_start(&w, NULL);
+	ck_works(stat(batch("0-2"), &st));
+	ck_assert_uint_eq(st.st_ino, other.st_ino);
+}
+END_TEST
+
 static int ascending(const void *a, const void *b)
 {
 	const unsigned long long *x = a, *y = b;
@@ -240,6 +376,9 @@ Suite *batches_suite(void)
 	tcase_add_test(tc, every_way_of_reading_gives_the_same_bytes);
 	tcase_add_test(tc, a_batch_is_read_at_any_place);
 	tcase_add_test(tc, an_open_batch_outlives_its_name);
+	tcase_add_test(tc, what_was_listed_keeps_nothing_on_disk);
+	tcase_add_test(tc, an_open_batch_is_kept_while_it_is_open);
+	tcase_add_test(tc, another_batch_of_the_same_name_is_another_file);
 	tcase_add_test(tc, batches_tile_the_time_below_upper);
 	return s;
 }
