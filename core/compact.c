@@ -161,6 +161,11 @@ bool core_merge_pick(const struct core_state *s, size_t from, size_t end, const 
 	       pick_runs(s, from, end, CORE_MERGE_RUNS, ask->bytes_max, out);
 }
 
+bool core_merge_would_change(const struct core_state *s, const struct core_batch *b)
+{
+	return b->run_count > 1 || is_stale(b, core_merge_advance(s, b->upper), true);
+}
+
 bool core_merge_is_due(const struct core_state *s)
 {
 	struct core_merge_ask ask = {.aim = CORE_AIM_LEVELS};

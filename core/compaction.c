@@ -143,11 +143,10 @@ static enum kv_rc feed(struct core_shard *s, const struct core_home *home, struc
 		if (rc != KV_OK || end)
 			break;
 		rc = core_builder_add(builder, &u, false, err);
-		if (++rows % LOOK_UP_ROWS == 0) {
+		if (++rows % LOOK_UP_ROWS == 0)
 			atomic_store(&run->rows_done, rows);
-			if (rc == KV_OK && core_upkeep_stops(s->engine))
-				rc = kv_fail_rc(err, KV_SHUTDOWN);
-		}
+		if (rc == KV_OK && core_upkeep_stops(s->engine)) /* each time: rows may be large */
+			rc = kv_fail_rc(err, KV_SHUTDOWN);
 	}
 	core_merge_close(merge);
 	return rc;

@@ -81,6 +81,7 @@ struct core_shard_upkeep {
 	bool rests;       /* for the next pass */
 	bool waits_large; /* it is put on the queue when a large merge ends */
 	uint64_t retry_us;    /* what failed waits for so long, and twice as long the next time; 0: nothing did */
+	uint64_t retry_due_us;
 	uint64_t retry_at_us; /* before that nothing is merged or collected of itself */
 	uint64_t begun; /* passes, numbered from 1 */
 	uint64_t useless; /* the last one that merged nothing, and nothing was to be merged */

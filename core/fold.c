@@ -155,6 +155,7 @@ enum kv_rc core_fold_tail(struct core_shard *s, bool hollow, struct core_diff *d
 struct fold_change {
 	struct core_change change;
 	struct core_shard *shard;
+	bool thorough;
 	bool folded;
 };
 
@@ -167,17 +168,20 @@ static enum kv_rc run_fold(struct core_change *change, const struct core_state *
 		return kv_fail_rc(err, KV_NO_SHARD);
 	/* A batch alone changes only where it is kept, or loses what nobody can read any more. */
 	c->folded = c->shard->tail > 1 ||
-		    (c->shard->inline_bytes != 0 && (change->hollow || s->since.empty));
+		    (c->shard->inline_bytes != 0 && (change->hollow || s->since.empty)) ||
+		    (c->shard->tail == 1 && c->thorough &&
+		     core_merge_would_change(s, s->batches[s->batch_count - 1]));
 	*skip = !c->folded;
 	d->seqno = s->seqno + 1;
 	return KV_OK;
 }
 
-enum kv_rc core_fold_now(struct core_shard *s, bool hollow, bool *folded, struct kv_err *err)
+enum kv_rc core_fold_now(struct core_shard *s, bool hollow, bool thorough, bool *folded, struct kv_err *err)
 {
 	struct fold_change c = {
 		.change = {.run = run_fold, .sync = KV_RIDE, .folds = true, .hollow = hollow, .rearranges = true},
 		.shard = s,
+		.thorough = thorough,
 	};
 	enum kv_rc rc = core_machine_commit(s, &c.change, err);
 

@@ -83,7 +83,7 @@ static void prune_held(struct core_shard *s)
 
 uint64_t core_held_seqno(struct core_shard *s)
 {
-	uint64_t least = s->state.seqno;
+	uint64_t least = core_staged_seqno(s);
 
 	prune_held(s);
 	for (size_t i = 0; i < s->held_count; i++)

@@ -219,7 +219,6 @@ enum kv_rc core_catch_up(struct core_shard *s, struct kv_err *err)
 {
 	char key[CORE_ID_LEN];
 	size_t count = SCAN_PAGE;
-	uint64_t over = 0; /* the version that we started over from: a newer one is another try */
 	enum kv_rc rc = KV_OK;
 
 	while (rc == KV_OK && count == SCAN_PAGE && !s->state.tombstone) {
@@ -230,11 +229,13 @@ enum kv_rc core_catch_up(struct core_shard *s, struct kv_err *err)
 				       s->state.seqno, SCAN_PAGE, &versions, err);
 		count = versions.count;
 		if (rc == KV_OK && (count == 0 || versions.v[0].seqno != s->state.seqno)) {
-			rc = over == s->state.seqno
-				     ? kv_fail(err, KV_CORRUPT, "shard %s: version %" PRIu64 " is missing",
-					       key, s->state.seqno)
-				     : start_over(s, err);
-			over = s->state.seqno;
+			uint64_t before = s->state.seqno;
+
+			rc = start_over(s, err);
+			/* That of the newest rollup stays, until there is a newer one. */
+			if (rc == KV_OK && s->state.seqno == before)
+				rc = kv_fail(err, KV_CORRUPT, "shard %s: version %" PRIu64 " is missing", key,
+					     before);
 			count = SCAN_PAGE;
 		} else if (rc == KV_OK) {
 			rc = apply_page(s, &versions, err);

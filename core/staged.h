@@ -118,6 +118,7 @@ struct core_staged_view {
 	void *rest;               /* the beginning of a row; owned */
 	size_t rest_len;
 	struct core_staged_pin *pin; /* the engine's; NULL: the view is closed */
+	struct core_need *need;      /* where a lease must say that this is read; NULL elsewhere */
 };
 
 enum kv_rc core_staged_open(struct core_shard *s, struct core_uuid id, struct core_staged_view *out,

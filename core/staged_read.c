@@ -18,6 +18,7 @@ struct core_staged_pin {
 	unsigned users;
 	struct core_batch **doomed; /* to be deleted when there are none */
 	size_t doomed_count;
+	uint64_t seqno; /* the version in which all stands that they may read */
 	struct core_batch **read; /* what they read, borrowed from their views: once it is committed, gc.c asks */
 	size_t read_count;
 };
@@ -114,6 +115,7 @@ static struct core_staged_pin *pin(struct core_shard *s, struct core_uuid id)
 	if (p == NULL) {
 		p = fresh;
 		p->id = id;
+		p->seqno = s->state.seqno;
 		p->next = s->pins;
 		s->pins = p;
 	}
@@ -176,6 +178,15 @@ static void forget_read(struct core_shard *s, struct core_staged_pin *pin, const
 	pthread_mutex_unlock(&s->mu);
 }
 
+uint64_t core_staged_seqno(const struct core_shard *s)
+{
+	uint64_t least = s->state.seqno;
+
+	for (const struct core_staged_pin *pin = s->pins; pin != NULL; pin = pin->next)
+		least = pin->seqno < least ? pin->seqno : least;
+	return least;
+}
+
 bool core_staged_is_opening(const struct core_shard *s)
 {
 	for (const struct core_staged_pin *pin = s->pins; pin != NULL; pin = pin->next)
@@ -195,6 +206,36 @@ bool core_staged_each_pinned(struct core_shard *s, bool (*each)(void *arg, const
 		for (size_t i = 0; i < pin->doomed_count && ok; i++)
 			ok = each(arg, pin->doomed[i]);
 	return ok;
+}
+
+/* Where others may delete what is read: a lease. */
+static enum kv_rc lease_view(struct core_shard *s, struct core_staged_view *view, struct kv_err *err)
+{
+	const struct core_engine *e = s->engine;
+	enum kv_rc rc;
+
+	if (e->traits.sole_owner || e->traits.read_only)
+		return KV_OK;
+	view->need = calloc(1, sizeof *view->need);
+	if (view->need == NULL)
+		return kv_fail_rc(err, KV_NOMEM);
+	view->need->pins_only = true;
+	view->need->reader.since_ms = core_now_us(e) / 1000;
+	core_copy_text(view->need->reader.purpose, sizeof view->need->reader.purpose, "a staged batch");
+	rc = core_shard_need(s, view->need, 0, err);
+	if (rc != KV_OK) {
+		free(view->need);
+		view->need = NULL;
+	}
+	return rc;
+}
+
+static void end_lease(struct core_shard *s, struct core_staged_view *view)
+{
+	if (view->need != NULL)
+		core_shard_release(s, view->need);
+	free(view->need);
+	view->need = NULL;
 }
 
 enum kv_rc core_staged_open(struct core_shard *s, struct core_uuid id, struct core_staged_view *out,
@@ -217,15 +258,16 @@ enum kv_rc core_staged_open(struct core_shard *s, struct core_uuid id, struct co
 	out->pin = pin(s, id); /* before the entry is read: what it names then stays */
 	if (out->pin == NULL)
 		return kv_fail_rc(err, KV_NOMEM);
-	rc = core_staged_read(s, id, &out->entry, &manifest, err);
-	if (rc != KV_OK) {
-		unpin(s, out->pin);
-		out->pin = NULL;
-		return rc;
+	rc = lease_view(s, out, err);
+	if (rc == KV_OK)
+		rc = core_staged_read(s, id, &out->entry, &manifest, err);
+	if (rc == KV_OK) {
+		rc = note_read(s, out->pin, manifest.batch, err);
+		if (rc != KV_OK)
+			core_manifest_fini(&manifest);
 	}
-	rc = note_read(s, out->pin, manifest.batch, err);
 	if (rc != KV_OK) {
-		core_manifest_fini(&manifest);
+		end_lease(s, out);
 		unpin(s, out->pin);
 		out->pin = NULL;
 		return rc;
@@ -243,6 +285,7 @@ void core_staged_close(struct core_shard *s, struct core_staged_view *view)
 	forget_read(s, view->pin, view->batch);
 	core_batch_unref(view->batch);
 	free(view->rest);
+	end_lease(s, view);
 	unpin(s, view->pin);
 	*view = (struct core_staged_view){0};
 }

@@ -270,9 +270,9 @@ static enum kv_rc next_page(struct core_engine *e, struct core_visit *v, struct 
 
 	v->at = 0;
 	v->count = 0;
-	v->done = rc != KV_OK || list.count == 0;
 	if (rc != KV_OK)
 		return rc;
+	v->done = list.count == 0;
 	free(v->ids);
 	v->ids = calloc(list.count + 1, sizeof *v->ids);
 	if (v->ids == NULL)
@@ -288,7 +288,6 @@ static enum kv_rc next_page(struct core_engine *e, struct core_visit *v, struct 
 		    (v->count == 0 || !core_uuid_eq(v->ids[v->count - 1].u, id)))
 			v->ids[v->count++].u = id;
 	}
-	v->done = v->done || rc != KV_OK;
 	kv_blob_list_free(&list);
 	return rc;
 }
@@ -303,11 +302,16 @@ enum kv_rc core_sweep_next(struct core_engine *e, struct core_visit *v, struct c
 	*visited = NULL;
 	if (v->at == v->count)
 		return next_page(e, v, err);
-	id = v->ids[v->at++];
+	id = v->ids[v->at];
 	rc = core_shard_visit(e, id, visited, err);
 	if (rc == KV_OK)
 		rc = core_sweep_shard(*visited, &result, err);
 	else if (rc == KV_NO_SHARD)
 		rc = sweep_nobody(e, id, err);
+	v->tries++;
+	if (rc == KV_OK || rc == KV_NO_SHARD || rc == KV_SHARD_REPLACED || v->tries == TRIES) {
+		v->at++;
+		v->tries = 0;
+	}
 	return rc;
 }

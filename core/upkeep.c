@@ -142,9 +142,12 @@ static void look_at_recent(struct core_upkeeper *k, bool all)
 	k->looked_us = now;
 	while (s != NULL) {
 		struct core_shard *next = s->upkeep.next_recent;
-		bool put_off = atomic_load(&s->upkeep.put_off);
+		bool put_off = atomic_load(&s->upkeep.put_off), gone;
 
-		if (now < atomic_load(&s->upkeep.due_us) && (!all || put_off)) {
+		pthread_mutex_lock(&s->mu);
+		gone = s->gone; /* it is to be deleted, for which it must be let go of */
+		pthread_mutex_unlock(&s->mu);
+		if (!gone && now < atomic_load(&s->upkeep.due_us) && (!all || put_off)) {
 			s->upkeep.next_recent = k->recent;
 			k->recent = s;
 		} else {
@@ -165,15 +168,19 @@ static void put_off(struct core_upkeeper *k, struct core_shard *s, bool failed)
 {
 	uint64_t wait;
 
+	uint64_t now = core_ticks_us();
+
 	pthread_mutex_lock(&k->mu);
-	wait = s->upkeep.retry_us != 0 ? 2 * s->upkeep.retry_us : RETRY_LEAST_US;
-	s->upkeep.retry_us = wait < RETRY_MOST_US ? wait : RETRY_MOST_US;
-	wait = s->upkeep.retry_us;
+	wait = s->upkeep.retry_us != 0 ? s->upkeep.retry_us : RETRY_LEAST_US / 2;
+	if (now >= s->upkeep.retry_due_us) /* else it came to this pass for another reason */
+		wait = 2 * wait < RETRY_MOST_US ? 2 * wait : RETRY_MOST_US;
+	s->upkeep.retry_us = wait;
+	s->upkeep.retry_due_us = now + wait;
 	if (failed)
-		s->upkeep.retry_at_us = core_ticks_us() + wait;
+		s->upkeep.retry_at_us = now + wait;
 	pthread_mutex_unlock(&k->mu);
 	if (!k->engine->config.no_upkeep)
-		note_recent(s, core_ticks_us() + wait);
+		note_recent(s, now + wait);
 }
 
 /* --- merging --------------------------------------------------------------------------------------- */
@@ -307,7 +314,7 @@ static enum kv_rc compact(struct core_upkeeper *k, struct core_shard *s, const s
 
 	/* With batches before it the tail must become one of them, or merges would run into those of appends. */
 	if (rc == KV_OK && tail_has_rows(s, u->upto, &hollow))
-		rc = core_fold_now(s, hollow, &changed, err);
+		rc = core_fold_now(s, hollow, true, &changed, err);
 	while (rc == KV_OK && ran) {
 		struct core_merge_run run;
 
@@ -568,7 +575,7 @@ static enum kv_rc tend(struct core_upkeeper *k, struct core_shard *s, bool rests
 
 	/* At rest also what is small comes together. */
 	if (rc == KV_OK && rests && !*ran && tail_has_rows(s, core_frontier_empty(), &hollow))
-		rc = core_fold_now(s, false, &folded, err);
+		rc = core_fold_now(s, false, false, &folded, err);
 	if (rc == KV_OK && gc_is_due(s))
 		rc = core_gc(s, &result, err);
 	*kept = result.kept_blobs != 0;
@@ -585,11 +592,12 @@ static void work_on(struct core_upkeeper *k, struct core_shard *s)
 {
 	struct kv_err err;
 	bool rests, ran = false, kept = false, early, failed;
-	uint64_t pass;
+	uint64_t pass, retry_at;
 	enum kv_rc rc = KV_OK;
 
 	pthread_mutex_lock(&k->mu);
 	pass = s->upkeep.begun;
+	retry_at = s->upkeep.retry_at_us;
 	rests = s->upkeep.rests;
 	s->upkeep.rests = false;
 	early = core_ticks_us() < s->upkeep.retry_at_us;
@@ -602,6 +610,8 @@ static void work_on(struct core_upkeeper *k, struct core_shard *s)
 		core_notice(k->engine, "maintenance of a shard failed, and will be tried again: %s", err.msg);
 	if (failed || kept)
 		put_off(k, s, failed);
+	else if (early && !k->engine->config.no_upkeep && !core_upkeep_stops(k->engine))
+		note_recent(s, retry_at); /* a commit has taken the place of the time it was put off to */
 	pthread_mutex_lock(&k->mu);
 	if (!failed && !kept && !early)
 		s->upkeep.retry_us = 0;
@@ -609,10 +619,20 @@ static void work_on(struct core_upkeeper *k, struct core_shard *s)
 		s->upkeep.rests = s->upkeep.rests || rests;
 		enqueue_locked(k, s); /* behind the others */
 	} else if (!s->upkeep.waits_large && !is_merging(s)) {
-		s->upkeep.useless = pass;
+		/* Passes begun meanwhile found this one's merge running, and left it to it. */
+		s->upkeep.useless = failed ? s->upkeep.begun : pass;
 	}
 	pthread_cond_broadcast(&k->changed);
 	pthread_mutex_unlock(&k->mu);
+}
+
+/* After a failure the visit goes on later. */
+static void wait_to_visit(struct core_visit *v, bool failed)
+{
+	v->wait_us = !failed ? 0 : v->wait_us == 0 ? RETRY_LEAST_US : 2 * v->wait_us;
+	if (v->wait_us > RETRY_MOST_US)
+		v->wait_us = RETRY_MOST_US;
+	v->not_before_us = core_ticks_us() + v->wait_us;
 }
 
 /* One shard of the visit of all. Under mu, which is let go meanwhile. */
@@ -627,6 +647,7 @@ static void visit_locked(struct core_upkeeper *k)
 	rc = core_sweep_next(k->engine, &k->visit, &s, &err);
 	if (rc != KV_OK && !is_over(rc))
 		core_notice(k->engine, "a shard was not swept: %s", err.msg);
+	wait_to_visit(&k->visit, rc != KV_OK && !is_over(rc));
 	if (s != NULL && core_is_due_at_rest(s))
 		core_upkeep_touch(s); /* what was due before the start is due now */
 	core_shard_close(s);
@@ -677,7 +698,7 @@ static void *work(void *arg)
 			pthread_mutex_lock(&k->mu);
 			k->working--;
 			pthread_cond_broadcast(&k->changed);
-		} else if (!k->visit.done && !k->visit.runs) {
+		} else if (!k->visit.runs && !k->visit.done && core_ticks_us() >= k->visit.not_before_us) {
 			visit_locked(k);
 		} else if (k->untidy && k->recent == NULL && k->working == 0) {
 			tidy_locked(k);
@@ -761,7 +782,7 @@ void core_upkeeper_free(struct core_engine *e)
 /* Whether nothing is to be done but what was put off. Under mu. */
 static bool is_settled(const struct core_upkeeper *k)
 {
-	if (k->queue != NULL || k->working != 0 || !k->visit.done)
+	if (k->queue != NULL || k->working != 0 || k->visit.runs || !k->visit.done)
 		return false;
 	for (const struct core_shard *s = k->recent; s != NULL; s = s->upkeep.next_recent)
 		if (!atomic_load(&s->upkeep.put_off))

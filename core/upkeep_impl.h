@@ -67,12 +67,16 @@ struct core_visit {
 	struct core_shard_id *ids;  /* the page's */
 	size_t count;
 	size_t at;
-	bool runs; /* these two are upkeep.c's */
+	unsigned tries; /* of the one at hand */
+	uint64_t not_before_us; /* these are upkeep.c's */
+	uint64_t wait_us;
+	bool runs;
 	bool done;
 };
 void core_visit_fini(struct core_visit *v);
 
-/* The next one: sweep it. *visited: the shard, a reference, or NULL; v->done at the end. */
+/* The next one: sweep it. *visited: the shard, a reference, or NULL; v->done at the end. After a failure the same
+ * one is next, a few times. */
 enum kv_rc core_sweep_next(struct core_engine *e, struct core_visit *v, struct core_shard **visited,
 			   struct kv_err *err) KV_MUST_CHECK;
 
@@ -86,7 +90,9 @@ enum kv_rc core_write_rollup(struct core_shard *s, struct kv_err *err) KV_MUST_C
 
 /* --- fold.c ---------------------------------------------------------------------------------------- */
 
-/* Fold the tail now if it has two batches, or one and must be a blob. *folded: a version was committed. */
-enum kv_rc core_fold_now(struct core_shard *s, bool hollow, bool *folded, struct kv_err *err) KV_MUST_CHECK;
+/* Fold the tail now if it has two batches, or one that must be a blob; thorough: or that would change by it.
+ * *folded: a version was committed. */
+enum kv_rc core_fold_now(struct core_shard *s, bool hollow, bool thorough, bool *folded,
+			 struct kv_err *err) KV_MUST_CHECK;
 
 #endif

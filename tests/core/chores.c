@@ -24,7 +24,7 @@ void fold_to_blob(struct core_shard *s)
 	struct kv_err err;
 	bool folded;
 
-	ck_ok(core_fold_now(s, true, &folded, &err), err);
+	ck_ok(core_fold_now(s, true, false, &folded, &err), err);
 }
 
 void put_hollow(struct core_shard *s, const char *rows, size_t pad)
