@@ -346,9 +346,9 @@ static void fail(struct core_merge *m)
 enum kv_rc core_merge_next(struct core_merge *m, struct core_update *out, bool *end, struct kv_err *err)
 {
 	*end = false;
-	assert(!m->failed);
 	while (m->rest == 0) {
 		if (m->heap_count == 0) {
+			assert(!m->failed);
 			*out = (struct core_update){0};
 			*end = true;
 			return KV_OK;

@@ -12,7 +12,7 @@
 #include <malloc.h>
 #include <time.h>
 
-enum { LIMIT = 32 << 20, TIDY_BYTES = 8 << 20, TIDY_MS = 300 };
+enum { LIMIT = 32 << 20, TIDY_BYTES = 32 << 20, TIDY_MS = 300 };
 
 void fs_budget_init(struct fs_budget *b)
 {
@@ -44,8 +44,6 @@ void fs_share_init(struct fs_share *s, struct fs_budget *b, const struct fs_shar
 
 static void set_locked(struct fs_budget *b, struct fs_share *s, size_t bytes)
 {
-	if (bytes < s->bytes)
-		b->freed += s->bytes - bytes;
 	b->held = b->held - s->bytes + bytes;
 	s->bytes = bytes;
 }
@@ -75,6 +73,7 @@ static void take_off_locked(struct fs_budget *b, struct fs_share *s)
 
 static void rest_locked(struct fs_budget *b, struct fs_share *s)
 {
+	b->freed += s->ops->held(s);
 	s->ops->rest(s);
 	take_off_locked(b, s);
 	set_locked(b, s, 0);
@@ -145,10 +144,14 @@ void fs_share_check(struct fs_share *s)
 void fs_share_end(struct fs_share *s)
 {
 	struct fs_budget *b = s->budget;
+	size_t held;
 
 	pthread_mutex_lock(&b->mu);
-	set_locked(b, s, s->ops->held(s));
-	if (s->bytes != 0)
+	held = s->ops->held(s);
+	if (held == 0)
+		b->freed += s->bytes; /* it is at its end */
+	set_locked(b, s, held);
+	if (held != 0)
 		put_on_locked(b, s);
 	stop_locked(b);
 	pthread_mutex_unlock(&b->mu);
@@ -160,8 +163,8 @@ void fs_share_leave(struct fs_share *s, size_t text)
 
 	pthread_mutex_lock(&b->mu);
 	take_off_locked(b, s);
+	b->freed += s->bytes + text;
 	set_locked(b, s, 0);
-	b->freed += text;
 	pthread_mutex_unlock(&b->mu);
 	atomic_fetch_sub(&b->text, text);
 }

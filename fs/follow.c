@@ -106,7 +106,7 @@ static enum kv_rc put_snapshot_begin(struct fs_follow *f, struct fs_stream *to, 
 	snprintf(line, sizeof line, "begin expected_upper=0 new_upper=%s since=%" PRIu64 "\n",
 		 core_frontier_format(upper, text), f->time);
 	f->phase = SNAPSHOT_ROWS;
-	f->source.grows = true;
+	fs_stream_grows(to);
 	return put_text(f, to, line, err);
 }
 

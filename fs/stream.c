@@ -101,6 +101,11 @@ static bool set_cap(struct fs_stream *s, size_t cap)
 	return true;
 }
 
+void fs_stream_grows(struct fs_stream *s)
+{
+	s->check_at = 0;
+}
+
 char *fs_stream_put(struct fs_stream *s, size_t len)
 {
 	if (s->len + len > s->cap && !set_cap(s, cap_for(s->len + len)))
@@ -157,8 +162,7 @@ static void make(struct fs_stream *s, uint64_t offset, uint64_t until)
 	while (rc == KV_OK && s->failed.rc == KV_OK && !s->ended && s->from + s->len < until) {
 		struct kv_err err = {0};
 
-		if (s->source->grows || s->from + s->len >= s->check_at) {
-			s->source->grows = false;
+		if (s->from + s->len >= s->check_at) {
 			s->check_at = s->from + s->len + CHECK;
 			fs_share_check(&s->share);
 		}

@@ -24,7 +24,6 @@ struct fs_stream;
 /* Where text comes from. */
 struct fs_source {
 	const struct fs_source_ops *ops;
-	bool grows; /* set by the source: what it makes next takes more than what it made before */
 };
 
 struct fs_source_ops {
@@ -47,6 +46,9 @@ struct fs_stream *fs_stream_open(struct fs_source *source, struct fs_budget *bud
 
 /* The rows of a snapshot, which is taken. NULL: out of memory, and it is closed. */
 struct fs_source *fs_source_snapshot(struct core_snapshot *snapshot);
+
+/* For sources: what is made next takes more memory than what was made before. */
+void fs_stream_grows(struct fs_stream *s);
 
 /* For sources: room for len bytes of text, to be filled at once. NULL: out of memory. */
 char *fs_stream_put(struct fs_stream *s, size_t len);
