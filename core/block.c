@@ -51,6 +51,11 @@ void core_block_codec_fini(struct core_block_codec *codec)
 	*codec = (struct core_block_codec){0};
 }
 
+size_t core_block_codec_held(const struct core_block_codec *codec)
+{
+	return codec->raw_cap + ZSTD_sizeof_CCtx(codec->cctx) + ZSTD_sizeof_DCtx(codec->dctx);
+}
+
 static bool reserve_raw(struct core_block_codec *codec, size_t len)
 {
 	if (len <= codec->raw_cap && (codec->raw_cap <= RAW_KEEP_MAX || len > RAW_KEEP_MAX))

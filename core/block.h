@@ -32,6 +32,7 @@ struct core_block_codec {
 	size_t raw_cap;
 };
 void core_block_codec_fini(struct core_block_codec *codec);
+size_t core_block_codec_held(const struct core_block_codec *codec); /* bytes of memory */
 
 /* How many of the first rows the next block takes (>= 1), and the bytes of their columns. */
 size_t core_block_fit(const struct core_update *rows, size_t count, size_t *raw);

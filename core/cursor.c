@@ -28,13 +28,36 @@ void core_cursor_fini(struct core_cursor *c)
 	c->reader = NULL;
 }
 
+static void rest_at(struct core_cursor *c, struct core_part_pos pos)
+{
+	c->pos = pos;
+	c->rests = true;
+	c->row = (struct core_update){0};
+	core_cursor_fini(c);
+}
+
 void core_cursor_rest(struct core_cursor *c)
 {
-	if (c->reader == NULL)
-		return;
-	c->pos = core_part_tell(c->reader);
-	c->rests = true;
-	core_cursor_fini(c);
+	if (c->reader != NULL)
+		rest_at(c, core_part_tell(c->reader));
+}
+
+void core_cursor_rest_on_row(struct core_cursor *c)
+{
+	if (c->reader != NULL)
+		rest_at(c, core_part_tell_last(c->reader));
+}
+
+size_t core_cursor_held(const struct core_cursor *c)
+{
+	return c->reader != NULL ? core_part_held(c->reader) : 0;
+}
+
+size_t core_cursor_need(const struct core_cursor *c)
+{
+	if (c->reader != NULL || c->part == c->end)
+		return core_cursor_held(c);
+	return core_part_need(&c->batch->parts[c->part], c->window);
 }
 
 static uint64_t prefix(struct core_bytes key)

@@ -30,7 +30,7 @@ struct core_cursor {
 	size_t window;
 	enum core_merge_mode mode;
 	uint64_t time;
-	bool rests; /* the reader was closed at pos */
+	bool rests; /* the reader was closed, to go on at pos */
 	struct core_part_pos pos;
 };
 
@@ -43,6 +43,13 @@ enum kv_rc core_cursor_next(struct core_cursor *c, bool *end, struct kv_err *err
 
 /* Give back what the cursor keeps of the part it is in, its row too, until it moves on: that costs a seek. */
 void core_cursor_rest(struct core_cursor *c);
+
+/* The same, but the row comes again: that is what moving on then does. There must be one. */
+void core_cursor_rest_on_row(struct core_cursor *c);
+
+/* Bytes of memory that the cursor keeps; and about how many it will when it moves on. */
+size_t core_cursor_held(const struct core_cursor *c);
+size_t core_cursor_need(const struct core_cursor *c);
 
 void core_cursor_fini(struct core_cursor *c);
 

@@ -261,6 +261,16 @@ void core_listen_rest(struct core_listen *l)
 		core_cursor_rest(&l->cursor);
 }
 
+size_t core_listen_held(const struct core_listen *l)
+{
+	return l->reading ? core_cursor_held(&l->cursor) : 0;
+}
+
+size_t core_listen_need(const struct core_listen *l)
+{
+	return l->reading ? core_cursor_need(&l->cursor) : 0;
+}
+
 void core_listen_close(struct core_listen *l)
 {
 	if (l == NULL)

@@ -65,6 +65,10 @@ struct core_frontier core_listen_frontier(const struct core_listen *l);
 /* It is not read for a while: give back buffers, until it is. The update given last is gone. */
 void core_listen_rest(struct core_listen *l);
 
+/* Bytes of memory in buffers: that it has now; and about how many it takes to go on. */
+size_t core_listen_held(const struct core_listen *l);
+size_t core_listen_need(const struct core_listen *l);
+
 void core_listen_close(struct core_listen *l); /* NULL is allowed */
 
 #endif

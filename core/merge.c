@@ -19,11 +19,14 @@
  *    and a temporary batch hides nothing, so applying the latter two again changes
  *    nothing. A pass never fails by overflow: what leaves i64 stays apart and is
  *    summed anew at the end, when what would bring it back has met it.
- * 4. What builders make of sorted rows without stars is one run, for each part
+ * 4. A merge that rests has no readers; each cursor in the heap gives the row it stood on once more, so the heap
+ *    is in order when all have done that.
+ * 5. What builders make of sorted rows without stars is one run, for each part
  *    then begins where the one before ended.
  */
 #include "core/merge.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -59,6 +62,9 @@ struct core_merge {
 	struct core_cursor *cursors;
 	struct core_cursor **heap;
 	size_t heap_count;
+	bool rests;
+	bool failed;
+	size_t had; /* bytes, when it began to rest */
 
 	/* The row that was given last, copied, and what is still to be given of its sum. */
 	struct core_update row;
@@ -213,13 +219,20 @@ static void heap_fini(struct core_merge *m, size_t cursors)
 	free(m->copy);
 }
 
+/* For each of so many cursors. */
+static size_t window_of(size_t count)
+{
+	size_t window = WINDOWS_TOTAL / (count + 1);
+
+	return window < WINDOW_MIN ? WINDOW_MIN : window > WINDOW_MAX ? WINDOW_MAX : window;
+}
+
 /* Set up the heap over runs. On failure nothing is left of it. */
 static enum kv_rc heap_init(struct core_merge *m, const struct run *runs, size_t count, struct kv_err *err)
 {
-	size_t window = WINDOWS_TOTAL / (count + 1);
+	size_t window = window_of(count);
 	enum kv_rc rc = KV_OK;
 
-	window = window < WINDOW_MIN ? WINDOW_MIN : window > WINDOW_MAX ? WINDOW_MAX : window;
 	m->cursors = calloc(count + 1, sizeof(*m->cursors));
 	m->heap = calloc(count + 1, sizeof(struct core_cursor *));
 	if (m->cursors == NULL || m->heap == NULL) {
@@ -304,25 +317,102 @@ static enum kv_rc take_group(struct core_merge *m, struct kv_err *err)
 		       absent ? "\\N" : core_quote(key.data, key.len, quoted));
 }
 
+/* Stand where it stood before it rested. */
+static enum kv_rc wake(struct core_merge *m, struct kv_err *err)
+{
+	for (size_t i = 0; i < m->heap_count; i++) {
+		bool end;
+
+		enum kv_rc rc = core_cursor_next(m->heap[i], &end, err);
+		if (rc == KV_OK && end)
+			rc = kv_fail(err, KV_CORRUPT, "a stored run is shorter than it was");
+		if (rc != KV_OK)
+			return rc;
+	}
+	m->rests = false;
+	return KV_OK;
+}
+
+/* After a failure: of no use any more. */
+static void fail(struct core_merge *m)
+{
+	for (size_t i = 0; i < m->heap_count; i++)
+		core_cursor_fini(m->heap[i]);
+	m->heap_count = 0;
+	m->rest = 0;
+	m->failed = true;
+}
+
 enum kv_rc core_merge_next(struct core_merge *m, struct core_update *out, bool *end, struct kv_err *err)
 {
 	*end = false;
 	while (m->rest == 0) {
 		if (m->heap_count == 0) {
+			assert(!m->failed);
 			*out = (struct core_update){0};
 			*end = true;
 			return KV_OK;
 		}
-		enum kv_rc rc = take_group(m, err);
+		enum kv_rc rc = m->rests ? wake(m, err) : KV_OK;
+		if (rc == KV_OK)
+			rc = take_group(m, err);
 		if (rc != KV_OK) {
 			*out = (struct core_update){0};
-			m->rest = 0;
+			fail(m);
 			return rc;
 		}
 	}
 	*out = m->row;
 	out->diff = core_sum_take(&m->rest);
 	return KV_OK;
+}
+
+/* --- memory ------------------------------------------------------------------------------------------ */
+
+size_t core_merge_held(const struct core_merge *m)
+{
+	size_t held = m->copy_cap;
+
+	for (size_t i = 0; i < m->heap_count; i++)
+		held += core_cursor_held(m->heap[i]);
+	return held;
+}
+
+size_t core_merge_need(const struct core_merge *m)
+{
+	size_t need = m->copy_cap;
+
+	for (size_t i = 0; i < m->heap_count; i++)
+		need += core_cursor_need(m->heap[i]);
+	return m->rests && m->had > need ? m->had : need;
+}
+
+size_t core_merge_need_of(struct core_batch *const *batches, size_t count)
+{
+	size_t runs = 0, need = 0;
+
+	for (size_t i = 0; i < count; i++)
+		runs += batches[i]->run_count;
+	runs = runs < CORE_MERGE_WAYS ? runs : CORE_MERGE_WAYS;
+	for (size_t i = 0, left = runs; i < count && left > 0; i++)
+		for (size_t run = 0; run < batches[i]->run_count && left > 0; run++, left--)
+			need += core_part_need(&batches[i]->parts[batches[i]->run_starts[run]], window_of(runs));
+	return need;
+}
+
+void core_merge_rest(struct core_merge *m)
+{
+	if (m->rests || m->failed)
+		return;
+	m->had = core_merge_held(m);
+	for (size_t i = 0; i < m->heap_count; i++)
+		core_cursor_rest_on_row(m->heap[i]);
+	m->rests = true;
+	if (m->rest != 0)
+		return; /* the row will be given again */
+	free(m->copy);
+	m->copy = NULL;
+	m->copy_cap = 0;
 }
 
 /* --- passes ------------------------------------------------------------------------------------------ */

@@ -42,6 +42,20 @@ enum kv_rc core_merge_open(const struct core_home *home, struct core_batch *cons
 enum kv_rc core_merge_next(struct core_merge *m, struct core_update *out, bool *end,
 			   struct kv_err *err) KV_MUST_CHECK;
 
+/*
+ * It is not read for a while: give back buffers until it is. The row given last is gone; the next one comes all
+ * the same, for a seek in each run.
+ */
+void core_merge_rest(struct core_merge *m);
+
+/*
+ * Bytes of memory in buffers: that it has now; about how many it takes to go on; and to open and read one, but
+ * for what passes take.
+ */
+size_t core_merge_held(const struct core_merge *m);
+size_t core_merge_need(const struct core_merge *m);
+size_t core_merge_need_of(struct core_batch *const *batches, size_t count);
+
 void core_merge_close(struct core_merge *m); /* NULL is allowed */
 
 #endif

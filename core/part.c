@@ -52,6 +52,8 @@ enum {
 	AT_BLOCKS = 12,
 	AT_ROWS = 16,
 	WINDOW = 256 << 10,
+	AHEAD_MIN = CORE_BLOCK_TARGET + (8 << 10), /* behind a seek; twice as much each time, up to the window */
+	CODEC_ABOUT = 160 << 10,
 };
 
 /* --- encoding --------------------------------------------------------------------------------------- */
@@ -221,6 +223,7 @@ struct core_part_reader {
 	size_t win_len;
 	uint64_t win_off;
 	size_t window;
+	size_t ahead; /* how much of it is used */
 	char key[CORE_BLOB_KEY_LEN];
 };
 
@@ -260,7 +263,7 @@ enum kv_rc core_part_open(const struct core_home *home, const struct core_part *
 		return kv_fail_rc(err, KV_NOMEM);
 	r->home = home;
 	r->part = part;
-	r->window = WINDOW;
+	core_part_set_window(r, WINDOW);
 	core_part_key(home->shard, part, r->key);
 	restart(r, true);
 	*out = r;
@@ -270,6 +273,7 @@ enum kv_rc core_part_open(const struct core_home *home, const struct core_part *
 void core_part_set_window(struct core_part_reader *r, size_t bytes)
 {
 	r->window = bytes < CORE_BLOCK_HEAD ? CORE_BLOCK_HEAD : bytes;
+	r->ahead = r->window;
 }
 
 void core_part_close(struct core_part_reader *r)
@@ -306,9 +310,10 @@ static bool slide_window(struct core_part_reader *r, uint64_t offset, size_t len
 static enum kv_rc read_blob(struct core_part_reader *r, uint64_t offset, size_t len, struct kv_err *err)
 {
 	uint64_t left = r->part->size - offset;
-	size_t want = len > r->window ? len : left < r->window ? (size_t)left : r->window;
+	size_t want = len > r->ahead ? len : left < r->ahead ? (size_t)left : r->ahead;
 	size_t got;
 
+	r->ahead = 2 * r->ahead < r->window ? 2 * r->ahead : r->window;
 	if (!slide_window(r, offset, want))
 		return kv_fail_rc(err, KV_NOMEM);
 	enum kv_rc rc = kv_blob_get(r->home->blobs, r->key, offset + r->win_len, r->win + r->win_len,
@@ -462,6 +467,29 @@ struct core_part_pos core_part_tell(const struct core_part_reader *r)
 	return (struct core_part_pos){.block = r->block_off, .rows_past = r->block.row};
 }
 
+struct core_part_pos core_part_tell_last(const struct core_part_reader *r)
+{
+	assert(r->block.row > 0);
+	return (struct core_part_pos){.block = r->block_off, .rows_past = r->block.row - 1};
+}
+
+size_t core_part_held(const struct core_part_reader *r)
+{
+	return sizeof *r + r->win_cap + core_block_codec_held(&r->codec);
+}
+
+size_t core_part_need(const struct core_part *part, size_t window)
+{
+	uint64_t row = part->text_base / (part->rows != 0 ? part->rows : 1);
+	uint64_t block = row > CORE_BLOCK_TARGET ? row : CORE_BLOCK_TARGET;
+	uint64_t range = block > window ? block : window;
+
+	range = part->size < range ? part->size : range;
+	if (part->inline_data != NULL)
+		return sizeof(struct core_part_reader);
+	return sizeof(struct core_part_reader) + CODEC_ABOUT + (size_t)block + (size_t)range;
+}
+
 enum kv_rc core_part_seek(struct core_part_reader *r, struct core_part_pos pos, struct kv_err *err)
 {
 	bool loaded = r->block.rows > 0 && r->block_off == pos.block;
@@ -469,6 +497,7 @@ enum kv_rc core_part_seek(struct core_part_reader *r, struct core_part_pos pos, 
 	if (!loaded) {
 		restart(r, pos.block == 0);
 		r->next_off = pos.block;
+		r->ahead = AHEAD_MIN < r->window ? AHEAD_MIN : r->window;
 		enum kv_rc rc = load_next(r, err);
 		if (rc != KV_OK)
 			return rc;

@@ -299,6 +299,13 @@ enum kv_rc core_snapshot_open(struct core_shard *s, struct core_as_of as_of, str
 enum kv_rc core_snapshot_next(struct core_snapshot *n, struct core_update *out, bool *end,
 			      struct kv_err *err) KV_MUST_CHECK;
 
+/* It is not read for a while: give back buffers, until it is. The row given last is gone. */
+void core_snapshot_rest(struct core_snapshot *n);
+
+/* Bytes of memory in buffers: that it has now; and about how many it takes to go on. */
+size_t core_snapshot_held(const struct core_snapshot *n);
+size_t core_snapshot_need(const struct core_snapshot *n);
+
 /* Begin again; the same content comes. */
 void core_snapshot_rewind(struct core_snapshot *n);
 void core_snapshot_close(struct core_snapshot *n); /* NULL is allowed */

@@ -137,6 +137,22 @@ enum kv_rc core_snapshot_next(struct core_snapshot *n, struct core_update *out, 
 	return rc == KV_OK ? core_merge_next(n->merge, out, end, err) : rc;
 }
 
+void core_snapshot_rest(struct core_snapshot *n)
+{
+	if (n->merge != NULL)
+		core_merge_rest(n->merge);
+}
+
+size_t core_snapshot_held(const struct core_snapshot *n)
+{
+	return n->merge != NULL ? core_merge_held(n->merge) : 0;
+}
+
+size_t core_snapshot_need(const struct core_snapshot *n)
+{
+	return n->merge != NULL ? core_merge_need(n->merge) : core_merge_need_of(n->batches, n->count);
+}
+
 void core_snapshot_rewind(struct core_snapshot *n)
 {
 	core_merge_close(n->merge);

@@ -106,6 +106,7 @@ static enum kv_rc put_snapshot_begin(struct fs_follow *f, struct fs_stream *to, 
 	snprintf(line, sizeof line, "begin expected_upper=0 new_upper=%s since=%" PRIu64 "\n",
 		 core_frontier_format(upper, text), f->time);
 	f->phase = SNAPSHOT_ROWS;
+	fs_stream_grows(to);
 	return put_text(f, to, line, err);
 }
 
@@ -199,9 +200,29 @@ static bool rewind_to(struct fs_source *source, uint64_t offset, uint64_t *from)
 	return true;
 }
 
+static size_t held(const struct fs_source *source)
+{
+	const struct fs_follow *f = (const struct fs_follow *)source;
+
+	return core_listen_held(f->listen) + (f->snapshot != NULL ? core_snapshot_held(f->snapshot) : 0);
+}
+
+static size_t need(const struct fs_source *source)
+{
+	const struct fs_follow *f = (const struct fs_follow *)source;
+
+	if (f->phase != SNAPSHOT_ROWS)
+		return core_listen_need(f->listen) + held(source) - core_listen_held(f->listen);
+	return core_listen_need(f->listen) + core_snapshot_need(f->snapshot);
+}
+
 static void rest(struct fs_source *source)
 {
-	core_listen_rest(((struct fs_follow *)source)->listen);
+	struct fs_follow *f = (struct fs_follow *)source;
+
+	core_listen_rest(f->listen);
+	if (f->snapshot != NULL)
+		core_snapshot_rest(f->snapshot);
 }
 
 static void close_follow(struct fs_source *source)
@@ -219,7 +240,7 @@ static void close_follow(struct fs_source *source)
 static enum kv_rc follow_new(struct core_shard *shard, struct core_frontier from,
 			     const struct core_reader *reader, struct fs_follow **out, struct kv_err *err)
 {
-	static const struct fs_source_ops ops = {produce, rewind_to, rest, close_follow};
+	static const struct fs_source_ops ops = {produce, rewind_to, held, need, rest, close_follow};
 	struct fs_follow *f = calloc(1, sizeof *f);
 	enum kv_rc rc;
 

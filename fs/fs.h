@@ -14,6 +14,8 @@
  *   fs.open_mu     what is open
  *   fs_waits.mu    park.c; held while what is parked is cancelled, in its shard
  *   fs_errors.mu   errors.c
+ *   fs_budget.mu   budget.c; held while idle streams give back buffers. Waiting for a turn there, a read holds
+ *                  fs_handle.mu
  */
 #ifndef FS_FS_H
 #define FS_FS_H
@@ -25,6 +27,7 @@
 #include <stdbool.h>
 
 #include "core/shard.h"
+#include "fs/budget.h"
 #include "fs/counts.h"
 #include "fs/errors.h"
 #include "fs/nodes.h"
@@ -56,7 +59,7 @@ struct fs {
 	struct fs_nodes nodes;
 	struct fs_errors errors;
 	struct fs_waits waits;
-	_Atomic(size_t) stream_bytes; /* that all streams keep (stream.h) */
+	struct fs_budget reading; /* the memory of all streams */
 	struct fs_stages stages;
 
 	pthread_mutex_t stop_mu; /* the two below */

@@ -134,7 +134,7 @@ enum kv_rc fs_show_snapshot(struct fs_handle *h, struct kv_err *err)
 	if (rc == KV_WOULD_BLOCK)
 		return rc;
 	if (rc == KV_OK) {
-		h->stream = fs_stream_open(fs_source_snapshot(snapshot), &h->fs->stream_bytes);
+		h->stream = fs_stream_open(fs_source_snapshot(snapshot), &h->fs->reading);
 		rc = h->stream != NULL ? need(h, true, 0, err) : kv_fail_rc(err, KV_NOMEM);
 	} else {
 		stop_needing(h);
@@ -152,7 +152,7 @@ static enum kv_rc show_follow(struct fs_handle *h, struct kv_err *err)
 
 	if (rc != KV_OK)
 		return rc;
-	h->stream = fs_stream_open(fs_follow_source(h->follow), &h->fs->stream_bytes);
+	h->stream = fs_stream_open(fs_follow_source(h->follow), &h->fs->reading);
 	return h->stream != NULL ? KV_OK : kv_fail_rc(err, KV_NOMEM);
 }
 

@@ -9,16 +9,18 @@
  */
 #include "fs/stream.h"
 
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum {
-	STREAMS_KEEP = 64 << 20,
+	STREAMS_KEEP = 16 << 20,
 	WINDOW = 1 << 20,
 	SLACK = 256 << 10,
 	SMALL_WINDOW = 8 << 10,
 	SMALL_SLACK = 8 << 10,
 	CAP_MIN = 16 << 10,
+	CHECK = 64 << 10, /* of text, between two looks at what the source takes */
 	/* The kernel cuts a read(2) into pieces of a MiB, the first of which is up to a page shorter, and
 	 * asks for the next piece when one was answered in full. */
 	PIECE = (1 << 20) - 4096
@@ -26,7 +28,8 @@ enum {
 
 struct fs_stream {
 	struct fs_source *source;
-	_Atomic(size_t) *kept; /* by all streams */
+	struct fs_share share;
+	uint64_t check_at; /* see CHECK */
 	char *buf;
 	size_t cap;
 	size_t len;
@@ -36,13 +39,40 @@ struct fs_stream {
 	struct kv_err failed; /* rc != KV_OK: what came instead of more text, and comes again */
 };
 
-struct fs_stream *fs_stream_open(struct fs_source *source, _Atomic(size_t) *kept)
+static struct fs_source *source_of(const struct fs_share *share)
 {
+	return ((const struct fs_stream *)((const char *)share - offsetof(struct fs_stream, share)))->source;
+}
+
+static size_t share_held(const struct fs_share *share)
+{
+	const struct fs_source *source = source_of(share);
+
+	return source->ops->held(source);
+}
+
+static size_t share_need(const struct fs_share *share)
+{
+	const struct fs_source *source = source_of(share);
+
+	return source->ops->need(source);
+}
+
+static void share_rest(struct fs_share *share)
+{
+	struct fs_source *source = source_of(share);
+
+	source->ops->rest(source);
+}
+
+struct fs_stream *fs_stream_open(struct fs_source *source, struct fs_budget *budget)
+{
+	static const struct fs_share_ops ops = {share_held, share_need, share_rest};
 	struct fs_stream *s = source != NULL ? calloc(1, sizeof *s) : NULL;
 
 	if (s != NULL) {
 		s->source = source;
-		s->kept = kept;
+		fs_share_init(&s->share, budget, &ops);
 	} else if (source != NULL) {
 		source->ops->close(source);
 	}
@@ -65,10 +95,15 @@ static bool set_cap(struct fs_stream *s, size_t cap)
 
 	if (buf == NULL)
 		return false;
-	atomic_fetch_add(s->kept, cap - s->cap); /* modulo 2^64: less too */
+	atomic_fetch_add(&s->share.budget->text, cap - s->cap); /* modulo 2^64: less too */
 	s->buf = buf;
 	s->cap = cap;
 	return true;
+}
+
+void fs_stream_grows(struct fs_stream *s)
+{
+	s->check_at = 0;
 }
 
 char *fs_stream_put(struct fs_stream *s, size_t len)
@@ -93,7 +128,7 @@ enum kv_rc fs_stream_put_row(struct fs_stream *s, const struct core_update *u, s
  * needed any more. */
 static void trim(struct fs_stream *s, uint64_t offset)
 {
-	bool small = atomic_load(s->kept) > STREAMS_KEEP;
+	bool small = atomic_load(&s->share.budget->text) > STREAMS_KEEP;
 	size_t window = small ? SMALL_WINDOW : WINDOW, slack = small ? SMALL_SLACK : SLACK, drop;
 
 	if (offset < s->from + window + slack)
@@ -115,10 +150,11 @@ static bool go_back(struct fs_stream *s, uint64_t offset)
 	s->len = 0;
 	s->ended = false;
 	s->failed.rc = KV_OK;
+	s->check_at = 0;
 	return true;
 }
 
-/* Make text until `until`, the end, a failure, or there is none yet. */
+/* Make text until `until`, the end, a failure, or there is none yet. Within a share's read. */
 static void make(struct fs_stream *s, uint64_t offset, uint64_t until)
 {
 	enum kv_rc rc = KV_OK;
@@ -126,6 +162,10 @@ static void make(struct fs_stream *s, uint64_t offset, uint64_t until)
 	while (rc == KV_OK && s->failed.rc == KV_OK && !s->ended && s->from + s->len < until) {
 		struct kv_err err = {0};
 
+		if (s->from + s->len >= s->check_at) {
+			s->check_at = s->from + s->len + CHECK;
+			fs_share_check(&s->share);
+		}
 		trim(s, s->from + s->len < offset ? s->from + s->len : offset);
 		rc = s->source->ops->produce(s->source, s, &s->ended, &err);
 		if (rc != KV_OK && rc != KV_WOULD_BLOCK) {
@@ -135,6 +175,23 @@ static void make(struct fs_stream *s, uint64_t offset, uint64_t until)
 	}
 }
 
+/* The same, from wherever offset is. False: it lies before what can be made again. */
+static bool make_from(struct fs_stream *s, uint64_t offset, uint64_t until)
+{
+	bool there = offset >= s->from;
+
+	if (there && (s->from + s->len >= until || s->ended || s->failed.rc != KV_OK))
+		return true;
+	fs_share_begin(&s->share);
+	s->check_at = s->from + s->len + CHECK;
+	there = there || go_back(s, offset);
+	if (there)
+		make(s, offset, until);
+	fs_share_end(&s->share);
+	fs_budget_tidy(s->share.budget);
+	return there;
+}
+
 enum kv_rc fs_stream_read(struct fs_stream *s, uint64_t offset, size_t len, const char **data, size_t *got,
 			  struct kv_err *err)
 {
@@ -142,11 +199,8 @@ enum kv_rc fs_stream_read(struct fs_stream *s, uint64_t offset, size_t len, cons
 
 	*data = NULL;
 	*got = 0;
-	if (offset < s->from && !go_back(s, offset))
+	if (!make_from(s, offset, offset + len + (len >= PIECE)))
 		return kv_fail(err, KV_BAD_OFFSET, "what lies so far back cannot be read again");
-	make(s, offset, offset + len + (len >= PIECE));
-	if (atomic_load(s->kept) > STREAMS_KEEP) /* many are read at a time */
-		s->source->ops->rest(s->source);
 	have = s->from + s->len;
 	if (offset >= have) {
 		/* What came before a failure is given first; then the failure, each time. */
@@ -167,18 +221,22 @@ enum kv_rc fs_stream_read(struct fs_stream *s, uint64_t offset, size_t len, cons
 
 bool fs_stream_ready(struct fs_stream *s)
 {
-	make(s, s->read_to, s->read_to + 1);
+	(void)make_from(s, s->read_to, s->read_to + 1); /* it is there, or behind */
 	return s->ended || s->failed.rc != KV_OK || s->from + s->len > s->read_to;
 }
 
 void fs_stream_close(struct fs_stream *s)
 {
+	struct fs_budget *budget;
+
 	if (s == NULL)
 		return;
+	budget = s->share.budget;
+	fs_share_leave(&s->share, s->cap);
 	s->source->ops->close(s->source);
-	atomic_fetch_sub(s->kept, s->cap);
 	free(s->buf);
 	free(s);
+	fs_budget_tidy(budget);
 }
 
 /* --- snapshots ------------------------------------------------------------------------------------- */
@@ -206,10 +264,19 @@ static bool snapshot_rewind(struct fs_source *source, uint64_t offset, uint64_t 
 	return true;
 }
 
-/* A merge has its rows in its buffers. */
+static size_t snapshot_held(const struct fs_source *source)
+{
+	return core_snapshot_held(((const struct snapshot_source *)source)->snapshot);
+}
+
+static size_t snapshot_need(const struct fs_source *source)
+{
+	return core_snapshot_need(((const struct snapshot_source *)source)->snapshot);
+}
+
 static void snapshot_rest(struct fs_source *source)
 {
-	(void)source;
+	core_snapshot_rest(((struct snapshot_source *)source)->snapshot);
 }
 
 static void snapshot_close(struct fs_source *source)
@@ -220,7 +287,8 @@ static void snapshot_close(struct fs_source *source)
 
 struct fs_source *fs_source_snapshot(struct core_snapshot *snapshot)
 {
-	static const struct fs_source_ops ops = {snapshot_produce, snapshot_rewind, snapshot_rest, snapshot_close};
+	static const struct fs_source_ops ops = {snapshot_produce, snapshot_rewind, snapshot_held,
+						snapshot_need,	  snapshot_rest,   snapshot_close};
 	struct snapshot_source *s = calloc(1, sizeof *s);
 
 	if (s == NULL) {

@@ -7,17 +7,17 @@
  * back as the source can go: a snapshot to its beginning, a follower by a MiB at
  * least. The text is the same each time.
  *
- * All streams of a mount together keep about STREAMS_KEEP bytes: within that each
- * has its last MiB, beyond it little more than it needs.
+ * All streams of a mount together keep about STREAMS_KEEP bytes of text: within that
+ * each has its last MiB, beyond it little more than it needs. What their sources
+ * keep is bounded too, by waiting if need be (budget.h).
  *
  * Threads: one at a time per open file.
  */
 #ifndef FS_STREAM_H
 #define FS_STREAM_H
 
-#include <stdatomic.h>
-
 #include "core/shard.h"
+#include "fs/budget.h"
 
 struct fs_stream;
 
@@ -33,17 +33,22 @@ struct fs_source_ops {
 			      struct kv_err *err);
 	/* Go back to a place at or before offset, which *from says; false: it cannot go so far. */
 	bool (*rewind)(struct fs_source *source, uint64_t offset, uint64_t *from);
-	/* Give back what is kept to go on quickly. */
+	/* Bytes kept to go on quickly; about how many it takes to go on, not below that; give them back. */
+	size_t (*held)(const struct fs_source *source);
+	size_t (*need)(const struct fs_source *source);
 	void (*rest)(struct fs_source *source);
 	void (*close)(struct fs_source *source);
 };
 
-/* source is taken (NULL is allowed). kept counts the bytes that all streams of the mount keep; borrowed. NULL: out of
- * memory, and it is closed. */
-struct fs_stream *fs_stream_open(struct fs_source *source, _Atomic(size_t) *kept);
+/* source is taken (NULL is allowed); budget is that of all streams of the mount, borrowed. NULL: out of memory,
+ * and it is closed. */
+struct fs_stream *fs_stream_open(struct fs_source *source, struct fs_budget *budget);
 
 /* The rows of a snapshot, which is taken. NULL: out of memory, and it is closed. */
 struct fs_source *fs_source_snapshot(struct core_snapshot *snapshot);
+
+/* For sources: what is made next takes more memory than what was made before. */
+void fs_stream_grows(struct fs_stream *s);
 
 /* For sources: room for len bytes of text, to be filled at once. NULL: out of memory. */
 char *fs_stream_put(struct fs_stream *s, size_t len);

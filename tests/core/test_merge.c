@@ -72,8 +72,10 @@ static struct model merged_model(const struct batches *all, enum core_merge_mode
 	return m;
 }
 
-static enum kv_rc merge_rows(struct world *w, const struct batches *all, enum core_merge_mode mode,
-			     uint64_t time, struct model *got, struct kv_err *err)
+/* Resting before one in `rare` rows, at random; 0: never. */
+static enum kv_rc merge_resting(struct world *w, const struct batches *all, enum core_merge_mode mode,
+				uint64_t time, struct rng *r, uint64_t rare, struct model *got,
+				struct kv_err *err)
 {
 	struct core_merge *m;
 	bool end = false;
@@ -82,6 +84,10 @@ static enum kv_rc merge_rows(struct world *w, const struct batches *all, enum co
 	while (rc == KV_OK) {
 		struct core_update u;
 
+		if (rare != 0 && rng_below(r, rare) == 0) {
+			core_merge_rest(m);
+			core_merge_rest(m);
+		}
 		rc = core_merge_next(m, &u, &end, err);
 		if (rc != KV_OK || end)
 			break;
@@ -90,6 +96,12 @@ static enum kv_rc merge_rows(struct world *w, const struct batches *all, enum co
 	}
 	core_merge_close(m);
 	return rc;
+}
+
+static enum kv_rc merge_rows(struct world *w, const struct batches *all, enum core_merge_mode mode,
+			     uint64_t time, struct model *got, struct kv_err *err)
+{
+	return merge_resting(w, all, mode, time, NULL, 0, got, err);
 }
 
 /* Whether two rows of the model have the same (key, val, time): a sum that left i64. */
@@ -278,6 +290,124 @@ START_TEST(a_failed_store_call_fails_the_merge_and_leaves_nothing)
 }
 END_TEST
 
+START_TEST(a_merge_that_rests_gives_the_same_rows)
+{
+	struct rng r = rng_new(44);
+
+	for (int round = 0; round < 60; round++) {
+		struct world w = world_new();
+		struct batches all = {0};
+
+		for (size_t n = rng_below(&r, round % 10 == 0 ? 80 : 8); n > 0; n--)
+			add_random(&w, &r, &all, rng_below(&r, 400), round % 4 == 0);
+		for (int mode = CORE_MERGE_AS_OF; mode <= CORE_MERGE_ADVANCE; mode++) {
+			uint64_t time = rng_below(&r, 30);
+			struct model want = {0}, got = {0};
+			struct kv_err err = {0};
+			enum kv_rc rc = merge_rows(&w, &all, (enum core_merge_mode)mode, time, &want, NULL);
+
+			ck_assert_int_eq(merge_resting(&w, &all, (enum core_merge_mode)mode, time, &r,
+						       1 + rng_below(&r, 100), &got, &err),
+					 rc);
+			model_same(&got, &want);
+			model_free(&want);
+			model_free(&got);
+		}
+		batches_free(&all);
+		world_free(&w);
+	}
+}
+END_TEST
+
+START_TEST(a_failed_store_call_while_it_wakes_fails_the_merge)
+{
+	struct world w = world_new();
+	struct rng r = rng_new(45);
+	struct batches all = {0};
+	unsigned failed = 0;
+	bool fired = true;
+
+	for (size_t n = 0; n < 5; n++)
+		add_random(&w, &r, &all, 20, false);
+	for (size_t n = 0; n < all.count; n++)
+		ck_assert_int_eq(core_batch_flush_inline(&w.home, all.b[n], NULL), KV_OK);
+	struct model want = merged_model(&all, CORE_MERGE_ADVANCE, 3);
+	for (unsigned nth = 1; fired; nth++) {
+		struct model got = {0};
+
+		kv_faults_arm(w.faults, nth, KV_FAULT_BEFORE, false);
+		enum kv_rc rc = merge_resting(&w, &all, CORE_MERGE_ADVANCE, 3, &r, 1, &got, NULL);
+		fired = kv_faults_fired(w.faults);
+		world_heal(&w);
+		ck_assert(fired || rc == KV_OK);
+		failed += rc != KV_OK;
+		if (rc == KV_OK)
+			model_same(&got, &want);
+		model_free(&got);
+	}
+	ck_assert_uint_gt(failed, 5); /* more than opening calls */
+	model_free(&want);
+	batches_free(&all);
+	world_free(&w);
+}
+END_TEST
+
+/* Runs of few rows with vals of that many bytes, which do not compress. */
+static void add_large(struct world *w, struct rng *r, struct batches *all, size_t runs, size_t len)
+{
+	uint8_t *val = malloc(len);
+	struct core_builder *b;
+	struct kv_err err;
+
+	all->b = calloc(runs, sizeof(struct core_batch *));
+	for (; all->count < runs; all->count++) {
+		ck_ok(core_builder_new(&w->home, (struct core_builder_config){.never_inline = true}, &b, &err), err);
+		for (int i = 0; i < 4; i++) {
+			struct core_update u = {.key = {.data = val, .len = 8}, .val = {.data = val, .len = (uint32_t)len}, .diff = 1};
+
+			for (size_t c = 0; c < len; c++)
+				val[c] = (uint8_t)('a' + rng_below(r, 26));
+			ck_ok(core_builder_add(b, &u, false, &err), err);
+		}
+		ck_ok(core_builder_finish(b, zero, none, &all->b[all->count], &err), err);
+		core_builder_free(b);
+	}
+	free(val);
+}
+
+START_TEST(what_a_merge_takes_is_known_before_and_given_back_at_rest)
+{
+	static const size_t lens[] = {10, 3000, 90000, 1 << 20};
+	struct rng r = rng_new(47);
+
+	for (size_t i = 0; i < sizeof lens / sizeof lens[0]; i++) {
+		struct world w = world_new();
+		struct batches all = {0};
+		struct core_merge *m;
+		struct core_update u;
+		struct kv_err err;
+		bool end;
+
+		add_large(&w, &r, &all, 6, lens[i]);
+		size_t need = core_merge_need_of(all.b, all.count);
+		ck_ok(core_merge_open(&w.home, all.b, all.count, CORE_MERGE_AS_OF, 0, &m, &err), err);
+		ck_ok(core_merge_next(m, &u, &end, &err), err);
+		size_t held = core_merge_held(m);
+		ck_assert_msg(held <= need + need / 2, "%zu of %zu", held, need);
+		ck_assert_msg(need <= 3 * held, "%zu of %zu", held, need);
+		ck_assert_uint_ge(core_merge_need(m), held);
+		core_merge_rest(m);
+		ck_assert_uint_eq(core_merge_held(m), 0);
+		ck_assert_uint_ge(core_merge_need(m), held);
+		ck_ok(core_merge_next(m, &u, &end, &err), err);
+		ck_assert_uint_gt(core_merge_held(m), 0);
+		core_merge_close(m);
+		batches_free(&all);
+		world_free(&w);
+	}
+}
+END_TEST
+
 START_TEST(a_full_store_does_not_keep_anybody_from_reading)
 {
 	struct world w = world_new();
@@ -346,6 +476,9 @@ Suite *merge_suite(void)
 	tcase_add_test(t, a_failed_store_call_fails_the_merge_and_leaves_nothing);
 	tcase_add_test(t, a_full_store_does_not_keep_anybody_from_reading);
 	tcase_add_test(t, damage_in_one_run_fails_the_merge);
+	tcase_add_test(t, a_merge_that_rests_gives_the_same_rows);
+	tcase_add_test(t, a_failed_store_call_while_it_wakes_fails_the_merge);
+	tcase_add_test(t, what_a_merge_takes_is_known_before_and_given_back_at_rest);
 	suite_add_tcase(s, t);
 	return s;
 }

@@ -377,3 +377,24 @@ TCase *world_case(Suite *s, const char *name, double seconds)
 	suite_add_tcase(s, tc);
 	return tc;
 }
+
+unsigned long status_kib(const struct world *w, const char *name)
+{
+	char path[64], line[128];
+	unsigned long kib = 0;
+	FILE *f;
+
+	snprintf(path, sizeof path, "/proc/%d/status", (int)w->pid);
+	f = fopen(path, "r");
+	ck_assert_ptr_nonnull(f);
+	while (kib == 0 && fgets(line, sizeof line, f) != NULL)
+		if (strncmp(line, name, strlen(name)) == 0)
+			kib = strtoul(line + strlen(name), NULL, 10);
+	fclose(f);
+	return kib;
+}
+
+bool keeps_freed(const struct world *w)
+{
+	return status_kib(w, "VmSize:") >= 1ul << 30; /* what they map tells them */
+}

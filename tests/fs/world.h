@@ -120,6 +120,11 @@ struct rng {
 struct rng rng_new(uint64_t salt);
 uint64_t rng_below(struct rng *r, uint64_t limit);
 
+/* A figure of the process that serves w, in KiB, as /proc/<pid>/status has it: "VmRSS:". */
+unsigned long status_kib(const struct world *w, const char *name);
+/* Whether it runs under a sanitizer, which keeps what was freed. */
+bool keeps_freed(const struct world *w);
+
 uint64_t now_ms(void);
 /* True until DEADLINE_MS after *since (0 to begin with), with a short rest each time. */
 bool until_deadline(uint64_t *since);
@@ -169,6 +174,7 @@ Suite *writers_suite(void);
 Suite *listen_suite(void);
 Suite *listen_wait_suite(void);
 Suite *listen_many_suite(void);
+Suite *read_many_suite(void);
 Suite *replicate_suite(void);
 Suite *holds_suite(void);
 Suite *readers_suite(void);
