@@ -94,7 +94,7 @@ unsigned mount_fds(struct text *list)
 	return count;
 }
 
-static uint64_t status_kib(const char *text, const char *name)
+static uint64_t kib_of(const char *text, const char *name)
 {
 	const char *p = strstr(text, name);
 
@@ -130,8 +130,8 @@ static void sample(FILE *csv, uint64_t begun)
 		fclose(f);
 	}
 	text[len] = '\0';
-	rss = status_kib(text, "VmRSS:");
-	hwm = status_kib(text, "VmHWM:");
+	rss = kib_of(text, "VmRSS:");
+	hwm = kib_of(text, "VmHWM:");
 	if (rss == 0 || mount % 2 != 0 || mount != atomic_load(&number))
 		return;
 	if (seen.count == seen.cap) {
@@ -144,7 +144,7 @@ static void sample(FILE *csv, uint64_t begun)
 	seen.hwm_max = hwm > seen.hwm_max ? hwm : seen.hwm_max;
 	seen.fds_max = fds > seen.fds_max ? fds : seen.fds_max;
 	fprintf(csv, "%.1f,%d,%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%u,%" PRIu64 "\n",
-		(double)(now_ms() - begun) / 1000, (int)world.pid, rss, status_kib(text, "RssAnon:"), hwm,
+		(double)(now_ms() - begun) / 1000, (int)world.pid, rss, kib_of(text, "RssAnon:"), hwm,
 		fds, seen.count % 10 == 1 ? disk_used(world.store) / 1024 : 0);
 	fflush(csv);
 }
