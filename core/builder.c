@@ -39,8 +39,8 @@ struct last_row {
 	bool part_has_stars;
 };
 
-/* Up to ALONE builders may fill their target; more share half of what those would have, down to LEAST each. */
-enum { ALONE = 2, LEAST = 256 << 10 };
+/* ALONE a builder may fill its target; more share half of what that would have, down to LEAST each. */
+enum { ALONE = 1, LEAST = 256 << 10 };
 
 /* So many place at a time. */
 enum { PLACING_MAX = 2 };

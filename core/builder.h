@@ -45,7 +45,7 @@ struct core_builder_config {
 	bool loose_tail; /* the last part is left loose also behind others, and no part is inline */
 };
 
-#define CORE_PART_TARGET ((size_t)16 << 20)
+#define CORE_PART_TARGET ((size_t)12 << 20)
 enum { CORE_INLINE_MAX = 4096 };
 
 /* home is borrowed until the builder is freed. */

@@ -23,7 +23,7 @@
 #include "core/upkeep_impl.h"
 
 /* Rows in memory before a part is written: few for what is small, for several merges may run at a time. */
-enum { SMALL_PART = 4 << 20, LARGE_PART = 16 << 20, LOOK_UP_ROWS = 1024, LONG_BYTES = 64 << 10 };
+enum { SMALL_PART = 2 << 20, LARGE_PART = 8 << 20, LOOK_UP_ROWS = 1024, LONG_BYTES = 64 << 10 };
 
 /* --- picking --------------------------------------------------------------------------------------- */
 

@@ -38,7 +38,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static const size_t write_buffer = (size_t)16 << 20;
+static const size_t write_buffer = (size_t)8 << 20;
 static const size_t cache_size = (size_t)8 << 20;
 static const uint64_t wal_size = (uint64_t)64 << 20;
 static const uint64_t reserve = (uint64_t)32 << 20;
