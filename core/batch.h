@@ -61,7 +61,7 @@ struct core_batch {
 /* A batch without parts and one reference. NULL: out of memory. */
 struct core_batch *core_batch_new(struct core_frontier lower, struct core_frontier upper);
 struct core_batch *core_batch_ref(struct core_batch *b);
-void core_batch_unref(struct core_batch *b); /* NULL is allowed */
+void core_batch_unref(struct core_batch *b);           /* NULL is allowed */
 bool core_batch_is_shared(const struct core_batch *b); /* whether there is more than one reference */
 
 /*

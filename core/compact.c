@@ -52,8 +52,8 @@ static bool times_of(const struct core_batch *b, uint64_t *least, uint64_t *grea
 	return b->part_count != 0;
 }
 
-/* Whether rows of b may become one that were apart when it was made, if times are advanced to `to`: all of those
- * that can, or at least half of the times that were apart. */
+/* Whether rows of b may become one that were apart when it was made, if times are advanced to `to`: all of
+ * those that can, or at least half of the times that were apart. */
 static bool is_stale(const struct core_batch *b, uint64_t to, bool all)
 {
 	uint64_t least, greatest, from;

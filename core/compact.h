@@ -50,8 +50,8 @@ struct core_merge_ask {
 bool core_merge_pick(const struct core_state *s, size_t from, size_t end, const struct core_merge_ask *ask,
 		     struct core_merge_range *out);
 
-/* Whether a merge of the batch alone would change it: make one run of it, or of rows that since tells apart no
- * more. */
+/* Whether a merge of the batch alone would change it: make one run of it, or of rows that since tells apart
+ * no more. */
 bool core_merge_would_change(const struct core_state *s, const struct core_batch *b);
 
 /* Whether one is due at once among all batches that are no tail. */

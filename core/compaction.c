@@ -10,8 +10,8 @@
  *    then its blobs are left, for the sweep at worst.
  * 4. Memory: windows of the cursors and three heaps of the builder (merge.h, builder.h).
  * 5. Reading, merging and encoding run in a thread of the lowest priority, which holds no lock that commits
- *    take for more than a moment. Committing the result and deleting run at the priority of everybody else: who
- *    is put off while he holds a lock puts off those who wait for it.
+ *    take for more than a moment. Committing the result and deleting run at the priority of everybody else:
+ * who is put off while he holds a lock puts off those who wait for it.
  */
 #include <assert.h>
 #include <sched.h>
@@ -35,8 +35,7 @@ static size_t unclaimed(const struct core_shard *s)
 	for (const struct core_merge_run *run = s->merging; run != NULL; run = run->next) {
 		struct core_frontier upper = run->inputs[run->count - 1]->upper;
 
-		while (from < s->state.batch_count &&
-		       core_frontier_lt(s->state.batches[from]->lower, upper))
+		while (from < s->state.batch_count && core_frontier_lt(s->state.batches[from]->lower, upper))
 			from++;
 	}
 	return from;
@@ -74,7 +73,8 @@ bool core_compact_begin(struct core_shard *s, const struct core_merge_ask *ask, 
 	bool picked = false;
 
 	pthread_mutex_lock(&s->mu);
-	if (s->loaded && !s->gone && !s->state.tombstone && (ask->aim != CORE_AIM_ONE || s->merging == NULL)) {
+	if (s->loaded && !s->gone && !s->state.tombstone &&
+	    (ask->aim != CORE_AIM_ONE || s->merging == NULL)) {
 		from = unclaimed(s);
 		end = core_merge_prefix(&s->state);
 		while (end > from && !core_frontier_lt(s->state.batches[end - 1]->lower, upto))
@@ -132,8 +132,8 @@ static enum kv_rc feed(struct core_shard *s, const struct core_home *home, struc
 {
 	struct core_merge *merge;
 	uint64_t rows = 0;
-	enum kv_rc rc = core_merge_open(home, run->inputs, run->count, CORE_MERGE_ADVANCE, run->since, &merge,
-					err);
+	enum kv_rc rc =
+		core_merge_open(home, run->inputs, run->count, CORE_MERGE_ADVANCE, run->since, &merge, err);
 
 	while (rc == KV_OK) {
 		struct core_update u;
@@ -196,8 +196,8 @@ static void *build_idly(void *arg)
 {
 	struct building *b = arg;
 
-	/* Only when a processor has nothing else to do, or a little: the kernel starves nobody. If that cannot be
-	 * had, at the usual priority. */
+	/* Only when a processor has nothing else to do, or a little: the kernel starves nobody. If that
+	 * cannot be had, at the usual priority. */
 	(void)pthread_setschedparam(pthread_self(), SCHED_IDLE, &(struct sched_param){0});
 	b->rc = build(b->shard, b->run, b->out, b->err);
 	return NULL;

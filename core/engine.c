@@ -395,8 +395,8 @@ static void unhash(struct core_shard *s)
 	pthread_mutex_unlock(&e->mu);
 }
 
-static enum kv_rc open_once(struct core_engine *e, struct core_shard_id id, bool cold, struct core_shard **out,
-			    struct kv_err *err)
+static enum kv_rc open_once(struct core_engine *e, struct core_shard_id id, bool cold,
+			    struct core_shard **out, struct kv_err *err)
 {
 	struct core_shard *s;
 	char text[CORE_ID_LEN];
@@ -447,8 +447,8 @@ static enum kv_rc open_once(struct core_engine *e, struct core_shard_id id, bool
 	return KV_OK;
 }
 
-static enum kv_rc open_shard(struct core_engine *e, struct core_shard_id id, bool cold, struct core_shard **out,
-			     struct kv_err *err)
+static enum kv_rc open_shard(struct core_engine *e, struct core_shard_id id, bool cold,
+			     struct core_shard **out, struct kv_err *err)
 {
 	enum kv_rc rc = open_once(e, id, cold, out, err);
 

@@ -11,8 +11,8 @@
 
 #include <pthread.h>
 
-#include "core/hash.h"
 #include "core/builder.h"
+#include "core/hash.h"
 #include "core/metrics.h"
 #include "core/part.h"
 #include "core/shard.h"
@@ -20,11 +20,11 @@
 #include "core/worker.h"
 
 enum {
-	CORE_CACHED_SHARDS = 4096,  /* states kept without a handle on them */
-	CORE_CACHED_BYTES = 8 << 20, /* of them, about */
-	CORE_ROLLUP_VERSIONS = 128, /* versions after which a rollup is due */
+	CORE_CACHED_SHARDS = 4096,     /* states kept without a handle on them */
+	CORE_CACHED_BYTES = 8 << 20,   /* of them, about */
+	CORE_ROLLUP_VERSIONS = 128,    /* versions after which a rollup is due */
 	CORE_ROLLUP_SMALL = 256 << 10, /* bytes of a rollup above which its weight counts too (machine.c) */
-	CORE_FOLD_BATCHES = 64,     /* small batches at the end that are folded into one */
+	CORE_FOLD_BATCHES = 64,        /* small batches at the end that are folded into one */
 	CORE_FOLD_MEMORY_MAX =
 		32 << 10, /* bytes in memory (core/rows.h) up to which a folded batch stays inline */
 	CORE_UNKNOWN_TRIES = 5,
@@ -54,14 +54,16 @@ struct core_engine {
 	struct kv_store_traits traits;
 	struct core_instance_id instance;
 	struct core_engine_config config;
-	struct core_writer_state writer; /* of transactions that have none of their own; its id is instance's */
+	struct core_writer_state
+		writer;             /* of transactions that have none of their own; its id is instance's */
 	struct core_worker *worker; /* NULL while the engine closes */
 	struct core_follower *follower; /* NULL: a sole owner hears of every change itself */
-	struct core_worker *waker;  /* wakes those who wait, where they are many (waiters.c) */
-	struct core_keeper *keeper; /* leases.c; NULL where there are no leases, and while the engine closes */
+	struct core_worker *waker;      /* wakes those who wait, where they are many (waiters.c) */
+	struct core_keeper
+		*keeper; /* leases.c; NULL where there are no leases, and while the engine closes */
 	struct core_upkeeper *upkeeper; /* upkeep.c; NULL: a read-only store, or the engine closes */
-	_Atomic(bool) stops;        /* the engine closes: what runs in the background ends soon */
-	_Atomic(uint64_t) attempts; /* to commit, to tell them apart */
+	_Atomic(bool) stops;            /* the engine closes: what runs in the background ends soon */
+	_Atomic(uint64_t) attempts;     /* to commit, to tell them apart */
 	struct core_metrics metrics;
 	struct core_builders builders;
 };
@@ -80,11 +82,12 @@ struct core_shard_upkeep {
 	bool queued;
 	bool rests;       /* for the next pass */
 	bool waits_large; /* it is put on the queue when a large merge ends */
-	uint64_t retry_us;    /* what failed waits for so long, and twice as long the next time; 0: nothing did */
+	uint64_t
+		retry_us; /* what failed waits for so long, and twice as long the next time; 0: nothing did */
 	uint64_t retry_due_us;
 	uint64_t retry_at_us; /* before that nothing is merged or collected of itself */
-	uint64_t begun; /* passes, numbered from 1 */
-	uint64_t useless; /* the last one that merged nothing, and nothing was to be merged */
+	uint64_t begun;       /* passes, numbered from 1 */
+	uint64_t useless;     /* the last one that merged nothing, and nothing was to be merged */
 	_Atomic(bool) recent;
 	_Atomic(bool) put_off;    /* what is on the recent list is there to be tried again */
 	_Atomic(uint64_t) due_us; /* when it is looked at */
@@ -114,13 +117,13 @@ struct core_shard {
 	struct core_stage *stages;       /* staged.c: staged batches that are open for writing */
 	struct core_staged_pin *pins;    /* staged.c: those that are read */
 	struct core_merge_run *merging;  /* compaction.c */
-	struct core_held *held; /* gc.c: batches that left the state, while somebody may read them */
+	struct core_held *held;          /* gc.c: batches that left the state, while somebody may read them */
 	size_t held_count;
 	size_t held_cap;
 
 	struct core_shard_upkeep upkeep;
 
-	unsigned refs; /* these under core_engine.mu */
+	unsigned refs;       /* these under core_engine.mu */
 	uint64_t idle_bytes; /* counted in the engine's while nobody has it open */
 	UT_hash_handle hh;
 	bool hashed;
@@ -166,7 +169,8 @@ enum kv_rc core_catch_up(struct core_shard *s, struct kv_err *err) KV_MUST_CHECK
 enum kv_rc core_apply_version(struct core_shard *s, const struct core_diff *d, size_t bytes,
 			      struct kv_err *err) KV_MUST_CHECK;
 /* load.c: room for what leaves the state with d and may be read still. Under mu. KV_NOMEM */
-enum kv_rc core_reserve_held(struct core_shard *s, const struct core_diff *d, struct kv_err *err) KV_MUST_CHECK;
+enum kv_rc core_reserve_held(struct core_shard *s, const struct core_diff *d,
+			     struct kv_err *err) KV_MUST_CHECK;
 /* Count tail and inline_bytes from the whole state; later core_fold_count keeps them up to date. */
 void core_fold_recount(struct core_shard *s);
 
@@ -215,8 +219,8 @@ void core_upkeep_admit(struct core_shard *s);
 
 /*
  * gc.c: batches that left the state. Room for count more, KV_NOMEM; one that version seqno replaced (there is
- * room); the newest version all of whose parts that somebody here reads stand in it still. All under mu. The end: with
- * nobody else there.
+ * room); the newest version all of whose parts that somebody here reads stand in it still. All under mu. The
+ * end: with nobody else there.
  */
 enum kv_rc core_held_reserve(struct core_shard *s, size_t count, struct kv_err *err) KV_MUST_CHECK;
 void core_held_add(struct core_shard *s, struct core_batch *b, uint64_t seqno);
@@ -242,8 +246,8 @@ bool core_own_writer_stands(const struct core_shard *s);
 bool core_queue_expire(struct core_shard *s);
 
 /*
- * leases.c: before a diff that is stamped is committed, add what is due of our lease, and settle since: as far
- * as all who hold it let it go. Under commit_mu; core_since_held comes when the commit has ended.
+ * leases.c: before a diff that is stamped is committed, add what is due of our lease, and settle since: as
+ * far as all who hold it let it go. Under commit_mu; core_since_held comes when the commit has ended.
  */
 void core_hold_since(struct core_shard *s, struct core_diff *d);
 void core_since_held(struct core_shard *s);

@@ -159,8 +159,8 @@ struct fold_change {
 	bool folded;
 };
 
-static enum kv_rc run_fold(struct core_change *change, const struct core_state *s, struct core_diff *d, bool *skip,
-			   struct kv_err *err)
+static enum kv_rc run_fold(struct core_change *change, const struct core_state *s, struct core_diff *d,
+			   bool *skip, struct kv_err *err)
 {
 	struct fold_change *c = (struct fold_change *)change;
 
@@ -179,7 +179,11 @@ static enum kv_rc run_fold(struct core_change *change, const struct core_state *
 enum kv_rc core_fold_now(struct core_shard *s, bool hollow, bool thorough, bool *folded, struct kv_err *err)
 {
 	struct fold_change c = {
-		.change = {.run = run_fold, .sync = KV_RIDE, .folds = true, .hollow = hollow, .rearranges = true},
+		.change = {.run = run_fold,
+			   .sync = KV_RIDE,
+			   .folds = true,
+			   .hollow = hollow,
+			   .rearranges = true},
 		.shard = s,
 		.thorough = thorough,
 	};

@@ -18,8 +18,8 @@
  *    life.c): so no crash brings back a state that names what was deleted. Step 5 may ride.
  * 2. A batch that left the state is held while somebody has a reference besides; only those who have one can
  *    take another. Staged batches may name the same parts: those who read them are asked too.
- * 3. On a store that others write to, one rollup more is kept, with the versions from it on: who has an unknown
- *    outcome looks for it there.
+ * 3. On a store that others write to, one rollup more is kept, with the versions from it on: who has an
+ * unknown outcome looks for it there.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -230,8 +230,8 @@ bool core_gc_is_due(const struct core_shard *s)
 /* --- deleting -------------------------------------------------------------------------------------- */
 
 /* Step 2. */
-static enum kv_rc delete_dead(struct core_shard *s, const struct collection *c, struct core_upkeep_result *result,
-			      struct kv_err *err)
+static enum kv_rc delete_dead(struct core_shard *s, const struct collection *c,
+			      struct core_upkeep_result *result, struct kv_err *err)
 {
 	enum kv_rc rc = KV_OK;
 
@@ -241,7 +241,8 @@ static enum kv_rc delete_dead(struct core_shard *s, const struct collection *c, 
 		uint64_t size = 0;
 		bool existed = false;
 
-		rc = kv_blob_delete(s->home.blobs, core_part_key(s->home.shard, &part, key), &existed, &size, err);
+		rc = kv_blob_delete(s->home.blobs, core_part_key(s->home.shard, &part, key), &existed, &size,
+				    err);
 		if (rc == KV_OK && existed) {
 			result->blobs++;
 			result->blob_bytes += size;
@@ -262,8 +263,8 @@ static enum kv_rc delete_versions(struct core_shard *s, const struct collection 
 
 	if (c->old_count == 0)
 		return KV_OK;
-	rc = kv_consensus_truncate(kv_store_consensus(s->engine->store), core_shard_key(s, key), c->versions_from,
-				   &removed, err);
+	rc = kv_consensus_truncate(kv_store_consensus(s->engine->store), core_shard_key(s, key),
+				   c->versions_from, &removed, err);
 	if (rc == KV_NOTFOUND || rc == KV_RANGE) /* the shard is gone, or made anew */
 		return kv_fail_rc(err, KV_NO_SHARD);
 	for (size_t i = 0; i < c->old_count && rc == KV_OK; i++) {
@@ -318,7 +319,8 @@ static enum kv_rc forget(struct core_shard *s, const struct collection *c, struc
 }
 
 /* One go. *more: parts were left for another. */
-static enum kv_rc collect(struct core_shard *s, struct core_upkeep_result *result, bool *more, struct kv_err *err)
+static enum kv_rc collect(struct core_shard *s, struct core_upkeep_result *result, bool *more,
+			  struct kv_err *err)
 {
 	struct collection c = {0};
 	enum kv_rc rc = core_machine_load(s, true, err);
@@ -332,7 +334,7 @@ static enum kv_rc collect(struct core_shard *s, struct core_upkeep_result *resul
 	else if (!collect_locked(s, &c))
 		rc = kv_fail_rc(err, KV_NOMEM);
 	pthread_mutex_unlock(&s->mu);
-	if (rc == KV_OK && c.dead_count != 0) /* for the version that forgets them */
+	if (rc == KV_OK && c.dead_count != 0)                        /* for the version that forgets them */
 		qsort(c.dead, c.dead_count, sizeof *c.dead, cmp_id); /* an id is what each begins with */
 	if (rc == KV_OK)
 		rc = delete_dead(s, &c, result, err);

@@ -231,8 +231,8 @@ struct lease_change {
 	uint64_t time;
 };
 
-/* Whether the state holds since for a need at that time, or nothing can; and what is pinned in any case. Under
- * mu, or commit_mu. */
+/* Whether the state holds since for a need at that time, or nothing can; and what is pinned in any case.
+ * Under mu, or commit_mu. */
 static bool is_covered(const struct core_shard *s, bool pins_only, uint64_t time, uint64_t now_ms)
 {
 	const struct core_lease *lease = own_lease(s);
@@ -468,7 +468,8 @@ static struct core_shard **list_due(struct core_engine *e, size_t *count)
 			continue;
 		if (*count == cap) {
 			size_t grown_cap = cap != 0 ? 2 * cap : 16;
-			struct core_shard **grown = reallocarray(list, grown_cap, sizeof(struct core_shard *));
+			struct core_shard **grown =
+				reallocarray(list, grown_cap, sizeof(struct core_shard *));
 
 			if (grown == NULL)
 				break;

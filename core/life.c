@@ -39,7 +39,8 @@ static enum kv_rc run_rollup(struct core_change *c, const struct core_state *s, 
 	enum kv_rc rc = core_do_rollup(s, &r->rollup, d, err);
 
 	*skip = rc == KV_EXISTS || rc == KV_NO_SHARD; /* nothing to do any more */
-	r->unused = *skip && (s->rollup_count == 0 || s->rollups[s->rollup_count - 1].seqno != r->rollup.seqno);
+	r->unused =
+		*skip && (s->rollup_count == 0 || s->rollups[s->rollup_count - 1].seqno != r->rollup.seqno);
 	return *skip ? KV_OK : rc;
 }
 
@@ -246,8 +247,8 @@ enum kv_rc core_dying_unmark(struct core_engine *e, struct core_shard_id id, str
 	return rc == KV_NOTFOUND ? KV_OK : rc;
 }
 
-/* Looking at a tombstone has it deleted, in the background. A mark without one was made for a removal that never
- * came to it, or is done. */
+/* Looking at a tombstone has it deleted, in the background. A mark without one was made for a removal that
+ * never came to it, or is done. */
 static enum kv_rc resume_one(struct core_engine *e, struct core_shard_id id, struct kv_err *err)
 {
 	struct core_shard *s;
@@ -312,7 +313,8 @@ static enum kv_rc delete_staged(struct core_shard *s, const struct core_staged *
 	core_manifest_fini(&manifest);
 	return entry->manifest_bytes == 0
 		       ? KV_OK
-		       : kv_blob_delete(s->home.blobs, core_manifest_key(s->home.shard, entry, key), NULL, NULL, err);
+		       : kv_blob_delete(s->home.blobs, core_manifest_key(s->home.shard, entry, key), NULL,
+					NULL, err);
 }
 
 static enum kv_rc delete_named(struct core_shard *s, struct kv_err *err)

@@ -37,7 +37,8 @@ struct core_step {
  * The next step; its updates come by core_listen_next, and those of the step before that were not taken are
  * skipped. *end instead: the shard is finished, and all was given.
  * KV_WOULD_BLOCK  nothing new: wait until the upper has passed core_listen_frontier
- * KV_NO_SHARD     the shard was removed, and there is no more of it; one that was removed is given to its end before
+ * KV_NO_SHARD     the shard was removed, and there is no more of it; one that was removed is given to its end
+ * before
  */
 enum kv_rc core_listen_step(struct core_listen *l, struct core_step *step, bool *end,
 			    struct kv_err *err) KV_MUST_CHECK;

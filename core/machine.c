@@ -327,7 +327,8 @@ static enum kv_rc commit_next(struct core_shard *s, struct core_change *c, struc
 	return rc;
 }
 
-/* Whether a merge has become due by the version d: only a batch with blobs, or since, can have made one so. */
+/* Whether a merge has become due by the version d: only a batch with blobs, or since, can have made one so.
+ */
 static bool makes_due(const struct core_shard *s, const struct core_diff *d)
 {
 	if (s->engine->config.no_upkeep || ((d->splice_count == 0 || s->tail > 1) && !d->has_since))

@@ -19,8 +19,8 @@
  *    and a temporary batch hides nothing, so applying the latter two again changes
  *    nothing. A pass never fails by overflow: what leaves i64 stays apart and is
  *    summed anew at the end, when what would bring it back has met it.
- * 4. A merge that rests has no readers; each cursor in the heap gives the row it stood on once more, so the heap
- *    is in order when all have done that.
+ * 4. A merge that rests has no readers; each cursor in the heap gives the row it stood on once more, so the
+ * heap is in order when all have done that.
  * 5. What builders make of sorted rows without stars is one run, for each part
  *    then begins where the one before ended.
  */
@@ -396,7 +396,8 @@ size_t core_merge_need_of(struct core_batch *const *batches, size_t count)
 	runs = runs < CORE_MERGE_WAYS ? runs : CORE_MERGE_WAYS;
 	for (size_t i = 0, left = runs; i < count && left > 0; i++)
 		for (size_t run = 0; run < batches[i]->run_count && left > 0; run++, left--)
-			need += core_part_need(&batches[i]->parts[batches[i]->run_starts[run]], window_of(runs));
+			need += core_part_need(&batches[i]->parts[batches[i]->run_starts[run]],
+					       window_of(runs));
 	return need;
 }
 

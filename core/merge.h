@@ -43,14 +43,14 @@ enum kv_rc core_merge_next(struct core_merge *m, struct core_update *out, bool *
 			   struct kv_err *err) KV_MUST_CHECK;
 
 /*
- * It is not read for a while: give back buffers until it is. The row given last is gone; the next one comes all
- * the same, for a seek in each run.
+ * It is not read for a while: give back buffers until it is. The row given last is gone; the next one comes
+ * all the same, for a seek in each run.
  */
 void core_merge_rest(struct core_merge *m);
 
 /*
- * Bytes of memory in buffers: that it has now; about how many it takes to go on; and to open and read one, but
- * for what passes take.
+ * Bytes of memory in buffers: that it has now; about how many it takes to go on; and to open and read one,
+ * but for what passes take.
  */
 size_t core_merge_held(const struct core_merge *m);
 size_t core_merge_need(const struct core_merge *m);

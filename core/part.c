@@ -52,7 +52,8 @@ enum {
 	AT_BLOCKS = 12,
 	AT_ROWS = 16,
 	WINDOW = 256 << 10,
-	AHEAD_MIN = CORE_BLOCK_TARGET + (8 << 10), /* behind a seek; twice as much each time, up to the window */
+	AHEAD_MIN =
+		CORE_BLOCK_TARGET + (8 << 10), /* behind a seek; twice as much each time, up to the window */
 	CODEC_ABOUT = 160 << 10,
 };
 

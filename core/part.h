@@ -45,8 +45,8 @@ struct core_part_reader;
 enum kv_rc core_part_open(const struct core_home *home, const struct core_part *part,
 			  struct core_part_reader **out, struct kv_err *err) KV_MUST_CHECK;
 
-/* Read blobs in ranges of about that many bytes (else 256 KiB), behind a seek at first in smaller ones; for those
- * who open many parts at once. */
+/* Read blobs in ranges of about that many bytes (else 256 KiB), behind a seek at first in smaller ones; for
+ * those who open many parts at once. */
 void core_part_set_window(struct core_part_reader *r, size_t bytes);
 
 /*
@@ -70,7 +70,8 @@ enum kv_rc core_part_seek(struct core_part_reader *r, struct core_part_pos pos,
 /* The same of the row that core_part_next gave last, to be given again. */
 struct core_part_pos core_part_tell_last(const struct core_part_reader *r);
 
-/* Bytes of memory that the reader keeps; and about how many one of the part will, reading with that window. */
+/* Bytes of memory that the reader keeps; and about how many one of the part will, reading with that window.
+ */
 size_t core_part_held(const struct core_part_reader *r);
 size_t core_part_need(const struct core_part *part, size_t window);
 

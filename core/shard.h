@@ -45,11 +45,12 @@ struct core_engine_config {
 	void *notice_arg;
 	uint64_t (*now_us)(void *arg); /* the time since 1970 in us; NULL: the system's clock */
 	void *now_arg;
-	/* How often the leases of readers are looked after, on a store that others write to as well; 0: once a
-	 * minute. */
+	/* How often the leases of readers are looked after, on a store that others write to as well; 0: once
+	 * a minute. */
 	unsigned keeper_ms;
 	bool no_upkeep;   /* nothing is merged or collected but what is asked for (core/upkeep.h) */
-	unsigned rest_ms; /* after its last commit a shard rests, and is tidied up further; 0: after 5 seconds */
+	unsigned rest_ms; /* after its last commit a shard rests, and is tidied up further; 0: after 5 seconds
+			   */
 };
 
 /* store is taken, also on failure. config is copied; NULL: all defaults. */
@@ -59,7 +60,8 @@ enum kv_rc core_engine_open(struct kv_store *store, const struct core_engine_con
 /* Finish background work and close the store. Every shard is closed before. NULL is allowed. */
 void core_engine_close(struct core_engine *e);
 
-/* Until all have been told that the calls which have returned were to wake (core_shard_wait). NULL is allowed. */
+/* Until all have been told that the calls which have returned were to wake (core_shard_wait). NULL is
+ * allowed. */
 void core_engine_drain(struct core_engine *e);
 
 bool core_engine_read_only(const struct core_engine *e);
@@ -138,8 +140,8 @@ enum kv_rc core_shard_move_hold(struct core_shard *s, const char *name, struct c
 				uint64_t follow, struct kv_err *err) KV_MUST_CHECK;
 
 /*
- * Holds are durable and critical: they outlive every process, and since does not pass them. Each has a fencing
- * token, at first 0, by which one who took a hold over keeps the one before from moving it.
+ * Holds are durable and critical: they outlive every process, and since does not pass them. Each has a
+ * fencing token, at first 0, by which one who took a hold over keeps the one before from moving it.
  */
 /*
  * Move a hold forward, or make it. A since below that of the hold leaves it where it is (its token is set all
@@ -181,8 +183,8 @@ struct core_waiter {
  * wait for, and wake is not called. */
 bool core_shard_wait(struct core_shard *s, struct core_waiter *w);
 
-/* True: w does not wait any more and will not be woken. False: it was or is being woken (core_engine_drain waits for
- * the end of that). */
+/* True: w does not wait any more and will not be woken. False: it was or is being woken (core_engine_drain
+ * waits for the end of that). */
 bool core_shard_unwait(struct core_shard *s, struct core_waiter *w);
 
 /*

@@ -59,7 +59,8 @@ enum kv_rc core_stage_start_builder(struct core_stage *g, struct kv_err *err) KV
 void core_stage_drop_own_parts(struct core_stage *g);
 
 /* staged_read.c: what those who read staged batches read; false: each said so, and that ends it. Under mu. */
-bool core_staged_each_pinned(struct core_shard *s, bool (*each)(void *arg, const struct core_batch *b), void *arg);
+bool core_staged_each_pinned(struct core_shard *s, bool (*each)(void *arg, const struct core_batch *b),
+			     void *arg);
 
 /* staged_read.c: the newest version in which all stands that they read. Under mu. */
 uint64_t core_staged_seqno(const struct core_shard *s);

@@ -79,7 +79,8 @@ enum kv_rc core_stage_open(struct core_shard *s, struct core_uuid id, struct cor
  * and by what shipping a full part can fail with: then rows are lost.
  */
 
-/* Give it bounds; only while it has no rows. What was kept is forgotten: it has become the line. KV_BAD_SYNTAX: it has. KV_BAD_BOUNDS */
+/* Give it bounds; only while it has no rows. What was kept is forgotten: it has become the line.
+ * KV_BAD_SYNTAX: it has. KV_BAD_BOUNDS */
 enum kv_rc core_stage_bounds(struct core_stage *g, struct core_frontier lower, struct core_frontier upper,
 			     struct kv_err *err) KV_MUST_CHECK;
 
@@ -98,8 +99,8 @@ const void *core_stage_kept(struct core_stage *g, size_t *len);
 /* Empty it: no rows, no bounds, nothing kept, nothing lost. On stable storage with the next sync. */
 enum kv_rc core_stage_clear(struct core_stage *g, struct kv_err *err) KV_MUST_CHECK;
 
-/* Have all of it on stable storage. After KV_NOSPACE and its like it may be tried again; should rows have been lost
- * (a large part could not be stored), that says KV_BATCH_LOST. */
+/* Have all of it on stable storage. After KV_NOSPACE and its like it may be tried again; should rows have
+ * been lost (a large part could not be stored), that says KV_BATCH_LOST. */
 enum kv_rc core_stage_sync(struct core_stage *g, struct kv_err *err) KV_MUST_CHECK;
 
 /* Bytes of its text now. */

@@ -19,7 +19,8 @@ struct core_staged_pin {
 	struct core_batch **doomed; /* to be deleted when there are none */
 	size_t doomed_count;
 	uint64_t seqno; /* the version in which all stands that they may read */
-	struct core_batch **read; /* what they read, borrowed from their views: once it is committed, gc.c asks */
+	struct core_batch *
+		*read; /* what they read, borrowed from their views: once it is committed, gc.c asks */
 	size_t read_count;
 };
 
@@ -195,7 +196,8 @@ bool core_staged_is_opening(const struct core_shard *s)
 	return false;
 }
 
-bool core_staged_each_pinned(struct core_shard *s, bool (*each)(void *arg, const struct core_batch *b), void *arg)
+bool core_staged_each_pinned(struct core_shard *s, bool (*each)(void *arg, const struct core_batch *b),
+			     void *arg)
 {
 	bool ok = true;
 

@@ -60,8 +60,8 @@ struct core_asked {
 struct core_done {
 	struct core_token token;
 	struct core_asked asked;
-	uint64_t rows;       /* handed over one by one */
-	uint64_t batch_rows; /* in the batches that were built before */
+	uint64_t rows;              /* handed over one by one */
+	uint64_t batch_rows;        /* in the batches that were built before */
 	struct core_frontier lower; /* as used */
 	struct core_frontier upper;
 	uint64_t seqno;
@@ -174,8 +174,8 @@ struct core_state {
 	bool tombstone;
 };
 
-/* Replace the batches that tile [lower, upper) by these; lower == upper: insert there. Blobs of parts that are
- * replaced become dead. */
+/* Replace the batches that tile [lower, upper) by these; lower == upper: insert there. Blobs of parts that
+ * are replaced become dead. */
 struct core_splice {
 	struct core_frontier lower;
 	struct core_frontier upper;

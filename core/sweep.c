@@ -55,7 +55,8 @@ static bool name_parts(struct core_shard_id shard, const struct core_batch *b, s
 	return true;
 }
 
-/* A staged batch names its manifest and what that names. KV_NOTFOUND: it was committed or removed meanwhile. */
+/* A staged batch names its manifest and what that names. KV_NOTFOUND: it was committed or removed meanwhile.
+ */
 static enum kv_rc name_staged(struct core_shard *s, const struct core_staged *entry, struct names *n,
 			      struct kv_err *err)
 {
@@ -122,8 +123,8 @@ static int cmp_key(const void *a, const void *b)
 	return strcmp(a, b);
 }
 
-/* What is read here and stands in no state any more: its last reader deletes it, or a collection. KV_NOTFOUND:
- * somebody is about to read, and has not said what. Under mu. */
+/* What is read here and stands in no state any more: its last reader deletes it, or a collection.
+ * KV_NOTFOUND: somebody is about to read, and has not said what. Under mu. */
 static enum kv_rc name_pinned(struct core_shard *s, struct names *n, struct kv_err *err)
 {
 	struct naming naming = {.shard = s->home.shard, .names = n};
@@ -136,8 +137,8 @@ static enum kv_rc name_pinned(struct core_shard *s, struct names *n, struct kv_e
 	return ok && core_staged_each_pinned(s, add_pinned, &naming) ? KV_OK : kv_fail_rc(err, KV_NOMEM);
 }
 
-/* All keys that the shard names, or that are read here, sorted. The state first: what leaves it after that is among
- * what is read, or is deleted by its last reader. */
+/* All keys that the shard names, or that are read here, sorted. The state first: what leaves it after that is
+ * among what is read, or is deleted by its last reader. */
 static enum kv_rc name_all(struct core_shard *s, struct names *n, struct kv_err *err)
 {
 	enum kv_rc rc = KV_NOTFOUND;
@@ -166,7 +167,8 @@ static enum kv_rc name_all(struct core_shard *s, struct names *n, struct kv_err 
 
 /* --- sweeping -------------------------------------------------------------------------------------- */
 
-/* Whether the blob was written by an instance that is over. What has another form is none of ours to delete. */
+/* Whether the blob was written by an instance that is over. What has another form is none of ours to delete.
+ */
 static bool is_orphan(const struct core_engine *e, const char *key)
 {
 	const char *second = strchr(key, '/');

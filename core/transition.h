@@ -111,8 +111,8 @@ struct core_hold_ask {
 	uint64_t token;
 };
 
-/* Move or make a hold (core_hold_set in shard.h). out: as it is then, or was. KV_FENCED, KV_COMPACTED, KV_QUOTA,
- * KV_NO_SHARD */
+/* Move or make a hold (core_hold_set in shard.h). out: as it is then, or was. KV_FENCED, KV_COMPACTED,
+ * KV_QUOTA, KV_NO_SHARD */
 enum kv_rc core_do_set_hold(const struct core_state *s, const char *name, const struct core_hold_ask *ask,
 			    struct core_diff *d, struct core_hold *out, bool *changed,
 			    struct kv_err *err) KV_MUST_CHECK;
@@ -169,16 +169,16 @@ struct core_merged {
 
 /*
  * Put the output in the place of the inputs, which are known by their bounds and their parts.
- * *fits: false: they are not there any more (all of them, as they were): d is unused, and the output is nobody's.
- * True if the output itself is there already, then with *there.
- * KV_CORRUPT  the output cannot be what the inputs hold: diffs do not add up, its since is beyond the shard's
+ * *fits: false: they are not there any more (all of them, as they were): d is unused, and the output is
+ * nobody's. True if the output itself is there already, then with *there. KV_CORRUPT  the output cannot be
+ * what the inputs hold: diffs do not add up, its since is beyond the shard's
  */
-enum kv_rc core_do_merge(const struct core_state *s, const struct core_merged *m, struct core_diff *d, bool *fits,
-			 bool *there, struct kv_err *err) KV_MUST_CHECK;
+enum kv_rc core_do_merge(const struct core_state *s, const struct core_merged *m, struct core_diff *d,
+			 bool *fits, bool *there, struct kv_err *err) KV_MUST_CHECK;
 
 /*
- * The blobs of these dead parts (ascending by id) were deleted, and rollups of versions below rollups_from were.
- * Those the state does not have are passed over. *changed: there is a version to commit. KV_NO_SHARD
+ * The blobs of these dead parts (ascending by id) were deleted, and rollups of versions below rollups_from
+ * were. Those the state does not have are passed over. *changed: there is a version to commit. KV_NO_SHARD
  */
 enum kv_rc core_do_collect(const struct core_state *s, const struct core_part_id *gone, size_t count,
 			   uint64_t rollups_from, struct core_diff *d, bool *changed,

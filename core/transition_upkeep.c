@@ -79,8 +79,8 @@ static enum kv_rc check_merge(const struct core_state *s, const struct core_merg
 	return KV_OK;
 }
 
-enum kv_rc core_do_merge(const struct core_state *s, const struct core_merged *m, struct core_diff *d, bool *fits,
-			 bool *there, struct kv_err *err)
+enum kv_rc core_do_merge(const struct core_state *s, const struct core_merged *m, struct core_diff *d,
+			 bool *fits, bool *there, struct kv_err *err)
 {
 	enum kv_rc rc;
 

@@ -6,16 +6,17 @@
  *     somebody asks (core_upkeep_begin) ----------------+
  *     the visit of all shards after the start ----------+
  *
- * A thread takes a shard from the queue for one pass: what was asked of it, one merge, a collection. If more is
- * due, the shard goes to the end of the queue: no shard keeps a thread from the others.
+ * A thread takes a shard from the queue for one pass: what was asked of it, one merge, a collection. If more
+ * is due, the shard goes to the end of the queue: no shard keeps a thread from the others.
  *
  * 1. A shard is on the queue once at most, with a reference; so it is on the recent list.
- * 2. Large merges run one at a time in the whole engine, so that the other thread is free for small ones. What
- *    has to wait for that is put on the queue again when it ends. Of one shard one small merge runs at a time: or
- *    else two threads could merge its newest batches by turns for ever, and never the old ones.
- * 3. What failed, and what somebody still reads, is tried again after a while, which doubles; appends do not wait
- *    for it.
- * 4. No thread waits for another one's merge: what cannot go on is put off, and whatever ends puts it on again.
+ * 2. Large merges run one at a time in the whole engine, so that the other thread is free for small ones.
+ * What has to wait for that is put on the queue again when it ends. Of one shard one small merge runs at a
+ * time: or else two threads could merge its newest batches by turns for ever, and never the old ones.
+ * 3. What failed, and what somebody still reads, is tried again after a while, which doubles; appends do not
+ * wait for it.
+ * 4. No thread waits for another one's merge: what cannot go on is put off, and whatever ends puts it on
+ * again.
  *
  * Lock: core_upkeeper.mu, before core_engine.mu or core_shard.mu; never held across a store call.
  */
@@ -28,26 +29,8 @@
 
 #include "core/upkeep_impl.h"
 
-enum { THREADS = 2, REST_MS = 5000, LOOK_MS = 1000 };
+enum { REST_MS = 5000, LOOK_MS = 1000 };
 enum { RETRY_LEAST_US = 1000000, RETRY_MOST_US = 300 * 1000000 };
-
-struct core_upkeeper {
-	pthread_mutex_t mu; /* all below, and the upkeep fields of every shard */
-	pthread_cond_t changed;
-	struct core_shard *queue;
-	struct core_shard **queue_end;
-	struct core_shard *recent;
-	uint64_t looked_us; /* at the recent ones */
-	unsigned working;
-	uint64_t tickets;
-	bool large_runs;
-	bool untidy; /* something was committed since the store was tidied up */
-	struct core_visit visit;
-
-	struct core_engine *engine;
-	pthread_t threads[THREADS];
-	unsigned thread_count;
-};
 
 static uint64_t rest_us(const struct core_engine *e)
 {
@@ -73,7 +56,7 @@ static void push_locked(struct core_upkeeper *k, struct core_shard *s)
 }
 
 /* Under mu. */
-static void enqueue_locked(struct core_upkeeper *k, struct core_shard *s)
+void core_upkeep_enqueue_locked(struct core_upkeeper *k, struct core_shard *s)
 {
 	if (!s->upkeep.queued)
 		push_locked(k, core_shard_ref(s));
@@ -86,7 +69,7 @@ void core_upkeep_queue(struct core_shard *s)
 	if (k == NULL || s->engine->config.no_upkeep)
 		return;
 	pthread_mutex_lock(&k->mu);
-	enqueue_locked(k, s);
+	core_upkeep_enqueue_locked(k, s);
 	pthread_mutex_unlock(&k->mu);
 }
 
@@ -106,8 +89,8 @@ static struct core_shard *dequeue_locked(struct core_upkeeper *k)
 	return s;
 }
 
-/* On the recent list, to be looked at when it was left alone for as long as shards rest, or at the time given if
- * that is not 0. */
+/* On the recent list, to be looked at when it was left alone for as long as shards rest, or at the time given
+ * if that is not 0. */
 static void note_recent(struct core_shard *s, uint64_t due_us)
 {
 	struct core_upkeeper *k = s->engine->upkeeper;
@@ -131,8 +114,8 @@ void core_upkeep_touch(struct core_shard *s)
 		note_recent(s, 0);
 }
 
-/* Those whose time has come go on the queue; others stay on the list. all: also those that do not rest yet, but
- * not what was put off. Under mu. */
+/* Those whose time has come go on the queue; others stay on the list. all: also those that do not rest yet,
+ * but not what was put off. Under mu. */
 static void look_at_recent(struct core_upkeeper *k, bool all)
 {
 	uint64_t now = core_ticks_us();
@@ -154,7 +137,7 @@ static void look_at_recent(struct core_upkeeper *k, bool all)
 			/* Before it is looked at: a commit from here on puts it on the list again. */
 			atomic_store(&s->upkeep.recent, false);
 			s->upkeep.rests = true;
-			enqueue_locked(k, s);
+			core_upkeep_enqueue_locked(k, s);
 			pthread_mutex_lock(&k->engine->mu);
 			s->refs--; /* not the last: the queue has one */
 			pthread_mutex_unlock(&k->engine->mu);
@@ -223,9 +206,8 @@ static void large_ended(struct core_upkeeper *k)
 	pthread_mutex_unlock(&k->mu);
 }
 
-/* Run a merge that was begun. *ran: it ran, whatever came of it; else it is put off until a large one ends. */
-static enum kv_rc run_merge(struct core_upkeeper *k, struct core_shard *s, struct core_merge_run *run, bool *ran,
-			    struct core_upkeep_result *result, struct kv_err *err)
+enum kv_rc core_upkeep_merge(struct core_upkeeper *k, struct core_shard *s, struct core_merge_run *run,
+			     bool *ran, struct core_upkeep_result *result, struct kv_err *err)
 {
 	bool large = run->bytes > CORE_MERGE_LARGE, fits;
 	enum kv_rc rc;
@@ -242,7 +224,7 @@ static enum kv_rc run_merge(struct core_upkeeper *k, struct core_shard *s, struc
 		large_ended(k);
 	pthread_mutex_lock(&k->mu);
 	if (s->upkeep.asked != NULL) /* it may have waited for this one */
-		enqueue_locked(k, s);
+		core_upkeep_enqueue_locked(k, s);
 	pthread_cond_broadcast(&k->changed);
 	pthread_mutex_unlock(&k->mu);
 	return rc;
@@ -264,7 +246,7 @@ static enum kv_rc merge_due(struct core_upkeeper *k, struct core_shard *s, enum 
 	pthread_mutex_unlock(&s->mu);
 	if (busy || !core_compact_begin(s, &ask, core_frontier_empty(), &run))
 		return KV_OK; /* who runs it looks again when it is done */
-	rc = run_merge(k, s, &run, ran, &result, err);
+	rc = core_upkeep_merge(k, s, &run, ran, &result, err);
 	if (rc != KV_OK || *ran)
 		return rc;
 	/* A large one has to wait; a small one need not. */
@@ -273,266 +255,14 @@ static enum kv_rc merge_due(struct core_upkeeper *k, struct core_shard *s, enum 
 	pthread_mutex_unlock(&k->mu);
 	ask = (struct core_merge_ask){.aim = CORE_AIM_LEVELS, .bytes_max = CORE_MERGE_LARGE};
 	if (core_compact_begin(s, &ask, core_frontier_empty(), &run))
-		rc = run_merge(k, s, &run, ran, &result, err);
+		rc = core_upkeep_merge(k, s, &run, ran, &result, err);
 	return rc;
-}
-
-/* --- what is asked for ----------------------------------------------------------------------------- */
-
-/* Whether the tail has rows of batches that begin below upto; *hollow: there are batches before it. */
-static bool tail_has_rows(struct core_shard *s, struct core_frontier upto, bool *hollow)
-{
-	size_t from, with_rows = 0;
-
-	pthread_mutex_lock(&s->mu);
-	from = core_merge_prefix(&s->state);
-	*hollow = from != 0;
-	for (size_t i = from; i < s->state.batch_count; i++)
-		if (core_frontier_lt(s->state.batches[i]->lower, upto))
-			with_rows += s->state.batches[i]->part_count != 0;
-	pthread_mutex_unlock(&s->mu);
-	return with_rows != 0;
-}
-
-static bool is_merging(struct core_shard *s)
-{
-	bool merging;
-
-	pthread_mutex_lock(&s->mu);
-	merging = s->merging != NULL;
-	pthread_mutex_unlock(&s->mu);
-	return merging;
-}
-
-/* All that is there below upto becomes one run. *again: a merge is in the way; its end puts the shard on the queue. */
-static enum kv_rc compact(struct core_upkeeper *k, struct core_shard *s, const struct core_upkeep *u, bool *again,
-			  struct core_upkeep_result *result, struct kv_err *err)
-{
-	struct core_merge_ask ask = {.aim = CORE_AIM_ONE, .since = u->since};
-	bool hollow, changed, ran = true;
-	enum kv_rc rc = core_machine_load(s, true, err);
-
-	/* With batches before it the tail must become one of them, or merges would run into those of appends. */
-	if (rc == KV_OK && tail_has_rows(s, u->upto, &hollow))
-		rc = core_fold_now(s, hollow, true, &changed, err);
-	while (rc == KV_OK && ran) {
-		struct core_merge_run run;
-
-		if (core_upkeep_stops(k->engine))
-			return kv_fail_rc(err, KV_SHUTDOWN);
-		*again = is_merging(s);
-		if (*again || !core_compact_begin(s, &ask, u->upto, &run))
-			break;
-		rc = run_merge(k, s, &run, &ran, result, err);
-		*again = !ran;
-	}
-	if (rc == KV_OK && !*again)
-		rc = core_gc(s, result, err);
-	return rc;
-}
-
-static enum kv_rc do_asked(struct core_upkeeper *k, struct core_shard *s, const struct core_upkeep *u, bool *again,
-			   struct core_upkeep_result *result, struct kv_err *err)
-{
-	enum kv_rc rc = KV_OK;
-
-	*again = false;
-	if (core_upkeep_stops(k->engine))
-		return kv_fail_rc(err, KV_SHUTDOWN);
-	switch (u->kind) {
-	case CORE_COMPACT:
-		rc = compact(k, s, u, again, result, err);
-		break;
-	case CORE_GC:
-		rc = core_gc(s, result, err);
-		if (rc == KV_OK)
-			rc = core_sweep_shard(s, result, err);
-		break;
-	case CORE_ROLLUP:
-		rc = core_write_rollup(s, err);
-		break;
-	}
-	return rc;
-}
-
-/* The request with that ticket, if it is there still: at the same place in memory there may be another. Under mu.
- */
-static struct core_upkeep **find_asked(struct core_shard *s, uint64_t ticket)
-{
-	for (struct core_upkeep **p = &s->upkeep.asked; *p != NULL; p = &(*p)->next)
-		if ((*p)->ticket == ticket)
-			return p;
-	return NULL;
-}
-
-/* Tell the one who asked, unless he has gone. */
-static void answer(struct core_upkeeper *k, struct core_shard *s, uint64_t ticket, enum kv_rc rc,
-		   const struct kv_err *err, const struct core_upkeep_result *result)
-{
-	struct core_upkeep **at, *u = NULL;
-
-	pthread_mutex_lock(&k->mu);
-	at = find_asked(s, ticket);
-	if (at != NULL) {
-		u = *at;
-		*at = u->next;
-		u->telling = true;
-	}
-	pthread_mutex_unlock(&k->mu);
-	if (u == NULL)
-		return;
-	u->rc = rc;
-	u->err = *err;
-	u->result = *result;
-	pthread_mutex_lock(&s->mu);
-	u->result.seqno = s->state.seqno;
-	pthread_mutex_unlock(&s->mu);
-	u->done(u);
-}
-
-/* It waits for something that puts the shard on the queue; what it has done so far is remembered. If that has
- * ended meanwhile, the shard is put there now. */
-static void leave_asked(struct core_upkeeper *k, struct core_shard *s, uint64_t ticket,
-			const struct core_upkeep_result *result)
-{
-	struct core_upkeep **at;
-
-	pthread_mutex_lock(&k->mu);
-	at = find_asked(s, ticket);
-	if (at != NULL) {
-		(*at)->running = false;
-		(*at)->result = *result;
-	}
-	/* Whose merge is on the list will look at what was asked under mu, after it was taken off. */
-	if (at != NULL && !s->upkeep.waits_large && !is_merging(s))
-		enqueue_locked(k, s);
-	pthread_mutex_unlock(&k->mu);
-}
-
-/* The next thing asked of the shard that nobody does, and was not looked at in this pass; copied. False: none. */
-static bool next_asked(struct core_upkeeper *k, struct core_shard *s, uint64_t pass, struct core_upkeep *copy)
-{
-	struct core_upkeep *u;
-
-	pthread_mutex_lock(&k->mu);
-	u = s->upkeep.asked;
-	while (u != NULL && (u->running || u->pass == pass))
-		u = u->next;
-	if (u != NULL) {
-		u->running = true;
-		u->pass = pass;
-		*copy = *u;
-	}
-	pthread_mutex_unlock(&k->mu);
-	return u != NULL;
-}
-
-static void serve(struct core_upkeeper *k, struct core_shard *s, uint64_t pass)
-{
-	struct core_upkeep u;
-
-	while (next_asked(k, s, pass, &u)) {
-		struct core_upkeep_result result = u.result;
-		struct kv_err err = {0};
-		bool again;
-		enum kv_rc rc = do_asked(k, s, &u, &again, &result, &err);
-
-		if (rc == KV_OK && again)
-			leave_asked(k, s, u.ticket, &result);
-		else
-			answer(k, s, u.ticket, rc, &err, &result);
-	}
-}
-
-void core_upkeep_begin(struct core_shard *s, struct core_upkeep *u)
-{
-	struct core_upkeeper *k = s->engine->upkeeper;
-	struct core_info info;
-	enum kv_rc rc = core_shard_info(s, true, &info, &u->err);
-
-	u->next = NULL;
-	u->shard = s;
-	u->running = false;
-	u->telling = false;
-	u->pass = 0;
-	u->result = (struct core_upkeep_result){0};
-	u->upto = info.upper;
-	u->since = info.since;
-	if (rc == KV_OK && s->engine->traits.read_only)
-		rc = kv_fail_rc(&u->err, KV_READONLY);
-	if (rc == KV_OK && (k == NULL || core_upkeep_stops(s->engine)))
-		rc = kv_fail_rc(&u->err, KV_SHUTDOWN);
-	if (rc != KV_OK) {
-		u->telling = true;
-		u->rc = rc;
-		u->done(u);
-		return;
-	}
-	pthread_mutex_lock(&k->mu);
-	u->ticket = ++k->tickets;
-	u->next = s->upkeep.asked;
-	s->upkeep.asked = u;
-	enqueue_locked(k, s);
-	pthread_mutex_unlock(&k->mu);
-}
-
-bool core_upkeep_cancel(struct core_upkeep *u)
-{
-	struct core_upkeeper *k = u->shard->engine->upkeeper;
-	struct core_upkeep **at;
-
-	if (k == NULL)
-		return false;
-	pthread_mutex_lock(&k->mu);
-	at = u->telling ? NULL : find_asked(u->shard, u->ticket);
-	if (at != NULL)
-		*at = u->next;
-	pthread_mutex_unlock(&k->mu);
-	return at != NULL;
-}
-
-struct waiting {
-	struct core_upkeep upkeep;
-	pthread_mutex_t mu;
-	pthread_cond_t cond;
-	bool done;
-};
-
-static void wake(struct core_upkeep *u)
-{
-	struct waiting *w = (struct waiting *)u;
-
-	pthread_mutex_lock(&w->mu);
-	w->done = true;
-	pthread_cond_signal(&w->cond);
-	pthread_mutex_unlock(&w->mu);
-}
-
-enum kv_rc core_upkeep_run(struct core_shard *s, enum core_upkeep_kind kind, struct core_upkeep_result *out,
-			   struct kv_err *err)
-{
-	struct waiting w = {.upkeep = {.kind = kind, .done = wake}};
-
-	pthread_mutex_init(&w.mu, NULL);
-	pthread_cond_init(&w.cond, NULL);
-	core_upkeep_begin(s, &w.upkeep);
-	pthread_mutex_lock(&w.mu);
-	while (!w.done)
-		pthread_cond_wait(&w.cond, &w.mu);
-	pthread_mutex_unlock(&w.mu);
-	pthread_cond_destroy(&w.cond);
-	pthread_mutex_destroy(&w.mu);
-	if (out != NULL)
-		*out = w.upkeep.result;
-	if (err != NULL)
-		*err = w.upkeep.err;
-	return w.upkeep.rc;
 }
 
 /* --- appends that are too fast --------------------------------------------------------------------- */
 
-/* They wait for as long as merges are on their way: a pass that was begun after they came and did nothing, while
- * no merge of the shard runs or waits for its turn, lets them go. */
+/* They wait for as long as merges are on their way: a pass that was begun after they came and did nothing,
+ * while no merge of the shard runs or waits for its turn, lets them go. */
 void core_upkeep_admit(struct core_shard *s)
 {
 	struct core_engine *e = s->engine;
@@ -545,7 +275,7 @@ void core_upkeep_admit(struct core_shard *s)
 	core_count(e, CORE_M_APPEND_STALLS, 1);
 	core_gauge_add(e, CORE_G_STALLED, 1);
 	pthread_mutex_lock(&k->mu);
-	enqueue_locked(k, s);
+	core_upkeep_enqueue_locked(k, s);
 	pass = s->upkeep.begun + 1;
 	while (atomic_load(&s->runs) > CORE_RUNS_MAX && s->upkeep.useless < pass && !core_upkeep_stops(e))
 		pthread_cond_wait(&k->changed, &k->mu);
@@ -574,7 +304,7 @@ static enum kv_rc tend(struct core_upkeeper *k, struct core_shard *s, bool rests
 	enum kv_rc rc = merge_due(k, s, rests ? CORE_AIM_REST : CORE_AIM_LEVELS, ran, err);
 
 	/* At rest also what is small comes together. */
-	if (rc == KV_OK && rests && !*ran && tail_has_rows(s, core_frontier_empty(), &hollow))
+	if (rc == KV_OK && rests && !*ran && core_upkeep_tail_has_rows(s, core_frontier_empty(), &hollow))
 		rc = core_fold_now(s, false, false, &folded, err);
 	if (rc == KV_OK && gc_is_due(s))
 		rc = core_gc(s, &result, err);
@@ -602,7 +332,7 @@ static void work_on(struct core_upkeeper *k, struct core_shard *s)
 	s->upkeep.rests = false;
 	early = core_ticks_us() < s->upkeep.retry_at_us;
 	pthread_mutex_unlock(&k->mu);
-	serve(k, s, pass);
+	core_upkeep_serve(k, s, pass);
 	if (!k->engine->config.no_upkeep && !core_upkeep_stops(k->engine) && !early)
 		rc = tend(k, s, rests, &ran, &kept, &err);
 	failed = rc != KV_OK && !is_over(rc);
@@ -617,8 +347,8 @@ static void work_on(struct core_upkeeper *k, struct core_shard *s)
 		s->upkeep.retry_us = 0;
 	if (rc == KV_OK && ran) {
 		s->upkeep.rests = s->upkeep.rests || rests;
-		enqueue_locked(k, s); /* behind the others */
-	} else if (!s->upkeep.waits_large && !is_merging(s)) {
+		core_upkeep_enqueue_locked(k, s); /* behind the others */
+	} else if (!s->upkeep.waits_large && !core_upkeep_is_merging(s)) {
 		/* Passes begun meanwhile found this one's merge running, and left it to it. */
 		s->upkeep.useless = failed ? s->upkeep.begun : pass;
 	}
@@ -734,10 +464,11 @@ bool core_upkeeper_start(struct core_engine *e)
 	e->upkeeper = k;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &was);
-	while (k->thread_count < THREADS && pthread_create(&k->threads[k->thread_count], NULL, work, k) == 0)
+	while (k->thread_count < CORE_UPKEEP_THREADS &&
+	       pthread_create(&k->threads[k->thread_count], NULL, work, k) == 0)
 		k->thread_count++;
 	pthread_sigmask(SIG_SETMASK, &was, NULL);
-	return k->thread_count == THREADS;
+	return k->thread_count == CORE_UPKEEP_THREADS;
 }
 
 void core_upkeeper_stop(struct core_engine *e)
@@ -767,7 +498,7 @@ void core_upkeeper_free(struct core_engine *e)
 	look_at_recent(k, true);
 	while ((s = dequeue_locked(k)) != NULL) {
 		pthread_mutex_unlock(&k->mu);
-		serve(k, s, s->upkeep.begun); /* that it is over */
+		core_upkeep_serve(k, s, s->upkeep.begun); /* that it is over */
 		core_shard_close(s);
 		pthread_mutex_lock(&k->mu);
 	}

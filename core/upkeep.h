@@ -41,16 +41,16 @@ struct core_upkeep_result {
 
 /* Something asked for. It stays where it is until done was called, or core_upkeep_cancel said true. */
 struct core_upkeep {
-	enum core_upkeep_kind kind; /* set before, as done is */
+	enum core_upkeep_kind kind;          /* set before, as done is */
 	void (*done)(struct core_upkeep *u); /* once, on any thread, without locks; it must not block */
 
 	enum kv_rc rc; /* these are set when done is called */
 	struct kv_err err;
 	struct core_upkeep_result result;
 
-	struct core_upkeep *next; /* the engine's */
-	struct core_shard *shard; /* borrowed: it stays open until the end */
-	struct core_frontier upto;  /* the upper and since when it was asked for */
+	struct core_upkeep *next;  /* the engine's */
+	struct core_shard *shard;  /* borrowed: it stays open until the end */
+	struct core_frontier upto; /* the upper and since when it was asked for */
 	struct core_frontier since;
 	uint64_t ticket;
 	uint64_t pass;
@@ -75,9 +75,9 @@ enum kv_rc core_upkeep_run(struct core_shard *s, enum core_upkeep_kind kind, str
 void core_upkeep_settle(struct core_engine *e);
 
 /*
- * Strike a writer ('w'), or take the hold of a reader ('r', core_reading.id): a lease of another process ends;
- * a reader of this process finds its time gone when since has passed it.
- * KV_NOTFOUND: there is none of that id. KV_NO_SHARD
+ * Strike a writer ('w'), or take the hold of a reader ('r', core_reading.id): a lease of another process
+ * ends; a reader of this process finds its time gone when since has passed it. KV_NOTFOUND: there is none of
+ * that id. KV_NO_SHARD
  */
 enum kv_rc core_shard_expire(struct core_shard *s, char kind, struct core_uuid id,
 			     struct kv_err *err) KV_MUST_CHECK;

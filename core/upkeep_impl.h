@@ -1,6 +1,6 @@
 /*
- * upkeep_impl.h - what the files of maintenance share: upkeep.c (who does what, when), compaction.c (a merge),
- * gc.c (deleting what was replaced), sweep.c (deleting what nobody names).
+ * upkeep_impl.h - what the files of maintenance share: upkeep.c (who does what, when), compaction.c (a
+ * merge), gc.c (deleting what was replaced), sweep.c (deleting what nobody names).
  */
 #ifndef CORE_UPKEEP_IMPL_H
 #define CORE_UPKEEP_IMPL_H
@@ -56,8 +56,8 @@ enum kv_rc core_gc(struct core_shard *s, struct core_upkeep_result *result, stru
 
 /* --- sweep.c --------------------------------------------------------------------------------------- */
 
-/* Delete the blobs under the shard's id that it does not name and whose writer is over. On a store that others
- * write to, nothing: who is over there nobody knows. */
+/* Delete the blobs under the shard's id that it does not name and whose writer is over. On a store that
+ * others write to, nothing: who is over there nobody knows. */
 enum kv_rc core_sweep_shard(struct core_shard *s, struct core_upkeep_result *result,
 			    struct kv_err *err) KV_MUST_CHECK;
 
@@ -67,7 +67,7 @@ struct core_visit {
 	struct core_shard_id *ids;  /* the page's */
 	size_t count;
 	size_t at;
-	unsigned tries; /* of the one at hand */
+	unsigned tries;         /* of the one at hand */
 	uint64_t not_before_us; /* these are upkeep.c's */
 	uint64_t wait_us;
 	bool runs;
@@ -75,8 +75,8 @@ struct core_visit {
 };
 void core_visit_fini(struct core_visit *v);
 
-/* The next one: sweep it. *visited: the shard, a reference, or NULL; v->done at the end. After a failure the same
- * one is next, a few times. */
+/* The next one: sweep it. *visited: the shard, a reference, or NULL; v->done at the end. After a failure the
+ * same one is next, a few times. */
 enum kv_rc core_sweep_next(struct core_engine *e, struct core_visit *v, struct core_shard **visited,
 			   struct kv_err *err) KV_MUST_CHECK;
 
@@ -94,5 +94,46 @@ enum kv_rc core_write_rollup(struct core_shard *s, struct kv_err *err) KV_MUST_C
  * *folded: a version was committed. */
 enum kv_rc core_fold_now(struct core_shard *s, bool hollow, bool thorough, bool *folded,
 			 struct kv_err *err) KV_MUST_CHECK;
+
+/* --- upkeep.c -------------------------------------------------------------------------------------- */
+
+enum { CORE_UPKEEP_THREADS = 2 };
+
+struct core_upkeeper {
+	pthread_mutex_t mu; /* all below, and the upkeep fields of every shard */
+	pthread_cond_t changed;
+	struct core_shard *queue;
+	struct core_shard **queue_end;
+	struct core_shard *recent;
+	uint64_t looked_us; /* at the recent ones */
+	unsigned working;
+	uint64_t tickets;
+	bool large_runs;
+	bool untidy; /* something was committed since the store was tidied up */
+	struct core_visit visit;
+
+	struct core_engine *engine;
+	pthread_t threads[CORE_UPKEEP_THREADS];
+	unsigned thread_count;
+};
+
+/* Have a pass made over the shard. Under core_upkeeper.mu. */
+void core_upkeep_enqueue_locked(struct core_upkeeper *k, struct core_shard *s);
+
+/* Run a merge that was begun. *ran: it ran, whatever came of it; else it is put off until a large one ends.
+ */
+enum kv_rc core_upkeep_merge(struct core_upkeeper *k, struct core_shard *s, struct core_merge_run *run,
+			     bool *ran, struct core_upkeep_result *result, struct kv_err *err) KV_MUST_CHECK;
+
+/* --- upkeep_ask.c ---------------------------------------------------------------------------------- */
+
+/* Do what was asked of the shard and nobody does, in the pass of that number. */
+void core_upkeep_serve(struct core_upkeeper *k, struct core_shard *s, uint64_t pass);
+
+/* Whether the tail has rows of batches that begin below upto; *hollow: there are batches before it. */
+bool core_upkeep_tail_has_rows(struct core_shard *s, struct core_frontier upto, bool *hollow);
+
+/* Whether a merge of the shard runs. core_upkeeper.mu may be held. */
+bool core_upkeep_is_merging(struct core_shard *s);
 
 #endif

@@ -20,12 +20,14 @@
 /* So many the committing thread wakes itself. */
 enum { WAKE_DIRECTLY = 8 };
 
-/* Take those off whose time the upper has passed, all of them when the shard is gone; *count of them. Under mu. */
+/* Take those off whose time the upper has passed, all of them when the shard is gone; *count of them. Under
+ * mu. */
 static struct core_waiter *take_ripe(struct core_shard *s, size_t *count)
 {
 	struct core_waiter *first = s->waiters, **p = &s->waiters;
 
-	for (; *p != NULL && (s->gone || !core_frontier_covers(s->state.upper, (*p)->time)); p = &(*p)->next) {
+	for (; *p != NULL && (s->gone || !core_frontier_covers(s->state.upper, (*p)->time));
+	     p = &(*p)->next) {
 		(*p)->at = NULL;
 		(*count)++;
 	}

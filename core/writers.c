@@ -90,8 +90,8 @@ bool core_queue_expire(struct core_shard *s)
 
 /* --- on demand ------------------------------------------------------------------------------------- */
 
-static enum kv_rc run_strike(struct core_change *c, const struct core_state *s, struct core_diff *d, bool *skip,
-			     struct kv_err *err)
+static enum kv_rc run_strike(struct core_change *c, const struct core_state *s, struct core_diff *d,
+			     bool *skip, struct kv_err *err)
 {
 	*skip = false;
 	return core_do_expire(s, ((struct expire_change *)c)->id, d, err);

@@ -1,8 +1,8 @@
 /*
  * budget.c - see budget.h.
  *
- * 1. held is the sum of bytes of all shares. Of one that runs these are what it was expected to take or what it
- *    was seen to take, whichever is more; of an idle one what it keeps.
+ * 1. held is the sum of bytes of all shares. Of one that runs these are what it was expected to take or what
+ * it was seen to take, whichever is more; of an idle one what it keeps.
  * 2. Who waits keeps nothing. Who runs waits for nobody, and ends with its read. So turns come round.
  * 3. Turns are taken in the order of coming: drawn numbers, of which those below served had theirs.
  */

@@ -1,11 +1,11 @@
 /*
  * budget.h - the memory of what is read: one budget for all streams of a mount.
  *
- * A stream that is read keeps buffers to go on quickly (a merge a window and a block of each of its runs), also
- * between two reads of its file. When a read would take all of them together beyond the limit, those that no
- * read works on give theirs back, the one that was read longest ago first; if that is not enough the read waits
- * for its turn, until those before it have ended. One alone may take what it needs, so that each comes to its
- * end.
+ * A stream that is read keeps buffers to go on quickly (a merge a window and a block of each of its runs),
+ * also between two reads of its file. When a read would take all of them together beyond the limit, those
+ * that no read works on give theirs back, the one that was read longest ago first; if that is not enough the
+ * read waits for its turn, until those before it have ended. One alone may take what it needs, so that each
+ * comes to its end.
  *
  * The text that streams keep to be read again is counted here too; stream.c looks after it. malloc keeps most
  * of what is freed, between what stays, so it is told now and then to give it back.
@@ -62,7 +62,8 @@ void fs_share_init(struct fs_share *s, struct fs_budget *b, const struct fs_shar
 void fs_share_begin(struct fs_share *s);
 void fs_share_end(struct fs_share *s);
 
-/* Now and then within one, and before it takes more than was to be expected: it may be made to rest, and wait. */
+/* Now and then within one, and before it takes more than was to be expected: it may be made to rest, and
+ * wait. */
 void fs_share_check(struct fs_share *s);
 
 /* It is closed, and frees so many bytes of text; outside of a read. */

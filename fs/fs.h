@@ -14,8 +14,8 @@
  *   fs.open_mu     what is open
  *   fs_waits.mu    park.c; held while what is parked is cancelled, in its shard
  *   fs_errors.mu   errors.c
- *   fs_budget.mu   budget.c; held while idle streams give back buffers. Waiting for a turn there, a read holds
- *                  fs_handle.mu
+ *   fs_budget.mu   budget.c; held while idle streams give back buffers. Waiting for a turn there, a read
+ * holds fs_handle.mu
  */
 #ifndef FS_FS_H
 #define FS_FS_H

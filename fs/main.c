@@ -184,8 +184,8 @@ int main(int argc, char **argv)
 	/* Threads of FUSE take turns: with an arena for each, what one has freed no other can use, and a
 	 * mount that reads much keeps twice the memory it needs. */
 	mallopt(M_ARENA_MAX, 2);
-	/* Heaps of rows and what is encoded of them come and go: from the kernel, they leave no holes. Lower, and
-	 * transactions of a MiB pay for fresh pages each time (a quarter more time at 256 KiB). */
+	/* Heaps of rows and what is encoded of them come and go: from the kernel, they leave no holes. Lower,
+	 * and transactions of a MiB pay for fresh pages each time (a quarter more time at 256 KiB). */
 	mallopt(M_MMAP_THRESHOLD, 1 << 20);
 	signal(SIGPIPE, SIG_IGN); /* a parent or a terminal that has gone is no reason to end a mount */
 	umask(0);

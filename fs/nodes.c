@@ -173,8 +173,8 @@ bool fs_batch_eq(const struct fs_batch *a, const struct fs_batch *b)
 static uint64_t find_batch_locked(struct fs_nodes *n, struct core_shard_id id, uint64_t first_seqno,
 				  const struct fs_batch *batch, struct fs_entry **e)
 {
-	uint64_t words[] = {first_seqno,   batch->lower.empty, batch->lower.t, batch->upper.empty,
-			    batch->upper.t, batch->mark};
+	uint64_t words[] = {first_seqno,        batch->lower.empty, batch->lower.t,
+			    batch->upper.empty, batch->upper.t,     batch->mark};
 	uint64_t number = XXH3_64bits_withSeed(words, sizeof words, XXH3_64bits(&id, sizeof id)), nodeid;
 
 	for (;; number++) { /* on, should two batches ever come to the same number */

@@ -83,8 +83,9 @@ struct fs_slot {
 };
 
 /*
- * A committed batch as those see it who look. It is no reference: the kernel may remember an inode for as long
- * as it likes, and nothing that was replaced stays on disk for that. Whoever opens it looks for the batch.
+ * A committed batch as those see it who look. It is no reference: the kernel may remember an inode for as
+ * long as it likes, and nothing that was replaced stays on disk for that. Whoever opens it looks for the
+ * batch.
  */
 struct fs_batch {
 	struct core_frontier lower;

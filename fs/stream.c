@@ -288,7 +288,7 @@ static void snapshot_close(struct fs_source *source)
 struct fs_source *fs_source_snapshot(struct core_snapshot *snapshot)
 {
 	static const struct fs_source_ops ops = {snapshot_produce, snapshot_rewind, snapshot_held,
-						snapshot_need,	  snapshot_rest,   snapshot_close};
+						 snapshot_need,    snapshot_rest,   snapshot_close};
 	struct snapshot_source *s = calloc(1, sizeof *s);
 
 	if (s == NULL) {

@@ -40,8 +40,8 @@ struct fs_source_ops {
 	void (*close)(struct fs_source *source);
 };
 
-/* source is taken (NULL is allowed); budget is that of all streams of the mount, borrowed. NULL: out of memory,
- * and it is closed. */
+/* source is taken (NULL is allowed); budget is that of all streams of the mount, borrowed. NULL: out of
+ * memory, and it is closed. */
 struct fs_stream *fs_stream_open(struct fs_source *source, struct fs_budget *budget);
 
 /* The rows of a snapshot, which is taken. NULL: out of memory, and it is closed. */

@@ -38,8 +38,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { PIECE = 256 << 10 };
-
 struct files {
 	struct kv_blobs base;
 	pthread_rwlock_t tree; /* the directories in data/: invariants 2 and 3 */
@@ -51,7 +49,9 @@ struct files {
 	int tmp_fd; /* -1 if read_only */
 };
 
-enum { TMP_NAME_LEN = 16 + 1, DIR_FLAGS = O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW };
+enum { PIECE = 256 << 10, TMP_NAME_LEN = 16 + 1 };
+enum { SYNC_ONE = SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER };
+enum { DIR_FLAGS = O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW };
 
 static struct files *of(struct kv_blobs *b)
 {
@@ -125,17 +125,16 @@ static enum kv_rc fail_change(struct kv_err *err, int errnum, const char *what, 
 /* In pieces that reach the device one by one: a sync of somebody else's waits behind one at most. */
 static bool write_all(int fd, const void *data, size_t len)
 {
-	size_t done = 0;
-
-	while (done < len) {
+	for (size_t done = 0; done < len;) {
 		ssize_t n = write(fd, (const uint8_t *)data + done, len - done < PIECE ? len - done : PIECE);
 
 		if (n < 0 && errno != EINTR)
 			return false;
-		if (n > 0 && len > PIECE)
-			(void)sync_file_range(fd, (off_t)done, n, SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
-		if (n > 0)
-			done += (size_t)n;
+		if (n <= 0)
+			continue;
+		if (len > PIECE)
+			(void)sync_file_range(fd, (off_t)done, n, SYNC_ONE);
+		done += (size_t)n;
 	}
 	return true;
 }
@@ -557,15 +556,12 @@ static bool open_dirs(struct files *f, int root)
 		f->data_fd = openat(root, "data", DIR_FLAGS);
 		return f->data_fd >= 0;
 	}
-	if (mkdirat(root, "data", 0700) != 0 && errno != EEXIST)
-		return false;
-	if (mkdirat(root, "tmp", 0700) != 0 && errno != EEXIST)
+	if ((mkdirat(root, "data", 0700) != 0 && errno != EEXIST) ||
+	    (mkdirat(root, "tmp", 0700) != 0 && errno != EEXIST))
 		return false;
 	f->data_fd = openat(root, "data", DIR_FLAGS);
 	f->tmp_fd = openat(root, "tmp", DIR_FLAGS);
-	if (f->data_fd < 0 || f->tmp_fd < 0 || fsync(root) != 0)
-		return false;
-	return empty_tmp(f->tmp_fd);
+	return f->data_fd >= 0 && f->tmp_fd >= 0 && fsync(root) == 0 && empty_tmp(f->tmp_fd);
 }
 
 enum kv_rc kv_blob_file_open(const char *dir, bool read_only, struct kv_blobs **out, struct kv_err *err)

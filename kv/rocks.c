@@ -213,8 +213,8 @@ static void free_options(struct kv_rocks *r)
 		rocksdb_cache_destroy(r->cache);
 }
 
-/* Beside an owner, or alone with a store that is not to be changed. As a secondary it can be brought forward, but
- * needs a directory to write a log to; without one it stays as it is now. */
+/* Beside an owner, or alone with a store that is not to be changed. As a secondary it can be brought forward,
+ * but needs a directory to write a log to; without one it stays as it is now. */
 static rocksdb_t *open_beside(struct kv_rocks *r, char **text)
 {
 	rocksdb_t *db = NULL;
@@ -294,7 +294,8 @@ void rocks_follow(struct kv_rocks *r)
 	uint64_t now = clock_ms(), before = atomic_load(&r->followed_ms);
 	char *text = NULL;
 
-	if (!r->scratch || now < before + FOLLOW_MS || !atomic_compare_exchange_strong(&r->followed_ms, &before, now))
+	if (!r->scratch || now < before + FOLLOW_MS ||
+	    !atomic_compare_exchange_strong(&r->followed_ms, &before, now))
 		return;
 	rocksdb_try_catch_up_with_primary(r->db, &text);
 	rocksdb_free(text); /* the owner removed what was to be read: the next time may be better */

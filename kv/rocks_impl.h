@@ -52,7 +52,7 @@ struct kv_rocks {
 	/* constant while open */
 	char *dir;
 	bool read_only;
-	char *scratch;                 /* read_only: a directory of ours that RocksDB wants; NULL: it does not follow */
+	char *scratch; /* read_only: a directory of ours that RocksDB wants; NULL: it does not follow */
 	_Atomic(uint64_t) followed_ms; /* when the owner's writes were looked for last */
 	rocksdb_options_t *options;
 	rocksdb_block_based_table_options_t *table;

@@ -20,7 +20,8 @@ static const uint64_t commit_allowed = BIT(KV_OK) | BIT(KV_NOMEM) | BIT(KV_CORRU
 				       BIT(KV_MISMATCH);
 static const uint64_t usage_allowed = BIT(KV_OK) | BIT(KV_NOMEM) | BIT(KV_IO) | BIT(KV_UNREACHABLE);
 
-static const uint64_t tidy_allowed = BIT(KV_OK) | BIT(KV_NOMEM) | BIT(KV_IO) | BIT(KV_CORRUPT) | BIT(KV_UNREACHABLE);
+static const uint64_t tidy_allowed =
+	BIT(KV_OK) | BIT(KV_NOMEM) | BIT(KV_IO) | BIT(KV_CORRUPT) | BIT(KV_UNREACHABLE);
 
 static enum kv_rc checked(uint64_t allowed, enum kv_rc rc, const struct kv_err *err)
 {

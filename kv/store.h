@@ -54,8 +54,8 @@ enum kv_rc kv_store_commit(struct kv_store *s, const char *key, uint64_t expecte
 			   enum kv_sync sync, struct kv_err *err) KV_MUST_CHECK;
 
 /*
- * Give back the space that deleted blobs and versions still take, if that is worth its while. For when nothing
- * else is to be done: it may take long. Nothing that is seen changes, whatever it returns.
+ * Give back the space that deleted blobs and versions still take, if that is worth its while. For when
+ * nothing else is to be done: it may take long. Nothing that is seen changes, whatever it returns.
  */
 enum kv_rc kv_store_tidy(struct kv_store *s, struct kv_err *err) KV_MUST_CHECK;
 

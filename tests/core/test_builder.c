@@ -286,16 +286,19 @@ START_TEST(many_large_builders_ship_smaller_parts)
 		for (unsigned row = 0; row < ROWS; row++) {
 			memcpy(key, &row, sizeof row);
 			for (unsigned i = 0; i < count; i++)
-				ck_ok(core_builder_add(b[i],
-						       &(struct core_update){.key = {key, sizeof key}, .diff = 1},
-						       false, &err),
+				ck_ok(core_builder_add(
+					      b[i],
+					      &(struct core_update){.key = {key, sizeof key}, .diff = 1},
+					      false, &err),
 				      err);
 		}
 		ck_assert_uint_eq(atomic_load(&builders.large), count);
 		for (unsigned i = 0; i < count; i++) {
 			struct core_batch *batch;
 
-			ck_ok(core_builder_finish(b[i], core_frontier_at(0), core_frontier_at(1), &batch, &err), err);
+			ck_ok(core_builder_finish(b[i], core_frontier_at(0), core_frontier_at(1), &batch,
+						  &err),
+			      err);
 			ck_assert_uint_eq(batch->rows, ROWS);
 			parts[round] = batch->part_count;
 			core_batch_unref(batch);

@@ -384,8 +384,8 @@ START_TEST(staged_batches_writers_and_leases_are_well_formed_or_corrupt)
 }
 END_TEST
 
-/* A rollup with so many leases, of which the last `same` have one id and the since of the first lies below the
- * shard's by `below`. */
+/* A rollup with so many leases, of which the last `same` have one id and the since of the first lies below
+ * the shard's by `below`. */
 static enum kv_rc decode_leases(size_t count, size_t same, uint64_t below, struct kv_err *err)
 {
 	struct core_lease *leases = calloc(count, sizeof(*leases));

@@ -361,9 +361,13 @@ static void add_large(struct world *w, struct rng *r, struct batches *all, size_
 
 	all->b = calloc(runs, sizeof(struct core_batch *));
 	for (; all->count < runs; all->count++) {
-		ck_ok(core_builder_new(&w->home, (struct core_builder_config){.never_inline = true}, &b, &err), err);
+		ck_ok(core_builder_new(&w->home, (struct core_builder_config){.never_inline = true}, &b,
+				       &err),
+		      err);
 		for (int i = 0; i < 4; i++) {
-			struct core_update u = {.key = {.data = val, .len = 8}, .val = {.data = val, .len = (uint32_t)len}, .diff = 1};
+			struct core_update u = {.key = {.data = val, .len = 8},
+						.val = {.data = val, .len = (uint32_t)len},
+						.diff = 1};
 
 			for (size_t c = 0; c < len; c++)
 				val[c] = (uint8_t)('a' + rng_below(r, 26));

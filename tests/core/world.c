@@ -168,10 +168,12 @@ static uint64_t tick(void *arg)
 
 struct core_engine *disk_open(struct disk *d)
 {
-	struct core_engine_config config = {
-		.no_upkeep = !d->upkeep,
-		.rest_ms = 1,
-		.host = d->host, .purpose = d->purpose, .now_us = d->now_us != 0 ? tick : NULL, .now_arg = d};
+	struct core_engine_config config = {.no_upkeep = !d->upkeep,
+					    .rest_ms = 1,
+					    .host = d->host,
+					    .purpose = d->purpose,
+					    .now_us = d->now_us != 0 ? tick : NULL,
+					    .now_arg = d};
 	struct core_engine *e;
 	struct kv_store *store;
 	struct kv_err err;

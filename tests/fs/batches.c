@@ -18,7 +18,8 @@ START_TEST(names_tell_bounds_and_sizes_are_true)
 	want_txn(shard, "begin expected_upper=0 new_upper=3\n0\t1\tk\tv\n2\t-5\ttab\\t\t\\N\ncommit\n");
 	want_txn(shard, "begin expected_upper=3 new_upper=100\n99\t1\tx\\x00\ty\ncommit\n");
 	want_txn(shard, "begin expected_upper=100 new_upper=-\n18446744073709551615\t1\tlast\t\ncommit\n");
-	out = want_sh("cd %s/batches && for f in *; do printf '%%s %%s %%s\\n' \"$f\" \"$(stat -c %%s \"$f\")\" \"$(cat \"$f\" | wc -c)\"; done",
+	out = want_sh("cd %s/batches && for f in *; do printf '%%s %%s %%s\\n' \"$f\" \"$(stat -c %%s "
+		      "\"$f\")\" \"$(cat \"$f\" | wc -c)\"; done",
 		      shard);
 	ck_assert_str_eq(out, "0-3 22 22\n100-- 29 29\n3-100 10 10\n");
 	free(out);
@@ -131,9 +132,11 @@ START_TEST(every_way_of_reading_gives_the_same_bytes)
 	munmap(map, len);
 	close(in);
 	close(out);
-	free(want_sh("cd %s && cp %s/batches/0-1 cp && cmp cp %s/batches/0-1 && tar cf t.tar -C %s batches && "
-		     "tar xf t.tar && cmp batches/0-1 cp && dd if=%s/batches/0-1 bs=12345 skip=3 status=none | cmp -i 37035:0 cp -",
-		     w.dir, shard, shard, shard, shard));
+	free(want_sh(
+		"cd %s && cp %s/batches/0-1 cp && cmp cp %s/batches/0-1 && tar cf t.tar -C %s batches && "
+		"tar xf t.tar && cmp batches/0-1 cp && dd if=%s/batches/0-1 bs=12345 skip=3 status=none | "
+		"cmp -i 37035:0 cp -",
+		w.dir, shard, shard, shard, shard));
 	free(copy);
 	free(want);
 }
@@ -181,7 +184,9 @@ START_TEST(an_open_batch_outlives_its_name)
 	close(fd);
 	close(late);
 	/* the rows are there once, in whatever batch */
-	out = want_sh("cat %s/batches/* | awk -F'\t' '$3 == \"more\" { s += $2 } $3 == \"first\" { f += $2 } END { print s, f }'", shard);
+	out = want_sh("cat %s/batches/* | awk -F'\t' '$3 == \"more\" { s += $2 } $3 == \"first\" { f += $2 } "
+		      "END { print s, f }'",
+		      shard);
 	snprintf(text, sizeof text, "%d 1\n", n);
 	ck_assert_str_eq(out, text);
 	free(out);
@@ -238,7 +243,9 @@ START_TEST(what_was_listed_keeps_nothing_on_disk)
 	ck_assert_uint_eq(state_number("dead_parts"), 0);
 	ck_fails(stat(batch("0-1"), &st), ENOENT);
 	ck_fails(open(batch("0-1"), O_RDONLY), ENOENT);
-	out = want_sh("cd %s/batches && for f in *; do test $(stat -c %%s $f) = $(cat $f | wc -c) || echo $f; done", shard);
+	out = want_sh(
+		"cd %s/batches && for f in *; do test $(stat -c %%s $f) = $(cat $f | wc -c) || echo $f; done",
+		shard);
 	ck_assert_str_eq(out, "");
 	free(out);
 }

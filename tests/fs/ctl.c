@@ -31,7 +31,8 @@ static void fill(void)
 	for (int b = 0; b < BATCHES; b++) {
 		len = (size_t)snprintf(text, cap, "begin expected_upper=%d new_upper=%d\n", b, b + 1);
 		for (int i = 0; i < ROWS; i++)
-			len += (size_t)snprintf(text + len, cap - len, "%d\t1\tkey%08d\tval of %d\n", b, i * 7 % ROWS, b);
+			len += (size_t)snprintf(text + len, cap - len, "%d\t1\tkey%08d\tval of %d\n", b,
+						i * 7 % ROWS, b);
 		len += (size_t)snprintf(text + len, cap - len, "commit\n");
 		ck_errno(put_all(fd, text, len), 0);
 	}
@@ -43,9 +44,10 @@ static void fill(void)
 
 START_TEST(a_verb_is_done_when_its_write_returns)
 {
-	static const char *const lines[][2] = {{"compact\n", "ok compact seqno="}, {"compact", "ok compact seqno="},
-					       {"gc\n", "ok gc seqno="},	   {"gc", "ok gc seqno="},
-					       {"rollup\n", "ok rollup seqno="},   {"rollup", "ok rollup seqno="}};
+	static const char *const lines[][2] = {
+		{"compact\n", "ok compact seqno="}, {"compact", "ok compact seqno="},
+		{"gc\n", "ok gc seqno="},           {"gc", "ok gc seqno="},
+		{"rollup\n", "ok rollup seqno="},   {"rollup", "ok rollup seqno="}};
 	char *before, *after;
 	int fd = ctl_open();
 
@@ -69,12 +71,26 @@ END_TEST
 
 START_TEST(a_wrong_line_is_einval_and_says_why)
 {
-	static const char *const bad[] = {"compat", "\n", " ", "compact ", " compact", "compact\n\n", "compact\ngc\n",
-					  "compact gc", "Compact", "compact\r\n", "expire", "expire ", "expire w", "expire x",
+	static const char *const bad[] = {"compat",
+					  "\n",
+					  " ",
+					  "compact ",
+					  " compact",
+					  "compact\n\n",
+					  "compact\ngc\n",
+					  "compact gc",
+					  "Compact",
+					  "compact\r\n",
+					  "expire",
+					  "expire ",
+					  "expire w",
+					  "expire x",
 					  "expire w00000000-0000-4000-8000-00000000000",
 					  "expire s00000000-0000-4000-8000-000000000000",
 					  "expire w00000000-0000-4000-8000-000000000000 ",
-					  "expire  w00000000-0000-4000-8000-000000000000", "expirew", "5"};
+					  "expire  w00000000-0000-4000-8000-000000000000",
+					  "expirew",
+					  "5"};
 	int fd = ctl_open();
 	char *line;
 
@@ -92,7 +108,8 @@ START_TEST(a_wrong_line_is_einval_and_says_why)
 	close(fd);
 	ck_errno(write_once(ctl(), "compat\n"), EINVAL);
 	line = last_error(shard);
-	ck_assert_str_eq(line, "BadSyntax errno=EINVAL message=\"none of compact, gc, rollup, expire <id>: \\\"compat\\\"\"");
+	ck_assert_str_eq(line, "BadSyntax errno=EINVAL message=\"none of compact, gc, rollup, expire <id>: "
+			       "\\\"compat\\\"\"");
 	free(line);
 }
 END_TEST
@@ -214,13 +231,16 @@ START_TEST(shells_and_tools_can_say_it)
 {
 	char *path = strdup(ctl()), *out;
 
-	free(want_sh("echo compact > %s; echo gc >> %s; printf rollup | tee %s | grep -q rollup", path, path, path));
-	free(want_sh("echo gc | dd of=%s conv=notrunc status=none; echo gc | dd of=%s seek=9 status=none", path, path));
+	free(want_sh("echo compact > %s; echo gc >> %s; printf rollup | tee %s | grep -q rollup", path, path,
+		     path));
+	free(want_sh("echo gc | dd of=%s conv=notrunc status=none; echo gc | dd of=%s seek=9 status=none",
+		     path, path));
 	free(want_sh("cd %s && echo gc > line && cp line %s && cat line > %s", w.dir, path, path));
 	free(want_sh("python3 -c 'import sys; f = open(sys.argv[1], \"r+b\", 0); f.write(b\"gc\"); "
 		     "assert f.read(999).startswith(b\"ok gc \"), 1' %s",
 		     path));
-	out = want_sh("bash -c 'exec 3<>%s; echo gc >&3; echo compat 2>&- >&3; cat <&3' | cut -d' ' -f1-2", path);
+	out = want_sh("bash -c 'exec 3<>%s; echo gc >&3; echo compat 2>&- >&3; cat <&3' | cut -d' ' -f1-2",
+		      path);
 	ck_assert_str_eq(out, "ok gc\nerror BadSyntax\n");
 	free(out);
 	ck_assert_int_ne(sh(&out, "bash -c 'echo nothing > %s' 2>&1", path), 0);
@@ -355,9 +375,10 @@ START_TEST(while_one_waits_others_are_served)
 	ck_assert_int_eq(put(fd, "nonsense\n"), -EINVAL); /* another open of the same file */
 	ck_errno(write_once(path, "nonsense\n"), EINVAL);
 	want_txn(shard, "begin expected_upper=8 new_upper=9\ncommit\n");
-	out = want_sh("python3 -c 'import json,sys; print([m for m in json.load(open(sys.argv[1]))[\"merges\"] "
-		      "if m[\"running\"]] != [])' %s/state",
-		      shard);
+	out = want_sh(
+		"python3 -c 'import json,sys; print([m for m in json.load(open(sys.argv[1]))[\"merges\"] "
+		"if m[\"running\"]] != [])' %s/state",
+		shard);
 	ck_assert_int_eq(waitpid(pid, NULL, WNOHANG), 0); /* all that while */
 	ck_assert_str_eq(out, "True\n");
 	ck_errno(join(pid), 0);

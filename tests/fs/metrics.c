@@ -47,13 +47,15 @@ static size_t name_len(const char *text)
 
 	if (strspn(text, first_of) == 0)
 		return 0;
-	return strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789"); /* no colons */
+	return strspn(text,
+		      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789"); /* no colons */
 }
 
 static void want_unit(const char *name)
 {
-	static const char *const others[] = {"_ms", "_us", "_ns", "_milliseconds", "_microseconds", "_minutes", "_hours",
-					     "_kb", "_kib", "_mb", "_mib", "_gb", "_kilobytes", "_megabytes", "_percent"};
+	static const char *const others[] = {
+		"_ms",  "_us", "_ns",  "_milliseconds", "_microseconds", "_minutes",   "_hours",  "_kb",
+		"_kib", "_mb", "_mib", "_gb",           "_kilobytes",    "_megabytes", "_percent"};
 	static const char *const types[] = {"_counter", "_gauge", "_histogram", "_count", "_sum", "_bucket"};
 	char base[NAME_LEN];
 
@@ -88,7 +90,8 @@ static void take_help(struct parsed *p, const char *line)
 /* # TYPE name type, of the family whose HELP was before */
 static void take_type(struct parsed *p, const char *line)
 {
-	static const char *const types[] = {[COUNTER] = "counter", [GAUGE] = "gauge", [HISTOGRAM] = "histogram"};
+	static const char *const types[] = {
+		[COUNTER] = "counter", [GAUGE] = "gauge", [HISTOGRAM] = "histogram"};
 	char want[2 * NAME_LEN];
 
 	ck_assert_msg(p->type == NO_TYPE, "%s: twice", line);
@@ -98,8 +101,8 @@ static void take_type(struct parsed *p, const char *line)
 			p->type = (enum type)t;
 	}
 	ck_assert_msg(p->type != NO_TYPE, "%s", line);
-	ck_assert_msg((p->type == COUNTER) == ends(p->family, "_total"), "%s: counters end in _total, others do not",
-		      line);
+	ck_assert_msg((p->type == COUNTER) == ends(p->family, "_total"),
+		      "%s: counters end in _total, others do not", line);
 	p->labels[0] = '\0';
 	p->has_inf = true;
 }
@@ -120,7 +123,8 @@ static const char *take_labels(const char *at_brace, double *le, char rest[KEY_L
 
 		ck_assert_msg(len != 0 && strncmp(p + len, "=\"", 2) == 0, "%s", at_brace);
 		end = strchr(value, '"');
-		ck_assert_msg(end != NULL && memchr(value, '\\', (size_t)(end - value)) == NULL, "%s", at_brace);
+		ck_assert_msg(end != NULL && memchr(value, '\\', (size_t)(end - value)) == NULL, "%s",
+			      at_brace);
 		if (strncmp(p, "le=", 3) == 0)
 			*le = strncmp(value, "+Inf\"", 5) == 0 ? INFINITY : strtod(value, NULL);
 		else
@@ -131,7 +135,8 @@ static const char *take_labels(const char *at_brace, double *le, char rest[KEY_L
 	return p + 1;
 }
 
-/* A sample of a histogram: buckets ascend and are cumulative, +Inf, then _sum, then _count, which is +Inf's. */
+/* A sample of a histogram: buckets ascend and are cumulative, +Inf, then _sum, then _count, which is +Inf's.
+ */
 static void take_histogram(struct parsed *p, const char *suffix, double le, const char *labels, double value)
 {
 	if (strcmp(suffix, "_bucket") == 0) {
@@ -150,7 +155,8 @@ static void take_histogram(struct parsed *p, const char *suffix, double le, cons
 	}
 	ck_assert_msg(isnan(le) && p->has_inf && strcmp(p->labels, labels) == 0, "%s%s", p->family, suffix);
 	if (strcmp(suffix, "_count") == 0)
-		ck_assert_msg(value == p->cumulative, "%s %s: %g, not %g", p->family, labels, value, p->cumulative);
+		ck_assert_msg(value == p->cumulative, "%s %s: %g, not %g", p->family, labels, value,
+			      p->cumulative);
 	else
 		ck_assert_msg(strcmp(suffix, "_sum") == 0, "%s%s", p->family, suffix);
 }
@@ -232,8 +238,8 @@ static void work(void)
 	want_txn(shard, "begin expected_upper=* new_upper=+1\n*\t1\ta\tb\ncommit\n");
 	ck_errno(txn(shard, "begin expected_upper=0 new_upper=1\ncommit\n"), ESTALE);
 	free(slurp(at(shard, "state")));
-	free(want_sh("ls -lR %s; df %s; cp %s/upper %s/upper; echo x | cat > %s/batches/x; rm %s/batches/x", w.mnt, w.mnt,
-		     shard, w.dir, shard, shard));
+	free(want_sh("ls -lR %s; df %s; cp %s/upper %s/upper; echo x | cat > %s/batches/x; rm %s/batches/x",
+		     w.mnt, w.mnt, shard, w.dir, shard, shard));
 	ck_errno(write_once(at(shard, "ctl"), "compact\n"), 0);
 }
 
@@ -271,7 +277,8 @@ START_TEST(another_parser_takes_it_too)
 		      "from prometheus_client.parser import text_string_to_metric_families as parse\n"
 		      "all = list(parse(open(sys.argv[1]).read()))\n"
 		      "assert len(all) > 60 and all[0].name == \"shardfs_build_info\", all[0]\n"
-		      "assert not [m for m in all if m.type == \"unknown\" or not m.documentation or not m.samples]\n"
+		      "assert not [m for m in all if m.type == \"unknown\" or not m.documentation or not "
+		      "m.samples]\n"
 		      "print(sum(len(m.samples) for m in all))' %s/metrics",
 		      w.mnt);
 	parse(&first);
@@ -354,7 +361,8 @@ START_TEST(the_process_is_told_under_the_usual_names)
 
 	parse(&first);
 	ck_assert(value(&first, "process_resident_memory_bytes") > 1 << 20);
-	ck_assert(value(&first, "process_virtual_memory_bytes") > value(&first, "process_resident_memory_bytes"));
+	ck_assert(value(&first, "process_virtual_memory_bytes") >
+		  value(&first, "process_resident_memory_bytes"));
 	ck_assert(value(&first, "process_open_fds") > 3);
 	ck_assert(value(&first, "process_open_fds") < value(&first, "process_max_fds"));
 	ck_assert(value(&first, "process_cpu_seconds_total") > 0);

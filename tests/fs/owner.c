@@ -86,8 +86,8 @@ static void want_owner(const char *path, unsigned uid, unsigned gid, mode_t mode
 	struct stat st;
 
 	ck_works(stat(path, &st));
-	ck_assert_msg(st.st_uid == uid && st.st_gid == gid && (st.st_mode & 07777) == mode, "%s: %u %u %o", path,
-		      st.st_uid, st.st_gid, st.st_mode);
+	ck_assert_msg(st.st_uid == uid && st.st_gid == gid && (st.st_mode & 07777) == mode, "%s: %u %u %o",
+		      path, st.st_uid, st.st_gid, st.st_mode);
 }
 
 START_TEST(a_shard_belongs_to_who_made_it_and_keeps_that)
@@ -212,14 +212,17 @@ END_TEST
 
 START_TEST(fixed_files_stay)
 {
-	static const char *const names[] = {"README", "metrics", "shard", "name", "S", "S/upper", "S/since", "S/append",
-					    "S/snapshot", "S/ctl", "S/errors", "S/state", "S/as_of", "S/batches", "S/batches/0-1", "S/as_of/0"};
+	static const char *const names[] = {"README",     "metrics",   "shard",         "name",
+					    "S",          "S/upper",   "S/since",       "S/append",
+					    "S/snapshot", "S/ctl",     "S/errors",      "S/state",
+					    "S/as_of",    "S/batches", "S/batches/0-1", "S/as_of/0"};
 	char *before, *after;
 
 	want_txn(shard, "begin expected_upper=0 new_upper=1\n0\t1\ta\tb\ncommit\n");
 	before = want_sh("cd %s && find . | sort", w.mnt);
 	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-		char *path = names[i][0] == 'S' ? check_path(shard, names[i] + 1) : check_path(w.mnt, names[i]);
+		char *path =
+			names[i][0] == 'S' ? check_path(shard, names[i] + 1) : check_path(w.mnt, names[i]);
 		struct stat st;
 
 		ck_works(stat(path, &st));
@@ -240,7 +243,8 @@ START_TEST(fixed_files_stay)
 		free(path);
 	}
 	ck_fails(rename(at(shard, "upper"), at(shard, "append")), EPERM);
-	ck_fails(renameat2(AT_FDCWD, at(shard, "upper"), AT_FDCWD, at(shard, "since"), RENAME_EXCHANGE), EPERM);
+	ck_fails(renameat2(AT_FDCWD, at(shard, "upper"), AT_FDCWD, at(shard, "since"), RENAME_EXCHANGE),
+		 EPERM);
 	ck_assert_int_ne(sh(NULL, "rm -rf %s", shard), 0);
 	after = want_sh("cd %s && find . | sort", w.mnt);
 	ck_assert_str_eq(after, before);
@@ -287,11 +291,18 @@ END_TEST
 
 START_TEST(ids_of_shards)
 {
-	static const char *const bad[] = {"x", "s", "s123", "S0b5b5c3e-0000-4000-8000-000000000000",
-					  "s0B5B5C3E-0000-4000-8000-000000000000", "0b5b5c3e-0000-4000-8000-000000000000",
-					  "s0b5b5c3e-0000-4000-8000-00000000000", "s0b5b5c3e-0000-4000-8000-0000000000000",
-					  "s0b5b5c3e00000400080000000000000000", "s0b5b5c3g-0000-4000-8000-000000000000",
-					  "i0b5b5c3e-0000-4000-8000-000000000000", "s{0b5b5c3e-0000-4000-8000-000000000000}"};
+	static const char *const bad[] = {"x",
+					  "s",
+					  "s123",
+					  "S0b5b5c3e-0000-4000-8000-000000000000",
+					  "s0B5B5C3E-0000-4000-8000-000000000000",
+					  "0b5b5c3e-0000-4000-8000-000000000000",
+					  "s0b5b5c3e-0000-4000-8000-00000000000",
+					  "s0b5b5c3e-0000-4000-8000-0000000000000",
+					  "s0b5b5c3e00000400080000000000000000",
+					  "s0b5b5c3g-0000-4000-8000-000000000000",
+					  "i0b5b5c3e-0000-4000-8000-000000000000",
+					  "s{0b5b5c3e-0000-4000-8000-000000000000}"};
 	char *dir = check_path(w.mnt, "shard");
 
 	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
@@ -347,7 +358,8 @@ START_TEST(a_thousand_shards_are_listed_each_once)
 
 	for (int i = 1; i < COUNT; i++)
 		free(shard_new(&w));
-	out = want_sh("ls %s/shard | sort -u | wc -l; ls -U %s/shard | wc -l; find %s/shard -mindepth 1 -maxdepth 1 -type d | wc -l",
+	out = want_sh("ls %s/shard | sort -u | wc -l; ls -U %s/shard | wc -l; find %s/shard -mindepth 1 "
+		      "-maxdepth 1 -type d | wc -l",
 		      w.mnt, w.mnt, w.mnt);
 	ck_assert_str_eq(out, "1200\n1200\n1200\n");
 	free(out);

@@ -1,6 +1,6 @@
 /*
- * read_many.c - many who read snapshots at a time, of rows that are large: the mount's memory stays one budget,
- * and what each reads is right, however often its buffers were taken from it.
+ * read_many.c - many who read snapshots at a time, of rows that are large: the mount's memory stays one
+ * budget, and what each reads is right, however often its buffers were taken from it.
  */
 #include "tests/fs/fixture.h"
 

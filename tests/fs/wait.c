@@ -214,7 +214,8 @@ END_TEST
 
 START_TEST(other_files_are_always_ready)
 {
-	static const char *const names[] = {"since", "append", "ctl", "snapshot", "errors", "state", "../../metrics"};
+	static const char *const names[] = {"since",  "append", "ctl",          "snapshot",
+					    "errors", "state",  "../../metrics"};
 
 	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
 		int fd = open(at(shard, names[i]), O_RDONLY);

@@ -21,7 +21,8 @@ void seed_init(void)
 {
 	const char *given = getenv("SEED");
 
-	seed = given != NULL ? strtoull(given, NULL, 10) : (uint64_t)time(NULL) * 1000003 + (uint64_t)getpid();
+	seed = given != NULL ? strtoull(given, NULL, 10)
+			     : (uint64_t)time(NULL) * 1000003 + (uint64_t)getpid();
 	printf("tests/fs: SEED=%" PRIu64 "\n", seed);
 	fflush(stdout);
 }
@@ -190,7 +191,8 @@ void want_in_call(pid_t pid, long number)
 	snprintf(want, sizeof want, "%ld ", number);
 	while (until_deadline(&since)) {
 		FILE *f = fopen(path, "re");
-		bool in = f != NULL && fgets(text, sizeof text, f) != NULL && strncmp(text, want, strlen(want)) == 0;
+		bool in = f != NULL && fgets(text, sizeof text, f) != NULL &&
+			  strncmp(text, want, strlen(want)) == 0;
 
 		if (f != NULL)
 			fclose(f);
@@ -280,8 +282,8 @@ void world_new(struct world *w)
 void world_start(struct world *w, const char *opts)
 {
 	char *out;
-	int status = sh(&out, "%s %s %s %s %s", shardfs_path(), opts != NULL ? "-o" : "", opts != NULL ? opts : "",
-			w->store, w->mnt);
+	int status = sh(&out, "%s %s %s %s %s", shardfs_path(), opts != NULL ? "-o" : "",
+			opts != NULL ? opts : "", w->store, w->mnt);
 
 	ck_assert_msg(status == 0, "start: exit %d: %s", status, out);
 	ck_assert_str_eq(out, "");

@@ -129,23 +129,25 @@ uint64_t now_ms(void);
 /* True until DEADLINE_MS after *since (0 to begin with), with a short rest each time. */
 bool until_deadline(uint64_t *since);
 
-#define ck_errno(call, want)                                                                                 \
-	do {                                                                                                 \
-		int rc_ = (call);                                                                            \
-		ck_assert_msg(rc_ == (want), "%s: %s, not %s", #call, strerrorname_np(rc_), strerrorname_np(want)); \
+#define ck_errno(call, want)                                                                \
+	do {                                                                                \
+		int rc_ = (call);                                                           \
+		ck_assert_msg(rc_ == (want), "%s: %s, not %s", #call, strerrorname_np(rc_), \
+			      strerrorname_np(want));                                       \
 	} while (0)
 /* A call that returns -1 and errno. */
-#define ck_fails(call, want)                                                                                 \
-	do {                                                                                                 \
-		long rc_ = (call);                                                                           \
-		int e_ = errno;                                                                              \
-		ck_assert_msg(rc_ == -1, "%s: worked", #call);                                               \
-		ck_assert_msg(e_ == (want), "%s: %s, not %s", #call, strerrorname_np(e_), strerrorname_np(want)); \
+#define ck_fails(call, want)                                                              \
+	do {                                                                              \
+		long rc_ = (call);                                                        \
+		int e_ = errno;                                                           \
+		ck_assert_msg(rc_ == -1, "%s: worked", #call);                            \
+		ck_assert_msg(e_ == (want), "%s: %s, not %s", #call, strerrorname_np(e_), \
+			      strerrorname_np(want));                                     \
 	} while (0)
-#define ck_works(call)                                                                                       \
-	do {                                                                                                 \
-		long rc_ = (call);                                                                           \
-		ck_assert_msg(rc_ != -1, "%s: %s", #call, strerrorname_np(errno));                           \
+#define ck_works(call)                                                             \
+	do {                                                                       \
+		long rc_ = (call);                                                 \
+		ck_assert_msg(rc_ != -1, "%s: %s", #call, strerrorname_np(errno)); \
 	} while (0)
 
 Suite *start_suite(void);

@@ -144,8 +144,8 @@ static void sample(FILE *csv, uint64_t begun)
 	seen.hwm_max = hwm > seen.hwm_max ? hwm : seen.hwm_max;
 	seen.fds_max = fds > seen.fds_max ? fds : seen.fds_max;
 	fprintf(csv, "%.1f,%d,%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%u,%" PRIu64 "\n",
-		(double)(now_ms() - begun) / 1000, (int)world.pid, rss, kib_of(text, "RssAnon:"), hwm,
-		fds, seen.count % 10 == 1 ? disk_used(world.store) / 1024 : 0);
+		(double)(now_ms() - begun) / 1000, (int)world.pid, rss, kib_of(text, "RssAnon:"), hwm, fds,
+		seen.count % 10 == 1 ? disk_used(world.store) / 1024 : 0);
 	fflush(csv);
 }
 
