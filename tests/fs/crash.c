@@ -313,6 +313,42 @@ START_TEST(a_start_that_is_killed_half_way_harms_nothing)
 }
 END_TEST
 
+static int say_txn(void *shard)
+{
+	return txn(shard, "begin expected_upper=1 new_upper=2\n1\t1\tc\td\ncommit\n");
+}
+
+START_TEST(a_mount_that_was_suspended_goes_on_where_it_was)
+{
+	const struct timespec while_ = {.tv_sec = 2};
+	char buf[200];
+	ssize_t n;
+
+	world_open(&w);
+	char *shard = shard_new(&w);
+
+	want_txn(shard, "begin expected_upper=0 new_upper=1\n0\t1\ta\tb\ncommit\n");
+	int snapshot = open(at(shard, "snapshot"), O_RDONLY), listen = open(at(shard, "listen/1"), O_RDONLY);
+
+	ck_assert(snapshot >= 0 && listen >= 0);
+	ck_works(kill(w.pid, SIGSTOP));
+	pid_t pid = spawn(say_txn, shard);
+
+	nanosleep(&while_, NULL);
+	ck_assert_int_eq(waitpid(pid, NULL, WNOHANG), 0);
+	ck_works(kill(w.pid, SIGCONT));
+	ck_errno(join(pid), 0);
+	n = read(snapshot, buf, sizeof buf);
+	ck_assert(n == 8 && memcmp(buf, "0\t1\ta\tb\n", 8) == 0);
+	n = read(listen, buf, sizeof buf);
+	ck_assert(n > 0 && memcmp(buf, "begin lower=1 upper=2\n", 22) == 0);
+	close(snapshot);
+	close(listen);
+	free(shard);
+	world_close(&w);
+}
+END_TEST
+
 Suite *crash_suite(void)
 {
 	Suite *s = suite_create("crash");
@@ -320,5 +356,6 @@ Suite *crash_suite(void)
 
 	tcase_add_test(tc, what_was_acknowledged_survives_kill_9_at_any_moment);
 	tcase_add_test(tc, a_start_that_is_killed_half_way_harms_nothing);
+	tcase_add_test(tc, a_mount_that_was_suspended_goes_on_where_it_was);
 	return s;
 }
