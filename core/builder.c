@@ -245,13 +245,15 @@ static void *help(void *arg)
 	return NULL;
 }
 
-/* False: no thread is to be had. */
+/* False: no thread is to be had, or wanted. */
 static bool start_helper(struct core_builder *b)
 {
 	sigset_t all, before;
 
 	if (b->helper_runs)
 		return true;
+	if (b->config.no_helper)
+		return false;
 	/* Signals are for the threads of the program. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);

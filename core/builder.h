@@ -42,6 +42,7 @@ struct core_builder_config {
 	/* An only part that is not inline and encodes to at most this many bytes is left loose, for the one
 	 * who commits to store it in the same step. 0: none is. */
 	size_t loose_max;
+	bool no_helper;  /* all is done in the thread that adds, and one heap of rows is in memory, not three */
 	bool loose_tail; /* the last part is left loose also behind others, and no part is inline */
 };
 

@@ -17,13 +17,16 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "core/builder.h"
 #include "core/merge.h"
 #include "core/upkeep_impl.h"
 
 /* Rows in memory before a part is written: few for what is small, for several merges may run at a time. */
-enum { SMALL_PART = 2 << 20, LARGE_PART = 8 << 20, LOOK_UP_ROWS = 1024, LONG_BYTES = 64 << 10 };
+enum { SMALL_PART = 4 << 20, LARGE_PART = 12 << 20, LONG_BYTES = 64 << 10 };
+
+enum { LOOK_UP_ROWS = 1024, PRESSED_RUNS = 64, PRESSED_QUEUE = 4, STARVING_US = 500000 };
 
 /* --- picking --------------------------------------------------------------------------------------- */
 
@@ -126,93 +129,130 @@ bool core_compact_is_small_running(const struct core_shard *s)
 
 /* --- merging --------------------------------------------------------------------------------------- */
 
-/* All rows of the inputs, into the builder. */
-static enum kv_rc feed(struct core_shard *s, const struct core_home *home, struct core_merge_run *run,
-		       struct core_builder *builder, struct kv_err *err)
-{
+/* A merge on its way; it may go from one thread to another between two rows. */
+struct building {
+	struct core_shard *shard;
+	struct core_merge_run *run;
+	struct core_home home;
 	struct core_merge *merge;
-	uint64_t rows = 0;
-	enum kv_rc rc =
-		core_merge_open(home, run->inputs, run->count, CORE_MERGE_ADVANCE, run->since, &merge, err);
+	struct core_builder *builder;
+	uint64_t rows;
+	bool idly;     /* it runs at idle priority */
+	bool put_down; /* it stopped for another to go on */
+	bool end;
+	uint64_t began_us;
+	struct kv_err err;
+	enum kv_rc rc;
+};
 
-	while (rc == KV_OK) {
+static uint64_t cpu_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
+
+/* Whether the merge must not wait for idle processors any longer: appends are about to wait for it, others of
+ * the queue do, or there are none. */
+static bool is_pressed(const struct building *b)
+{
+	const struct core_metrics *m = &b->shard->engine->metrics;
+	uint64_t took_us = core_ticks_us() - b->began_us;
+
+	return atomic_load_explicit(&b->shard->runs, memory_order_relaxed) > PRESSED_RUNS ||
+	       atomic_load_explicit(&m->gauges[CORE_G_UPKEEP_QUEUE], memory_order_relaxed) > PRESSED_QUEUE ||
+	       (took_us > STARVING_US && cpu_us() < took_us / 5);
+}
+
+/* Rows of the inputs into the builder, to the end, or until the merge is put down. */
+static void go_on(struct building *b)
+{
+	while (b->rc == KV_OK) {
 		struct core_update u;
-		bool end;
 
-		rc = core_merge_next(merge, &u, &end, err);
-		if (rc != KV_OK || end)
+		b->rc = core_merge_next(b->merge, &u, &b->end, &b->err);
+		if (b->rc != KV_OK || b->end)
 			break;
-		rc = core_builder_add(builder, &u, false, err);
-		if (++rows % LOOK_UP_ROWS == 0)
-			atomic_store(&run->rows_done, rows);
-		if (rc == KV_OK && core_upkeep_stops(s->engine)) /* each time: rows may be large */
-			rc = kv_fail_rc(err, KV_SHUTDOWN);
+		b->rc = core_builder_add(b->builder, &u, false, &b->err);
+		if (b->rc == KV_OK && core_upkeep_stops(b->shard->engine)) /* each time: rows may be large */
+			b->rc = kv_fail_rc(&b->err, KV_SHUTDOWN);
+		if (++b->rows % LOOK_UP_ROWS != 0)
+			continue;
+		atomic_store(&b->run->rows_done, b->rows);
+		b->put_down = b->idly && is_pressed(b);
+		if (b->put_down)
+			break;
 	}
-	core_merge_close(merge);
-	return rc;
+}
+
+static void open_and_go_on(struct building *b)
+{
+	struct core_builder_config config = {
+		.target_bytes = b->run->bytes > CORE_MERGE_LARGE ? LARGE_PART : SMALL_PART,
+		.never_inline = true,
+		.no_helper = true, /* it would keep the priority of the thread that first had it */
+	};
+
+	b->rc = core_builder_new(&b->home, config, &b->builder, &b->err);
+	if (b->rc == KV_OK)
+		b->rc = core_merge_open(&b->home, b->run->inputs, b->run->count, CORE_MERGE_ADVANCE,
+					b->run->since, &b->merge, &b->err);
+	if (b->rc == KV_OK)
+		go_on(b);
+}
+
+static void *build_idly(void *arg)
+{
+	struct building *b = arg;
+
+	/* If that cannot be had, at the usual priority. */
+	(void)pthread_setschedparam(pthread_self(), SCHED_IDLE, &(struct sched_param){0});
+	open_and_go_on(b);
+	return NULL;
+}
+
+/* At idle priority, in a thread for it, unless the merge is small or has to be done now; what that one puts
+ * down is taken up here. */
+static void merge_all(struct building *b)
+{
+	pthread_t thread;
+
+	b->idly = b->run->bytes >= LONG_BYTES && !is_pressed(b);
+	if (b->idly && pthread_create(&thread, NULL, build_idly, b) == 0) {
+		pthread_join(thread, NULL);
+		b->idly = false;
+		if (b->put_down)
+			go_on(b);
+		return;
+	}
+	b->idly = false;
+	open_and_go_on(b);
 }
 
 /* The batch that is to take the inputs' place; given. */
 static enum kv_rc build(struct core_shard *s, struct core_merge_run *run, struct core_batch **out,
 			struct kv_err *err)
 {
-	struct core_builder_config config = {
-		.target_bytes = run->bytes > CORE_MERGE_LARGE ? LARGE_PART : SMALL_PART,
-		.never_inline = true,
-	};
 	struct core_frontier lower = run->inputs[0]->lower, upper = run->inputs[run->count - 1]->upper;
-	/* Not the engine's turns: who commits must not wait for a merge. */
-	struct core_home home = s->home;
-	struct core_builder *builder = NULL;
-	enum kv_rc rc = KV_OK;
+	struct building b = {.shard = s, .run = run, .home = s->home, .began_us = core_ticks_us()};
 
 	*out = NULL;
-	home.builders = NULL;
+	b.home.builders = NULL; /* not the engine's turns: who commits must not wait for a merge */
 	if (run->forgets) {
 		*out = core_batch_new(lower, upper);
-		rc = *out != NULL ? KV_OK : kv_fail_rc(err, KV_NOMEM);
+		b.rc = *out != NULL ? KV_OK : kv_fail_rc(&b.err, KV_NOMEM);
 	} else {
-		rc = core_builder_new(&home, config, &builder, err);
-		if (rc == KV_OK)
-			rc = feed(s, &home, run, builder, err);
-		if (rc == KV_OK)
-			rc = core_builder_finish(builder, lower, upper, out, err);
-		core_builder_free(builder);
+		merge_all(&b);
+		core_merge_close(b.merge);
+		if (b.rc == KV_OK)
+			b.rc = core_builder_finish(b.builder, lower, upper, out, &b.err);
+		core_builder_free(b.builder);
 	}
-	if (rc == KV_OK)
+	if (b.rc == KV_OK)
 		(*out)->since = core_frontier_at(run->since);
-	return rc;
-}
-
-struct building {
-	struct core_shard *shard;
-	struct core_merge_run *run;
-	struct core_batch **out;
-	struct kv_err *err;
-	enum kv_rc rc;
-};
-
-static void *build_idly(void *arg)
-{
-	struct building *b = arg;
-
-	/* Only when a processor has nothing else to do, or a little: the kernel starves nobody. If that
-	 * cannot be had, at the usual priority. */
-	(void)pthread_setschedparam(pthread_self(), SCHED_IDLE, &(struct sched_param){0});
-	b->rc = build(b->shard, b->run, b->out, b->err);
-	return NULL;
-}
-
-/* In a thread of low priority, if it takes long; the threads that it starts have its priority. */
-static enum kv_rc build_behind(struct core_shard *s, struct core_merge_run *run, struct core_batch **out,
-			       struct kv_err *err)
-{
-	struct building b = {.shard = s, .run = run, .out = out, .err = err};
-	pthread_t thread;
-
-	if (run->bytes < LONG_BYTES || pthread_create(&thread, NULL, build_idly, &b) != 0)
-		return build(s, run, out, err);
-	pthread_join(thread, NULL);
+	else if (err != NULL)
+		*err = b.err;
 	return b.rc;
 }
 
@@ -257,7 +297,7 @@ enum kv_rc core_compact_do(struct core_shard *s, struct core_merge_run *run, boo
 		.merged = {.inputs = run->inputs, .count = run->count, .forgets = run->forgets},
 	};
 	uint64_t began = core_ticks_us();
-	enum kv_rc rc = build_behind(s, run, &c.merged.output, err);
+	enum kv_rc rc = build(s, run, &c.merged.output, err);
 
 	if (rc == KV_OK)
 		rc = core_machine_commit(s, &c.change, err);
