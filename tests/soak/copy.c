@@ -99,15 +99,20 @@ void *copier_main(void *arg)
 {
 	struct worker *w = arg;
 	struct copier c = {.w = w, .a = w->s, .b = w->s->copy};
-	uint64_t begun = 0;
+	uint64_t begun = 0, at = 0, patience = 1;
 	bool over = false;
 
 	if (asprintf(&c.errors, "%s/copier%u.%s", world.dir, w->index, w->s->id) < 0)
 		abort();
 	/* Until a is finished and all of it is there, or the time is over. */
 	while (!over) {
-		uint64_t life = rng_below(&w->r, 4) == 0 ? 20 : 1 + rng_below(&w->r, 60);
+		uint64_t life = rng_below(&w->r, 4) == 0 ? 20 : 1 + rng_below(&w->r, 60), upper = at;
 
+		/* One that never lives to the end of a step comes nowhere: merged batches make long ones. */
+		if (read_frontier(c.b, "upper", &upper) == 0)
+			patience = upper != at ? 1 : patience < 64 ? 2 * patience : patience;
+		at = upper;
+		life *= patience;
 		start(&c);
 		for (uint64_t i = 0; i < life && c.pid != 0 && !over; i++) {
 			rest_ms(25);
