@@ -310,16 +310,32 @@ out:
 	return rc;
 }
 
+/* Who came and who went with the version d; those before it were so many. */
+static void count_leased(struct core_shard *s, const struct core_diff *d, size_t leases, size_t writers)
+{
+	struct core_engine *e = s->engine;
+
+	core_count(e, CORE_M_LEASES, d->has_lease);
+	core_count(e, CORE_M_WRITERS, d->has_writer);
+	if (s->state.lease_count < leases) /* a new one at the same time hides an end, which is rare */
+		core_count(e, CORE_M_LEASES_ENDED, leases - s->state.lease_count);
+	if (s->state.writer_count < writers)
+		core_count(e, CORE_M_WRITERS_ENDED, writers - s->state.writer_count);
+}
+
 /* Commit what the transition made, and what goes along. */
 static enum kv_rc commit_next(struct core_shard *s, struct core_change *c, struct core_diff *d,
 			      struct kv_err *err)
 {
+	size_t leases = s->state.lease_count, writers = s->state.writer_count;
 	enum kv_rc rc;
 
 	stamp(s, c, d);
 	core_hold_since(s, d);
 	rc = commit_diff(s, c, d, err);
 	core_since_held(s);
+	if (rc == KV_OK)
+		count_leased(s, d, leases, writers);
 	if (rc == KV_OK && c->rearranges)
 		core_fold_recount(s);
 	else if (rc == KV_OK)

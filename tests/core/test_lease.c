@@ -468,6 +468,34 @@ static int by_time(const void *a, const void *b)
 	return x->time < y->time ? -1 : x->time > y->time;
 }
 
+static uint64_t counted(const struct host *r, enum core_counter which)
+{
+	return atomic_load(&core_engine_metrics(r->engine)->counters[which]);
+}
+
+START_TEST(leases_and_writers_that_come_and_go_are_counted)
+{
+	struct hosts h;
+	struct core_need need;
+
+	hosts_begin(&h, DISK_SHARED);
+	uint64_t leases = counted(&h.a, CORE_M_LEASES);
+	uint64_t ended = counted(&h.a, CORE_M_LEASES_ENDED), struck = counted(&h.b, CORE_M_WRITERS_ENDED);
+
+	need_at(&h.a, &need, 4);
+	ck_assert_uint_eq(counted(&h.a, CORE_M_LEASES), leases + 1);
+	core_shard_release(h.a.shard, &need);
+	step(&h.a, 0);
+	ck_assert_uint_eq(counted(&h.a, CORE_M_LEASES_ENDED), ended + 1);
+	step(&h.b, 0);
+	ck_assert_uint_eq(counted(&h.b, CORE_M_WRITERS), 1);
+	later(&h, 2 * HOUR_MS); /* a's writer is over */
+	step(&h.b, 0);
+	ck_assert_uint_gt(counted(&h.b, CORE_M_WRITERS_ENDED), struck);
+	hosts_end(&h);
+}
+END_TEST
+
 START_TEST(readers_are_listed_those_here_and_the_leases_of_others)
 {
 	struct hosts h;
@@ -543,6 +571,7 @@ Suite *lease_suite(void)
 	tcase_add_test(t, appending_renews_the_lease_without_a_version_more);
 	tcase_add_test(t, the_keeper_renews_the_lease_of_an_idle_reader);
 	tcase_add_test(t, a_clock_that_goes_back_or_jumps_harms_no_lease_of_its_own);
+	tcase_add_test(t, leases_and_writers_that_come_and_go_are_counted);
 	tcase_add_test(t, readers_are_listed_those_here_and_the_leases_of_others);
 	suite_add_tcase(s, t);
 	return s;
