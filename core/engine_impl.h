@@ -53,6 +53,7 @@ struct core_engine {
 	struct kv_store *store;
 	struct kv_store_traits traits;
 	struct core_instance_id instance;
+	_Atomic(uint64_t) rollup_tries; /* of this instance: each has a key of its own (life.c) */
 	struct core_engine_config config;
 	struct core_writer_state
 		writer;             /* of transactions that have none of their own; its id is instance's */

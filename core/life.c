@@ -44,13 +44,17 @@ static enum kv_rc run_rollup(struct core_change *c, const struct core_state *s, 
 	return *skip ? KV_OK : rc;
 }
 
+/* A key of its own for every try: two that make a shard at once may come to one seqno with different states,
+ * and two lives of it where the clock went back. Where the blob is set before the version the loser would
+ * overwrite the winner's. */
 static void rollup_key(struct core_engine *e, struct core_shard_id id, struct core_rollup *rollup)
 {
 	char shard[CORE_ID_LEN], instance[CORE_ID_LEN];
 
 	core_uuid_format('s', id.u, shard);
 	core_uuid_format('n', e->instance.u, instance);
-	snprintf(rollup->key, sizeof rollup->key, "%s/v%" PRIu64 "/%s", shard, rollup->seqno, instance);
+	snprintf(rollup->key, sizeof rollup->key, "%s/v%" PRIu64 "/%s-%" PRIu64, shard, rollup->seqno,
+		 instance, atomic_fetch_add(&e->rollup_tries, 1));
 }
 
 enum kv_rc core_write_rollup(struct core_shard *s, struct kv_err *err)

@@ -6,7 +6,7 @@
  * which is why both are looked at in one copy of the state. With a sole owner every other instance is over.
  * Elsewhere nobody knows, and nothing is swept.
  *
- * Keys: <shard>/<instance>/<part>, <shard>/<instance>/<manifest>, <shard>/v<seqno>/<instance>.
+ * Keys: <shard>/<instance>/<part>, <shard>/<instance>/<manifest>, <shard>/v<seqno>/<instance>-<try>.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -180,7 +180,7 @@ static bool is_orphan(const struct core_engine *e, const char *key)
 	if (third == NULL)
 		return false;
 	from = second[1] == 'v' ? third + 1 : second + 1;
-	len = second[1] == 'v' ? strlen(from) : (size_t)(third - from);
+	len = second[1] == 'v' ? strnlen(from, CORE_ID_LEN - 1) : (size_t)(third - from);
 	return core_uuid_parse('n', from, len, &id) && !core_uuid_eq(id, e->instance.u);
 }
 

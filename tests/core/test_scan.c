@@ -158,7 +158,7 @@ START_TEST(going_back_costs_one_block)
 	ck_ok(core_scan_read(s, 0, t.p, 10000 * 1200, &t.len, &err), err);
 	for (int i = 0; i < 50; i++) {
 		world_heal(&w);
-		check_read(s, &t, rng_below(&r, t.len), 1000);
+		check_read(s, &t, rng_below(&r, t.len), 1); /* more might reach into the next block */
 		ck_assert_uint_le(kv_faults_calls(w.faults), 1);
 	}
 	core_scan_close(s);

@@ -55,7 +55,7 @@ START_TEST(orphans_of_an_instance_that_is_over_go_and_all_that_is_named_stays)
 	fold_to_blob(rig.shard);
 	reopen_well(&rig);
 	plant(rig.disk, stray_key(rig.id, part));
-	snprintf(rollup, sizeof rollup, "%s/v12/%s", core_uuid_format('s', rig.id.u, id),
+	snprintf(rollup, sizeof rollup, "%s/v12/%s-7", core_uuid_format('s', rig.id.u, id),
 		 core_uuid_format('n', core_uuid_new(), over));
 	plant(rig.disk, rollup);
 	ck_assert_uint_eq(chore(rig.shard, CORE_GC).blobs, 2);
