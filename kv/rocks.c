@@ -260,6 +260,7 @@ static enum kv_rc open_db_locked(struct kv_rocks *r, struct kv_err *err)
 	char *text = NULL;
 
 	assert(!r->db);
+	r->opened++;
 	if (r->read_only) {
 		if (!r->scratch)
 			make_scratch(r);

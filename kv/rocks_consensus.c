@@ -294,21 +294,39 @@ static enum kv_rc delete_versions(struct kv_rocks *r, rocksdb_writebatch_t *batc
 	return iterated(it, options, KV_OK, err);
 }
 
+static struct rocks_floor *floor_of(struct kv_rocks *r, const char *key)
+{
+	return &r->floors[rocks_stripe(r, key) - r->stripes];
+}
+
+/*
+ * The first seqno that key may have a version of. What was deleted lies on as a tombstone until RocksDB
+ * merges its files, and passing thousands of them takes milliseconds, for which an append to the key would
+ * wait. Entered, under the stripe.
+ */
+static uint64_t floor_locked(const struct kv_rocks *r, const struct rocks_floor *floor, const char *key)
+{
+	return floor->opened == r->opened && strcmp(floor->key, key) == 0 ? floor->seqno : 0;
+}
+
 static enum kv_rc truncate_locked(struct kv_rocks *r, const char *key, uint64_t seqno, uint64_t *removed,
 				  struct kv_err *err)
 {
 	const struct rocks_record head = rocks_head_record(key);
-	const struct rocks_record first = rocks_version_record(key, 0);
 	const struct rocks_record end = rocks_version_record(key, seqno);
-	struct rocks_record least = first;
+	struct rocks_record least = end;
 	const struct rocks_probe probe = {.record = &least, .absent = true};
-	uint64_t found, count = 0;
+	struct rocks_floor *floor = floor_of(r, key);
+	uint64_t found, opened, count = 0;
 	enum kv_rc rc = rocks_enter(r, err);
 
 	if (rc != KV_OK)
 		return rc;
 
+	const struct rocks_record first = rocks_version_record(key, floor_locked(r, floor, key));
 	rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
+
+	opened = r->opened;
 
 	rc = rocks_read_head(r, r->read, &head, &found, err);
 	if (rc == KV_OK && found == KV_NO_VERSION)
@@ -324,6 +342,8 @@ static enum kv_rc truncate_locked(struct kv_rocks *r, const char *key, uint64_t 
 		rocks_leave(r);
 	rocksdb_writebatch_destroy(batch);
 	if (rc == KV_OK) {
+		*floor = (struct rocks_floor){.seqno = seqno, .opened = opened};
+		strcpy(floor->key, key);
 		*removed = count;
 		rocks_note_garbage(r, count * VERSION_BYTES);
 	}
@@ -361,6 +381,7 @@ static enum kv_rc remove_locked(struct kv_rocks *r, const char *key, uint64_t ex
 
 	rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
 
+	floor_of(r, key)->key[0] = '\0'; /* its next life may begin lower */
 	rc = rocks_read_head(r, r->read, &head, &found, err);
 	if (rc == KV_OK && found == KV_NO_VERSION)
 		rc = not_found(err, key);

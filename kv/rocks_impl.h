@@ -15,7 +15,7 @@
 #include "kv/consensus_impl.h"
 #include "kv/rocks.h"
 
-enum { ROCKS_STRIPES = 64, ROCKS_RECORD_MAX = 1 + KV_KEY_MAX + 1 + 8 };
+enum { ROCKS_STRIPES = 256, ROCKS_RECORD_MAX = 1 + KV_KEY_MAX + 1 + 8 };
 
 /* A key inside RocksDB; the table is in rocks.c. */
 struct rocks_record {
@@ -40,13 +40,22 @@ struct rocks_blobs_view {
 	struct kv_rocks *rocks;
 };
 
+/* Below seqno the key has no version, nor will it have one until it is removed. */
+struct rocks_floor {
+	char key[KV_KEY_MAX + 1];
+	uint64_t seqno;
+	uint64_t opened; /* kv_rocks.opened at that time: what rode may have been lost since */
+};
+
 struct kv_rocks {
-	pthread_mutex_t stripes[ROCKS_STRIPES]; /* the head of each key hashed to it, read to write */
-	pthread_rwlock_t lock;                  /* shared: use of db; exclusive: changing db */
-	rocksdb_t *db;                          /* NULL: the last opening failed */
+	pthread_mutex_t stripes[ROCKS_STRIPES];   /* the head of each key hashed to it, read to write */
+	struct rocks_floor floors[ROCKS_STRIPES]; /* of the key of the stripe truncated last; under it */
+	pthread_rwlock_t lock;                    /* shared: use of db; exclusive: changing db */
+	rocksdb_t *db;                            /* NULL: the last opening failed */
 	atomic_bool
 		suspect; /* a write failed since db was opened; set with `lock` shared, cleared exclusive */
 
+	uint64_t opened;           /* how often; changed with `lock` exclusive */
 	_Atomic(uint64_t) garbage; /* bytes deleted since rocks_tidy.c merged the files */
 
 	/* constant while open */

@@ -140,6 +140,28 @@ START_TEST(truncate_forgets_what_lies_below_and_counts_it)
 }
 END_TEST
 
+START_TEST(a_next_life_may_begin_below_what_was_truncated_in_the_one_before)
+{
+	uint64_t removed;
+
+	open_world(_i);
+	for (uint64_t i = 0; i < 5; i++)
+		want_cas(w.c, "k", i == 0 ? 0 : 100 + i - 1, 100 + i, "v", KV_OK);
+	ck_assert_int_eq(kv_consensus_truncate(w.c, "k", 103, NULL, NULL), KV_OK);
+	ck_assert_int_eq(kv_consensus_truncate(w.c, "k", 101, &removed, NULL), KV_OK);
+	ck_assert_uint_eq(removed, 0);
+	ck_assert_int_eq(kv_consensus_remove(w.c, "k", 104, NULL), KV_OK);
+	for (uint64_t i = 1; i <= 4; i++)
+		want_cas(w.c, "k", i - 1, i, "v", KV_OK);
+	ck_assert_int_eq(kv_consensus_truncate(w.c, "k", 3, &removed, NULL), KV_OK);
+	ck_assert_uint_eq(removed, 2);
+	ck_assert_str_eq(seqnos(w.c, "k", 0, 10), "3 4");
+	ck_assert_int_eq(kv_consensus_remove(w.c, "k", 4, NULL), KV_OK);
+	ck_assert_str_eq(seqnos(w.c, "k", 0, 10), "");
+	world_close(&w);
+}
+END_TEST
+
 START_TEST(truncate_beyond_the_head_is_refused)
 {
 	uint64_t removed = 99;
@@ -358,6 +380,7 @@ Suite *consensus_conformance_suite(void)
 		scan_gives_versions_ascending_from_and_at_most_limit,
 		scan_from_beyond_head_is_empty,
 		truncate_forgets_what_lies_below_and_counts_it,
+		a_next_life_may_begin_below_what_was_truncated_in_the_one_before,
 		truncate_beyond_the_head_is_refused,
 		truncate_of_many_versions_forgets_them_all,
 		remove_forgets_the_key_only_at_the_expected_head,
