@@ -85,6 +85,7 @@ static void shard_free(struct core_shard *s)
 	core_staged_end(s);
 	core_held_end(s);
 	core_state_fini(&s->state);
+	core_group_fini(&s->group);
 	pthread_mutex_destroy(&s->commit_mu);
 	pthread_mutex_destroy(&s->mu);
 	free(s);
@@ -174,6 +175,7 @@ static struct core_shard *shard_get(struct core_engine *e, struct core_shard_id 
 		if (s == NULL)
 			goto out;
 		pthread_mutex_init(&s->commit_mu, NULL);
+		core_group_init(&s->group);
 		pthread_mutex_init(&s->mu, NULL);
 		s->engine = e;
 		s->home = (struct core_home){

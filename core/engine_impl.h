@@ -94,6 +94,14 @@ struct core_shard_upkeep {
 	_Atomic(uint64_t) due_us; /* when it is looked at */
 };
 
+/* The changes that wait for the commit under way (group.c). */
+struct core_group {
+	pthread_mutex_t mu;
+	struct core_change *first;
+	struct core_change *last;
+	bool led;
+};
+
 struct core_shard {
 	/* Serializes commits and loading. It is held across store calls on purpose: versions of one shard
 	 * follow each other anyway, and readers do not take it. */
@@ -106,6 +114,8 @@ struct core_shard {
 	size_t tail;
 	uint64_t inline_bytes;
 	_Atomic(uint64_t) runs; /* of the batches before it; changed under commit_mu */
+
+	struct core_group group;
 
 	pthread_mutex_t mu; /* the rest; held for moments */
 	struct core_state state;
@@ -141,6 +151,18 @@ void core_names_forget(struct core_engine *e);
 uint64_t core_now_us(const struct core_engine *e);
 void core_notice(const struct core_engine *e, const char *fmt, ...) KV_PRINTF(2, 3);
 
+enum core_turn_is { CORE_TURN_WAITS, CORE_TURN_LEADS, CORE_TURN_OVER };
+
+/* Where a change stands in its shard's group; under core_group.mu, and the leader's while it works. */
+struct core_turn {
+	struct core_change *next;
+	enum core_turn_is is;
+	pthread_cond_t changed;
+	enum kv_rc rc;
+	struct kv_err *err; /* may be NULL */
+	bool committed;
+};
+
 /* A transition with its inputs, run once per attempt on the newest state. KV_OK: commit d. Otherwise the
  * call ends with its code (KV_OK with *skip: nothing to commit). */
 struct core_change {
@@ -154,6 +176,10 @@ struct core_change {
 	bool hollow;                     /* to a blob */
 	const struct kv_blob_put *blobs; /* to go with it */
 	size_t blob_count;
+	/* It may be committed with others of its kind: no blobs, no loose parts, and run looks at nothing but
+	 * the state it is given. */
+	bool groups;
+	struct core_turn turn; /* group.c */
 };
 
 /*
@@ -161,6 +187,24 @@ struct core_change {
  * KV_NO_SHARD, KV_SHARD_REPLACED, KV_UNKNOWN and those of the store.
  */
 enum kv_rc core_machine_commit(struct core_shard *s, struct core_change *c, struct kv_err *err) KV_MUST_CHECK;
+
+/*
+ * machine.c: commit count changes of one shard, all of which group, in one step; each one's turn.rc, .err and
+ * .committed say what became of it. *due: something is to be merged now. Under commit_mu.
+ */
+void core_machine_commit_group(struct core_shard *s, struct core_change **changes, size_t count, bool *due);
+/* machine.c: what follows commits, with and without commit_mu. synced: one of them was no mere housekeeping.
+ */
+void core_machine_after_locked(struct core_shard *s);
+void core_machine_after(struct core_shard *s, bool synced, bool due);
+
+/* group.c: as core_machine_commit, together with other changes that group and come at the same time. */
+enum kv_rc core_group_commit(struct core_shard *s, struct core_change *c, struct kv_err *err) KV_MUST_CHECK;
+void core_group_init(struct core_group *g);
+void core_group_fini(struct core_group *g);
+
+/* shard.c: a copy, to be freed with core_state_fini; it shares the batches. False: out of memory. */
+bool core_state_copy(const struct core_state *s, struct core_state *out);
 
 /* load.c. The _locked ones and the two after them run under commit_mu. */
 char *core_shard_key(const struct core_shard *s, char buf[CORE_ID_LEN]);
@@ -247,10 +291,11 @@ bool core_own_writer_stands(const struct core_shard *s);
 bool core_queue_expire(struct core_shard *s);
 
 /*
- * leases.c: before a diff that is stamped is committed, add what is due of our lease, and settle since: as
- * far as all who hold it let it go. Under commit_mu; core_since_held comes when the commit has ended.
+ * leases.c: before a diff that is stamped, and follows st, is committed, add what is due of our lease, and
+ * settle since: as far as all who hold it let it go. Under commit_mu; core_since_held comes when the commit
+ * has ended.
  */
-void core_hold_since(struct core_shard *s, struct core_diff *d);
+void core_hold_since(struct core_shard *s, const struct core_state *st, struct core_diff *d);
 void core_since_held(struct core_shard *s);
 /* leases.c: whether the state has a lease of ours. Under mu, or with nobody else there. */
 bool core_own_lease_stands(const struct core_shard *s);

@@ -189,27 +189,29 @@ static struct core_frontier lets_go(const struct core_shard *s, const struct cor
 	return f;
 }
 
-void core_hold_since(struct core_shard *s, struct core_diff *d)
+void core_hold_since(struct core_shard *s, const struct core_state *st, struct core_diff *d)
 {
+	struct core_frontier before;
 	struct wants w;
 
 	if (!has_leases(s->engine)) { /* most commits let nothing go, and need not look at those who read */
-		settle(&s->state, d);
+		settle(st, d);
 		if (!d->has_since)
 			return;
 	}
 	pthread_mutex_lock(&s->mu);
 	w = wants_locked(s);
+	before = s->letting_go;                /* by a diff that is committed with this one */
 	s->letting_go = core_frontier_empty(); /* until it is known */
 	pthread_mutex_unlock(&s->mu);
 	take_along(s, w, d);
-	settle(&s->state, d);
+	settle(st, d);
 	if (d->has_since) {
 		d->since = core_frontier_min(d->since, w.since);
-		d->has_since = core_frontier_lt(s->state.since, d->since);
+		d->has_since = core_frontier_lt(st->since, d->since);
 	}
 	pthread_mutex_lock(&s->mu);
-	s->letting_go = lets_go(s, d);
+	s->letting_go = core_frontier_max(before, lets_go(s, d));
 	pthread_mutex_unlock(&s->mu);
 }
 

@@ -7,21 +7,22 @@
  *
  * What goes along with the diff, and how far since goes, is settled in leases.c.
  *
+ * Changes that group (group.c) and meet are run one on the other's result, on a copy of the state, and their
+ * versions are stored in one step; then each is applied like a single one.
+ *
  * Invariants:
  *  1. The state in memory is that of a version that was stored, and only goes
  *     forward. It changes under commit_mu and mu, so the one who commits may
  *     read it with commit_mu alone.
  *  2. A state is applied only after its version is durable (or rides before the
  *     next one that is): what a reader sees is never taken back by a crash.
- *  3. A version carries the id of the attempt that made it. After an unknown
- *     outcome the versions tell whether it was ours; if there is none yet, the
- *     same attempt is made again, so that it can land once at most.
  */
 #include <assert.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/attempt.h"
 #include "core/compact.h"
 #include "core/engine_impl.h"
 
@@ -33,7 +34,7 @@ struct shadow {
 	struct core_state state;
 };
 
-static void shadow_begin(struct core_shard *s, const struct core_buf *version, struct shadow *shadow)
+static void shadow_begin(struct core_shard *s, const struct core_attempt *a, struct shadow *shadow)
 {
 	struct core_buf bytes;
 	struct core_diff d;
@@ -44,11 +45,13 @@ static void shadow_begin(struct core_shard *s, const struct core_buf *version, s
 		rc = core_state_decode(s->home.shard, bytes.data, bytes.len, &shadow->state, &err);
 	assert(rc == KV_OK);
 	core_buf_fini(&bytes);
-	rc = core_diff_decode(s->home.shard, version->data, version->len, &d, &err);
-	if (rc == KV_OK)
-		rc = core_state_apply(&shadow->state, &d, &err);
-	assert(rc == KV_OK);
-	core_diff_fini(&d);
+	for (size_t i = 0; i < a->count; i++) {
+		rc = core_diff_decode(s->home.shard, a->versions[i].data, a->versions[i].len, &d, &err);
+		if (rc == KV_OK)
+			rc = core_state_apply(&shadow->state, &d, &err);
+		assert(rc == KV_OK);
+		core_diff_fini(&d);
+	}
 }
 
 static void shadow_end(struct core_shard *s, struct shadow *shadow)
@@ -68,246 +71,13 @@ static void shadow_end(struct core_shard *s, struct shadow *shadow)
 }
 #endif
 
-/* Whether version seqno is there, and is that of our attempt. */
-static enum kv_rc look_for_attempt(struct core_shard *s, uint64_t seqno, struct core_uuid attempt,
-				   bool *there, bool *ours, struct kv_err *err)
-{
-	struct kv_versions versions;
-	struct core_diff d;
-	char key[CORE_ID_LEN];
-	enum kv_rc rc = kv_consensus_scan(kv_store_consensus(s->engine->store), core_shard_key(s, key), seqno,
-					  1, &versions, err);
-
-	*there = rc == KV_OK && versions.count == 1;
-	*ours = false;
-	if (*there && versions.v[0].seqno != seqno)
-		rc = kv_fail(err, KV_UNKNOWN, "version %" PRIu64 " is forgotten already", seqno);
-	if (rc == KV_OK && *there) {
-		rc = core_diff_decode(s->home.shard, versions.v[0].data, versions.v[0].len, &d, err);
-		*ours = rc == KV_OK && core_uuid_eq(d.attempt, attempt);
-		core_diff_fini(&d);
-	}
-	kv_versions_free(&versions);
-	return rc;
-}
-
-enum { PUTS_INSIDE = 4 }; /* blobs of all but a few commits */
-
-struct attempt {
-	const struct core_diff *d;
-	struct core_buf version;
-	struct kv_blob_put *blobs;
-	size_t blob_count;
-	enum kv_sync sync;
-	struct core_buf fold_blob;
-	char (*keys)[CORE_BLOB_KEY_LEN]; /* of the fold and of loose parts */
-	size_t key_count;
-	struct kv_blob_put blob_space[PUTS_INSIDE];
-	char key_space[PUTS_INSIDE][CORE_BLOB_KEY_LEN];
-};
-
-static void attempt_fini(struct attempt *a)
-{
-	core_buf_fini(&a->version);
-	core_buf_fini(&a->fold_blob);
-	if (a->blobs != a->blob_space)
-		free(a->blobs);
-	if (a->keys != a->key_space)
-		free(a->keys);
-}
-
-/* Room for count blobs. KV_NOMEM. */
-static enum kv_rc attempt_reserve(struct attempt *a, size_t count, struct kv_err *err)
-{
-	a->blobs = a->blob_space;
-	a->keys = a->key_space;
-	if (count <= PUTS_INSIDE)
-		return KV_OK;
-	a->blobs = calloc(count, sizeof *a->blobs);
-	a->keys = calloc(count, sizeof *a->keys);
-	return a->blobs != NULL && a->keys != NULL ? KV_OK : kv_fail_rc(err, KV_NOMEM);
-}
-
-static enum kv_rc store_version(struct core_shard *s, const struct attempt *a, struct kv_err *err)
-{
-	char key[CORE_ID_LEN];
-
-	return kv_store_commit(s->engine->store, core_shard_key(s, key), a->d->seqno - 1, a->d->seqno,
-			       a->version.data, a->version.len, a->blobs, a->blob_count, a->sync, err);
-}
-
-/* KV_OK: it landed. KV_MISMATCH: another version did. KV_UNKNOWN: the store does not tell. Invariant 3. */
-static enum kv_rc settle_unknown(struct core_shard *s, const struct attempt *a, struct kv_err *err)
-{
-	for (unsigned tries = 0; tries < CORE_UNKNOWN_TRIES; tries++) {
-		bool there, ours;
-		enum kv_rc rc = look_for_attempt(s, a->d->seqno, a->d->attempt, &there, &ours, NULL);
-
-		if (rc == KV_OK && there)
-			return ours ? KV_OK : KV_MISMATCH;
-		if (rc == KV_OK)
-			rc = store_version(s, a, err);
-		else
-			rc = KV_UNKNOWN;
-		if (rc == KV_OK)
-			return KV_OK;
-		/* It was not there, and now surely was not done: where nobody else can bring the first
-		 * attempt late, that is the answer. */
-		if (rc != KV_UNKNOWN && rc != KV_MISMATCH && s->engine->traits.sole_owner)
-			return rc;
-	}
-	return kv_fail(err, KV_UNKNOWN,
-		       "the store failed and does not tell whether the change was made; try again with the "
-		       "same token");
-}
-
-/* The batch with rows that the append brings, or NULL. */
-static struct core_batch *appended(const struct core_change *c, const struct core_diff *d)
-{
-	return c->appends_rows ? d->splices[d->splice_count - 1].batches[0] : NULL;
-}
-
-static bool is_loose(const struct core_batch *b, size_t i)
-{
-	return b->parts[i].inline_data != NULL && b->parts[i].loose;
-}
-
-static size_t count_loose(const struct core_batch *b)
-{
-	size_t count = 0;
-
-	for (size_t i = 0; b != NULL && i < b->part_count; i++)
-		count += is_loose(b, i);
-	return count;
-}
-
-/* The loose parts of b as blobs of the commit; those beyond CORE_LOOSE_TOTAL are stored at once. */
-static enum kv_rc put_loose(struct core_shard *s, struct core_batch *b, struct attempt *a, struct kv_err *err)
-{
-	uint64_t bytes = 0;
-	enum kv_rc rc = KV_OK;
-
-	for (size_t i = 0; b != NULL && i < b->part_count && rc == KV_OK; i++) {
-		const struct core_part *part = &b->parts[i];
-
-		if (!is_loose(b, i))
-			continue;
-		char *key = core_part_key(s->home.shard, part, a->keys[a->key_count++]);
-		bytes += part->size;
-		if (bytes > CORE_LOOSE_TOTAL)
-			rc = kv_blob_set(s->home.blobs, key, part->inline_data, (size_t)part->size, err);
-		else
-			a->blobs[a->blob_count++] = (struct kv_blob_put){
-				.key = key, .data = part->inline_data, .len = (size_t)part->size};
-	}
-	/* Of the commit nothing was done. */
-	return rc == KV_UNKNOWN ? kv_fail(err, KV_UNREACHABLE, "the store failed to take a part") : rc;
-}
-
-/* What was loose is blobs now, before anybody else sees the batch. */
-static void settle_loose(struct core_batch *b)
-{
-	for (size_t i = 0; b != NULL && i < b->part_count; i++) {
-		if (!is_loose(b, i))
-			continue;
-		free(b->parts[i].inline_data);
-		b->parts[i].inline_data = NULL;
-		b->parts[i].loose = false;
-	}
-}
-
-/* Fill in what makes d a version of its own. */
-static void stamp(struct core_shard *s, const struct core_change *c, struct core_diff *d)
-{
-	const struct core_uuid *writer = c->writer != NULL ? c->writer : &s->engine->instance.u;
-	uint64_t attempts = atomic_fetch_add(&s->engine->attempts, 1);
-
-	d->walltime_ms = core_now_us(s->engine) / 1000;
-	if (d->walltime_ms < s->state.walltime_ms)
-		d->walltime_ms = s->state.walltime_ms; /* a clock that went back */
-	memcpy(d->attempt.b, writer->b, CORE_WRITER_TAG);
-	memcpy(d->attempt.b + CORE_WRITER_TAG, &attempts, sizeof attempts);
-	d->newest_rollup = d->has_rollup ? d->rollup : s->rollup;
-}
-
-/* All that is stored in the attempt: the version and its blobs. */
-static enum kv_rc prepare(struct core_shard *s, struct core_change *c, struct core_diff *d, struct attempt *a,
-			  struct kv_err *err)
-{
-	struct core_batch *b = appended(c, d);
-	enum kv_rc rc = attempt_reserve(a, c->blob_count + 1 + count_loose(b), err);
-
-	if (rc != KV_OK)
-		return rc;
-	for (size_t i = 0; i < c->blob_count; i++)
-		a->blobs[a->blob_count++] = c->blobs[i];
-	if (c->appends_rows || c->folds) {
-		char *key = a->keys[a->key_count++];
-
-		rc = c->folds ? core_fold_tail(s, c->hollow, d, &a->fold_blob, key, err)
-			      : core_fold(s, d, &a->fold_blob, key, err);
-		if (rc == KV_OK && a->fold_blob.len != 0)
-			a->blobs[a->blob_count++] = (struct kv_blob_put){
-				.key = key, .data = a->fold_blob.data, .len = a->fold_blob.len};
-	}
-	if (rc == KV_OK)
-		rc = put_loose(s, b, a, err);
-	if (rc == KV_OK)
-		rc = core_diff_encode(s->home.shard, d, &a->version, err);
-	if (rc == KV_OK) { /* what is stored must be seen: no failing for want of memory after it */
-		pthread_mutex_lock(&s->mu);
-		rc = core_state_reserve(&s->state, d, err);
-		if (rc == KV_OK)
-			rc = core_reserve_held(s, d, err);
-		pthread_mutex_unlock(&s->mu);
-	}
-	return rc;
-}
-
-static void count_outcome(struct core_engine *e, enum kv_rc rc, size_t bytes)
+static void count_outcome(struct core_engine *e, enum kv_rc rc, const struct core_attempt *a)
 {
 	core_count(e, CORE_M_UNKNOWN, rc == KV_UNKNOWN);
 	core_count(e, CORE_M_CONFLICTS, rc == KV_MISMATCH);
-	core_count(e, CORE_M_VERSIONS, rc == KV_OK);
-	core_count(e, CORE_M_VERSION_BYTES, rc == KV_OK ? bytes : 0);
-}
-
-/* Store the version d and apply it. */
-static enum kv_rc commit_diff(struct core_shard *s, struct core_change *c, struct core_diff *d,
-			      struct kv_err *err)
-{
-	struct attempt a = {.d = d, .sync = c->sync};
-	enum kv_rc rc = prepare(s, c, d, &a, err);
-
-	if (rc != KV_OK)
-		goto out;
-#ifdef CORE_SLOW_CHECKS
-	struct shadow shadow;
-	shadow_begin(s, &a.version, &shadow);
-#endif
-	rc = store_version(s, &a, err);
-	if (rc == KV_UNKNOWN)
-		rc = settle_unknown(s, &a, err);
-	count_outcome(s->engine, rc, a.version.len);
-	if (rc == KV_UNKNOWN) { /* the state may lack it: no answer from it until consensus was asked */
-		pthread_mutex_lock(&s->mu);
-		s->doubtful = true;
-		pthread_mutex_unlock(&s->mu);
-	}
-	if (rc == KV_OK) {
-		settle_loose(appended(c, d));
-		rc = core_apply_version(s, d, a.version.len, err);
-		assert(rc == KV_OK); /* it follows the state, and there is room */
-	}
-#ifdef CORE_SLOW_CHECKS
-	if (rc == KV_OK)
-		shadow_end(s, &shadow);
-	else
-		core_state_fini(&shadow.state);
-#endif
-out:
-	attempt_fini(&a);
-	return rc;
+	core_count(e, CORE_M_VERSIONS, rc == KV_OK ? a->count : 0);
+	for (size_t i = 0; i < a->count && rc == KV_OK; i++)
+		core_count(e, CORE_M_VERSION_BYTES, a->versions[i].len);
 }
 
 /* Who came and who went with the version d; those before it were so many. */
@@ -323,23 +93,89 @@ static void count_leased(struct core_shard *s, const struct core_diff *d, size_t
 		core_count(e, CORE_M_WRITERS_ENDED, writers - s->state.writer_count);
 }
 
-/* Commit what the transition made, and what goes along. */
-static enum kv_rc commit_next(struct core_shard *s, struct core_change *c, struct core_diff *d,
-			      struct kv_err *err)
+/* The version d has landed: apply it. KV_NOMEM. */
+static enum kv_rc land(struct core_shard *s, const struct core_change *c, const struct core_diff *d,
+		       size_t bytes, struct kv_err *err)
 {
 	size_t leases = s->state.lease_count, writers = s->state.writer_count;
 	enum kv_rc rc;
 
-	stamp(s, c, d);
-	core_hold_since(s, d);
-	rc = commit_diff(s, c, d, err);
-	core_since_held(s);
-	if (rc == KV_OK)
-		count_leased(s, d, leases, writers);
-	if (rc == KV_OK && c->rearranges)
+	core_attempt_settle_loose(c, d);
+	rc = core_apply_version(s, d, bytes, err);
+	if (rc != KV_OK)
+		return rc;
+	count_leased(s, d, leases, writers);
+	if (c->rearranges)
 		core_fold_recount(s);
-	else if (rc == KV_OK)
+	else
 		core_fold_count(s, d);
+	return KV_OK;
+}
+
+/* The state lacks what was committed, or may: no answer from it until consensus was asked. */
+static void doubt(struct core_shard *s)
+{
+	pthread_mutex_lock(&s->mu);
+	s->doubtful = true;
+	pthread_mutex_unlock(&s->mu);
+}
+
+/* Store the versions of the attempt, the diffs that the changes made, and apply them. */
+static enum kv_rc commit_attempt(struct core_shard *s, struct core_attempt *a, struct core_change **changes,
+				 const struct core_diff *diffs, struct kv_err *err)
+{
+	enum kv_rc rc, landed = KV_OK;
+
+#ifdef CORE_SLOW_CHECKS
+	struct shadow shadow;
+	shadow_begin(s, a, &shadow);
+#endif
+	rc = core_attempt_store(a, err);
+	count_outcome(s->engine, rc, a);
+	for (size_t i = 0; i < a->count && rc == KV_OK && landed == KV_OK; i++)
+		landed = land(s, changes[i], &diffs[i], a->versions[i].len, NULL);
+	assert(landed == KV_OK || landed == KV_NOMEM); /* they follow the state */
+	if (rc == KV_UNKNOWN || landed != KV_OK)
+		doubt(s);
+#ifdef CORE_SLOW_CHECKS
+	if (rc == KV_OK && landed == KV_OK)
+		shadow_end(s, &shadow);
+	else
+		core_state_fini(&shadow.state);
+#endif
+	return rc;
+}
+
+/* What is stored must be seen: no failing for want of memory after it. */
+static enum kv_rc reserve(struct core_shard *s, const struct core_diff *d, struct kv_err *err)
+{
+	enum kv_rc rc;
+
+	pthread_mutex_lock(&s->mu);
+	rc = core_state_reserve(&s->state, d, err);
+	if (rc == KV_OK)
+		rc = core_reserve_held(s, d, err);
+	pthread_mutex_unlock(&s->mu);
+	return rc;
+}
+
+/* Commit what the transition made, and what goes along. */
+static enum kv_rc commit_next(struct core_shard *s, struct core_change *c, struct core_diff *d,
+			      struct kv_err *err)
+{
+	struct core_attempt a;
+	enum kv_rc rc;
+
+	core_attempt_init(&a, s, c->sync);
+	core_attempt_stamp(s, &s->state, c, d);
+	core_hold_since(s, &s->state, d);
+	rc = core_attempt_add(&a, c, d, err);
+	if (rc == KV_OK)
+		rc = reserve(s, d, err);
+	if (rc == KV_OK)
+		rc = commit_attempt(s, &a, &c, d, err);
+	core_since_held(s);
+	core_attempt_fini(&a);
 	return rc;
 }
 
@@ -352,8 +188,7 @@ static bool makes_due(const struct core_shard *s, const struct core_diff *d)
 	return core_merge_is_due(&s->state);
 }
 
-/* Background work that is due now. Under commit_mu. */
-static void see_to_upkeep(struct core_shard *s)
+void core_machine_after_locked(struct core_shard *s)
 {
 	if (!s->loaded || s->state.tombstone || s->rollup_queued ||
 	    s->state.seqno - s->rollup.seqno < CORE_ROLLUP_VERSIONS)
@@ -363,16 +198,24 @@ static void see_to_upkeep(struct core_shard *s)
 		core_queue_rollup(s);
 }
 
-enum kv_rc core_machine_commit(struct core_shard *s, struct core_change *c, struct kv_err *err)
+void core_machine_after(struct core_shard *s, bool synced, bool due)
 {
-	bool fresh = false, due = false, committed = false;
-	uint64_t began = core_ticks_us();
-	enum kv_rc rc;
+	core_machine_wake(s);
+	/* What rides is housekeeping, after which there is no more to be done than before. */
+	if (synced)
+		core_upkeep_touch(s);
+	if (due)
+		core_upkeep_queue(s);
+}
 
-	if (s->engine->traits.read_only)
-		return kv_fail_rc(err, KV_READONLY);
-	pthread_mutex_lock(&s->commit_mu);
-	rc = core_refresh_locked(s, false, err);
+/* Under commit_mu. */
+static enum kv_rc commit_locked(struct core_shard *s, struct core_change *c, bool *committed, bool *due,
+				struct kv_err *err)
+{
+	bool fresh = false;
+	enum kv_rc rc = core_refresh_locked(s, false, err);
+
+	*committed = false;
 	while (rc == KV_OK) {
 		struct core_diff d;
 		bool skip = false;
@@ -382,8 +225,8 @@ enum kv_rc core_machine_commit(struct core_shard *s, struct core_change *c, stru
 		ran = c->run(c, &s->state, &d, &skip, err);
 		if (ran == KV_OK && !skip)
 			rc = commit_next(s, c, &d, err);
-		committed = ran == KV_OK && !skip && rc == KV_OK;
-		due = committed && makes_due(s, &d);
+		*committed = ran == KV_OK && !skip && rc == KV_OK;
+		*due = *due || (*committed && makes_due(s, &d));
 		core_diff_fini(&d);
 		/* Neither a refusal nor "nothing to do" may come from a stale state: look at consensus first.
 		 */
@@ -405,14 +248,119 @@ enum kv_rc core_machine_commit(struct core_shard *s, struct core_change *c, stru
 			rc = ran;
 		break;
 	}
-	see_to_upkeep(s);
-	pthread_mutex_unlock(&s->commit_mu);
-	core_machine_wake(s);
+	return rc;
+}
+
+/* --- several at once ------------------------------------------------------------------------------- */
+
+/* What a group of changes is making: the state that each one is to see, and what is stored. */
+struct making {
+	struct core_state ahead;
+	struct core_attempt attempt;
+	struct core_change *changes[CORE_GROUP_MAX]; /* of the versions */
+	struct core_diff diffs[CORE_GROUP_MAX];
+};
+
+/* Run c on what those before it leave, and add the version that it makes, if it makes one. */
+static enum kv_rc add_member(struct core_shard *s, struct making *m, struct core_change *c,
+			     struct kv_err *err)
+{
+	struct core_attempt *a = &m->attempt;
+	struct core_diff *d = &m->diffs[a->count];
+	bool skip = false;
+	enum kv_rc rc;
+
+	core_diff_init(d);
+	rc = c->run(c, &m->ahead, d, &skip, err);
+	if (rc != KV_OK || skip)
+		goto out;
+	core_attempt_stamp(s, &m->ahead, c, d);
+	core_hold_since(s, &m->ahead, d);
+	rc = core_attempt_add(a, c, d, err);
+	if (rc == KV_OK) {
+		rc = core_state_reserve(&m->ahead, d, err);
+		if (rc != KV_OK)
+			core_attempt_drop(a);
+	}
+	if (rc != KV_OK && a->count == 0) { /* what it brought along was to go with it */
+		core_attempt_fini(a);
+		core_attempt_init(a, s, c->sync);
+	}
+	if (rc != KV_OK)
+		goto out;
+	rc = core_state_apply(&m->ahead, d, err);
+	assert(rc == KV_OK); /* it follows the state, and there is room */
+	c->turn.committed = true;
+	m->changes[a->count - 1] = c;
+	return KV_OK;
+out:
+	core_diff_fini(d);
+	return rc;
+}
+
+/* False: nothing was done, and each has to be committed alone. */
+static bool commit_together(struct core_shard *s, struct making *m, struct core_change **changes,
+			    size_t count, bool *due)
+{
+	struct core_attempt *a = &m->attempt;
+	struct kv_err err = {0};
+	enum kv_rc rc = KV_OK;
+
+	if (core_refresh_locked(s, false, &err) != KV_OK || !core_state_copy(&s->state, &m->ahead))
+		return false;
+	core_attempt_init(a, s, KV_SYNC);
+	for (size_t i = 0; i < count; i++)
+		changes[i]->turn.rc = add_member(s, m, changes[i], changes[i]->turn.err);
+	if (a->count != 0)
+		rc = commit_attempt(s, a, m->changes, m->diffs, &err);
+	core_since_held(s);
+	for (size_t i = 0; i < a->count; i++) {
+		struct core_turn *turn = &m->changes[i]->turn;
+
+		turn->committed = rc == KV_OK;
+		turn->rc = rc;
+		if (rc != KV_OK && turn->err != NULL)
+			*turn->err = err;
+		*due = *due || (rc == KV_OK && makes_due(s, &m->diffs[i]));
+		core_diff_fini(&m->diffs[i]);
+	}
+	core_attempt_fini(a);
+	core_state_fini(&m->ahead);
+	return rc != KV_MISMATCH;
+}
+
+void core_machine_commit_group(struct core_shard *s, struct core_change **changes, size_t count, bool *due)
+{
+	struct making *m = count > 1 ? malloc(sizeof *m) : NULL;
+	bool done = m != NULL && commit_together(s, m, changes, count, due);
+
+	for (size_t i = 0; i < count && !done; i++) {
+		struct core_turn *turn = &changes[i]->turn;
+
+		turn->rc = commit_locked(s, changes[i], &turn->committed, due, turn->err);
+	}
+	free(m);
+}
+
+/* --- one --------------------------------------------------------------------------------------------- */
+
+enum kv_rc core_machine_commit(struct core_shard *s, struct core_change *c, struct kv_err *err)
+{
+	bool due = false, committed = false;
+	uint64_t began = core_ticks_us();
+	enum kv_rc rc;
+
+	if (s->engine->traits.read_only)
+		return kv_fail_rc(err, KV_READONLY);
+	if (c->groups && s->engine->traits.sole_owner && s->engine->traits.commits_runs) {
+		rc = core_group_commit(s, c, err);
+	} else {
+		pthread_mutex_lock(&s->commit_mu);
+		rc = commit_locked(s, c, &committed, &due, err);
+		core_machine_after_locked(s);
+		pthread_mutex_unlock(&s->commit_mu);
+		core_machine_after(s, committed && c->sync != KV_RIDE, due);
+	}
 	core_timed(s->engine, CORE_T_COMMIT, began);
-	/* What rides is housekeeping, after which there is no more to be done than before. */
-	if (committed && c->sync != KV_RIDE)
-		core_upkeep_touch(s);
-	if (due)
-		core_upkeep_queue(s);
 	return rc;
 }

@@ -36,7 +36,7 @@ enum kv_rc core_shard_info(struct core_shard *s, bool recent, struct core_info *
 }
 
 /* Arrays copied, batches by reference. */
-static bool copy_state(const struct core_state *s, struct core_state *out)
+bool core_state_copy(const struct core_state *s, struct core_state *out)
 {
 	*out = *s;
 	out->batch_cap = s->batch_count;
@@ -87,7 +87,7 @@ enum kv_rc core_shard_state(struct core_shard *s, struct core_state *out, struct
 	if (rc != KV_OK)
 		return rc;
 	pthread_mutex_lock(&s->mu);
-	copied = copy_state(&s->state, out);
+	copied = core_state_copy(&s->state, out);
 	pthread_mutex_unlock(&s->mu);
 	return copied ? KV_OK : kv_fail_rc(err, KV_NOMEM);
 }

@@ -258,6 +258,19 @@ static enum kv_rc run_append(struct core_change *c, const struct core_state *s, 
 	return rc;
 }
 
+/* Rows alone, all of them inline: the append looks at nothing but the state. */
+static bool groups(const struct core_txn *t)
+{
+	const struct core_batch *b = t->ask.batch;
+
+	if (t->input_count != 0)
+		return false;
+	for (size_t i = 0; b != NULL && i < b->part_count; i++)
+		if (b->parts[i].inline_data == NULL || b->parts[i].loose)
+			return false;
+	return true;
+}
+
 static void note_upper(struct core_txn *t, enum kv_rc rc, const struct core_appended *r)
 {
 	struct core_shard *s = t->shard;
@@ -329,6 +342,7 @@ enum kv_rc core_txn_commit(struct core_txn *t, struct core_appended *r, struct k
 		return rc;
 	t->ask.inputs = t->inputs;
 	t->ask.input_count = t->input_count;
+	c.change.groups = groups(t);
 	rc = core_check_inputs(&t->ask, err); /* before anything is asked of the store */
 	if (rc == KV_OK && (t->ask.batch != NULL || t->input_count != 0))
 		core_upkeep_admit(t->shard);

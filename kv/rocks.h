@@ -35,9 +35,10 @@ bool kv_rocks_room(struct kv_rocks *r, size_t len);
 /* As kv_store_tidy. */
 enum kv_rc kv_rocks_tidy(struct kv_rocks *r, struct kv_err *err) KV_MUST_CHECK;
 
-/* As kv_store_commit, one write. */
-enum kv_rc kv_rocks_commit(struct kv_rocks *r, const char *key, uint64_t expected, uint64_t seqno,
-			   const void *data, size_t len, const struct kv_blob_put *blobs, size_t count,
-			   enum kv_sync sync, struct kv_err *err) KV_MUST_CHECK;
+/* As kv_store_commit_run, one write. */
+enum kv_rc kv_rocks_commit(struct kv_rocks *r, const char *key, uint64_t expected,
+			   const struct kv_version_put *versions, size_t version_count,
+			   const struct kv_blob_put *blobs, size_t count, enum kv_sync sync,
+			   struct kv_err *err) KV_MUST_CHECK;
 
 #endif

@@ -202,15 +202,17 @@ static size_t bytes_of(const struct kv_blob_put *blobs, size_t count)
 	return sum;
 }
 
-static enum kv_rc commit_locked(struct kv_rocks *r, const char *key, uint64_t expected, uint64_t seqno,
-				const void *data, size_t len, const struct kv_blob_put *blobs, size_t count,
-				enum kv_sync sync, struct kv_err *err)
+static enum kv_rc commit_locked(struct kv_rocks *r, const char *key, uint64_t expected,
+				const struct kv_version_put *versions, size_t version_count,
+				const struct kv_blob_put *blobs, size_t count, enum kv_sync sync,
+				struct kv_err *err)
 {
 	const struct rocks_record head = rocks_head_record(key);
-	const struct rocks_record version = rocks_version_record(key, seqno);
+	const uint64_t seqno = versions[version_count - 1].seqno;
 	const struct rocks_probe probe = {.record = &head, .seqno = seqno};
 	char seqno_bytes[8];
 	uint64_t found;
+	size_t len = 0;
 	enum kv_rc rc = rocks_enter(r, err);
 
 	if (rc != KV_OK)
@@ -218,6 +220,8 @@ static enum kv_rc commit_locked(struct kv_rocks *r, const char *key, uint64_t ex
 	rc = rocks_read_head(r, r->read, &head, &found, err);
 	if (rc == KV_OK && found != expected)
 		rc = mismatch(err, key, found, expected);
+	for (size_t i = 0; i < version_count; i++)
+		len += versions[i].len;
 	if (rc == KV_OK && sync != KV_RELEASE)
 		rc = rocks_may_grow(r, len + bytes_of(blobs, count), err);
 	if (rc != KV_OK) {
@@ -232,17 +236,22 @@ static enum kv_rc commit_locked(struct kv_rocks *r, const char *key, uint64_t ex
 
 		rocks_batch_put(batch, &blob, blobs[i].data, blobs[i].len);
 	}
+	for (size_t i = 0; i < version_count; i++) {
+		const struct rocks_record version = rocks_version_record(key, versions[i].seqno);
+
+		rocks_batch_put(batch, &version, versions[i].data, versions[i].len);
+	}
 	rocks_put_seqno(seqno, seqno_bytes);
-	rocks_batch_put(batch, &version, data, len);
 	rocks_batch_put(batch, &head, seqno_bytes, sizeof(seqno_bytes));
 	rc = rocks_write_and_leave(r, batch, sync, &probe, err);
 	rocksdb_writebatch_destroy(batch);
 	return rc;
 }
 
-enum kv_rc kv_rocks_commit(struct kv_rocks *r, const char *key, uint64_t expected, uint64_t seqno,
-			   const void *data, size_t len, const struct kv_blob_put *blobs, size_t count,
-			   enum kv_sync sync, struct kv_err *err)
+enum kv_rc kv_rocks_commit(struct kv_rocks *r, const char *key, uint64_t expected,
+			   const struct kv_version_put *versions, size_t version_count,
+			   const struct kv_blob_put *blobs, size_t count, enum kv_sync sync,
+			   struct kv_err *err)
 {
 	pthread_mutex_t *stripe = rocks_stripe(r, key);
 
@@ -250,7 +259,7 @@ enum kv_rc kv_rocks_commit(struct kv_rocks *r, const char *key, uint64_t expecte
 		return kv_fail_rc(err, KV_READONLY);
 	pthread_mutex_lock(stripe);
 
-	enum kv_rc rc = commit_locked(r, key, expected, seqno, data, len, blobs, count, sync, err);
+	enum kv_rc rc = commit_locked(r, key, expected, versions, version_count, blobs, count, sync, err);
 
 	pthread_mutex_unlock(stripe);
 	return rc;
@@ -260,7 +269,9 @@ static enum kv_rc rocks_compare_and_set(struct kv_consensus *c, const char *key,
 					uint64_t seqno, const void *data, size_t len, enum kv_sync sync,
 					struct kv_err *err)
 {
-	return kv_rocks_commit(of(c), key, expected, seqno, data, len, NULL, 0, sync, err);
+	const struct kv_version_put version = {.seqno = seqno, .data = data, .len = len};
+
+	return kv_rocks_commit(of(c), key, expected, &version, 1, NULL, 0, sync, err);
 }
 
 /*

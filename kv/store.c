@@ -45,12 +45,20 @@ struct kv_store_traits kv_store_traits(const struct kv_store *s)
 	return s->traits;
 }
 
-enum kv_rc kv_store_commit(struct kv_store *s, const char *key, uint64_t expected, uint64_t seqno,
-			   const void *data, size_t len, const struct kv_blob_put *blobs, size_t count,
-			   enum kv_sync sync, struct kv_err *err)
+enum kv_rc kv_store_commit_run(struct kv_store *s, const char *key, uint64_t expected,
+			       const struct kv_version_put *versions, size_t version_count,
+			       const struct kv_blob_put *blobs, size_t count, enum kv_sync sync,
+			       struct kv_err *err)
 {
-	assert(s && kv_key_valid(key) && seqno > expected);
-	assert((data || !len) && len <= KV_VALUE_MAX);
+	uint64_t before = expected;
+
+	assert(s && kv_key_valid(key));
+	assert(version_count == 1 ||
+	       (version_count > 1 && version_count <= KV_RUN_MAX && s->traits.commits_runs));
+	for (size_t i = 0; i < version_count; before = versions[i++].seqno) {
+		assert(versions[i].seqno > before);
+		assert((versions[i].data || !versions[i].len) && versions[i].len <= KV_VALUE_MAX);
+	}
 	assert(blobs || !count);
 	assert(sync == KV_SYNC || sync == KV_RIDE || sync == KV_RELEASE);
 	for (size_t i = 0; i < count; i++) {
@@ -60,7 +68,17 @@ enum kv_rc kv_store_commit(struct kv_store *s, const char *key, uint64_t expecte
 	if (s->traits.read_only)
 		return kv_fail_rc(err, KV_READONLY);
 	return checked(commit_allowed,
-		       s->ops->commit(s, key, expected, seqno, data, len, blobs, count, sync, err), err);
+		       s->ops->commit(s, key, expected, versions, version_count, blobs, count, sync, err),
+		       err);
+}
+
+enum kv_rc kv_store_commit(struct kv_store *s, const char *key, uint64_t expected, uint64_t seqno,
+			   const void *data, size_t len, const struct kv_blob_put *blobs, size_t count,
+			   enum kv_sync sync, struct kv_err *err)
+{
+	const struct kv_version_put version = {.seqno = seqno, .data = data, .len = len};
+
+	return kv_store_commit_run(s, key, expected, &version, 1, blobs, count, sync, err);
 }
 
 enum kv_rc kv_store_tidy(struct kv_store *s, struct kv_err *err)

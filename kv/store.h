@@ -20,8 +20,16 @@
 struct kv_store;
 
 struct kv_store_traits {
-	bool sole_owner; /* no other process can write while this one is open */
-	bool read_only;  /* every change is KV_READONLY; what is seen is a past state */
+	bool sole_owner;   /* no other process can write while this one is open */
+	bool read_only;    /* every change is KV_READONLY; what is seen is a past state */
+	bool commits_runs; /* kv_store_commit_run takes more than one version */
+};
+
+/* A version to be stored; data is borrowed for the call. */
+struct kv_version_put {
+	uint64_t seqno;
+	const void *data;
+	size_t len;
 };
 
 /* A blob that goes with a commit; key and data are borrowed for the call. */
@@ -52,6 +60,16 @@ struct kv_store_traits kv_store_traits(const struct kv_store *s);
 enum kv_rc kv_store_commit(struct kv_store *s, const char *key, uint64_t expected, uint64_t seqno,
 			   const void *data, size_t len, const struct kv_blob_put *blobs, size_t count,
 			   enum kv_sync sync, struct kv_err *err) KV_MUST_CHECK;
+
+/*
+ * The same for versions that follow each other, ascending: all of them land, in one step, or none. The last
+ * one becomes the head. version_count is 1 to KV_RUN_MAX, and 1 where the traits have not commits_runs.
+ */
+enum { KV_RUN_MAX = 64 };
+enum kv_rc kv_store_commit_run(struct kv_store *s, const char *key, uint64_t expected,
+			       const struct kv_version_put *versions, size_t version_count,
+			       const struct kv_blob_put *blobs, size_t count, enum kv_sync sync,
+			       struct kv_err *err) KV_MUST_CHECK;
 
 /*
  * Give back the space that deleted blobs and versions still take, if that is worth its while. For when

@@ -191,9 +191,10 @@ static enum kv_rc set_large(struct embedded *s, const struct kv_blob_put *blobs,
 	return KV_OK;
 }
 
-static enum kv_rc embedded_commit(struct kv_store *store, const char *key, uint64_t expected, uint64_t seqno,
-				  const void *data, size_t len, const struct kv_blob_put *blobs, size_t count,
-				  enum kv_sync sync, struct kv_err *err)
+static enum kv_rc embedded_commit(struct kv_store *store, const char *key, uint64_t expected,
+				  const struct kv_version_put *versions, size_t version_count,
+				  const struct kv_blob_put *blobs, size_t count, enum kv_sync sync,
+				  struct kv_err *err)
 {
 	struct embedded *s = of(store);
 	struct kv_blob_put *small = NULL;
@@ -207,7 +208,7 @@ static enum kv_rc embedded_commit(struct kv_store *store, const char *key, uint6
 		rc = set_large(s, blobs, count, small, &n, err);
 	}
 	if (rc == KV_OK)
-		rc = kv_rocks_commit(s->rocks, key, expected, seqno, data, len, small, n, sync, err);
+		rc = kv_rocks_commit(s->rocks, key, expected, versions, version_count, small, n, sync, err);
 	free(small);
 	return rc;
 }
@@ -516,7 +517,8 @@ enum kv_rc kv_store_embedded_open(const char *dir, bool read_only, const char *p
 	if (!s)
 		return kv_fail_rc(err, KV_NOMEM);
 	s->base.ops = &embedded_ops;
-	s->base.traits = (struct kv_store_traits){.sole_owner = !read_only, .read_only = read_only};
+	s->base.traits = (struct kv_store_traits){
+		.sole_owner = !read_only, .read_only = read_only, .commits_runs = true};
 	s->dir_fd = -1;
 	s->owner_fd = -1;
 

@@ -15,10 +15,12 @@
 #include <assert.h>
 #include <stdlib.h>
 
-static enum kv_rc pair_commit(struct kv_store *s, const char *key, uint64_t expected, uint64_t seqno,
-			      const void *data, size_t len, const struct kv_blob_put *blobs, size_t count,
-			      enum kv_sync sync, struct kv_err *err)
+static enum kv_rc pair_commit(struct kv_store *s, const char *key, uint64_t expected,
+			      const struct kv_version_put *versions, size_t version_count,
+			      const struct kv_blob_put *blobs, size_t count, enum kv_sync sync,
+			      struct kv_err *err)
 {
+	(void)version_count; /* one: nothing joins several here */
 	for (size_t i = 0; i < count; i++) {
 		enum kv_rc rc = kv_blob_set(s->blobs, blobs[i].key, blobs[i].data, blobs[i].len, err);
 
@@ -27,7 +29,8 @@ static enum kv_rc pair_commit(struct kv_store *s, const char *key, uint64_t expe
 		if (rc != KV_OK)
 			return kv_wrap(err, rc, "blob %s of a commit", blobs[i].key);
 	}
-	return kv_consensus_compare_and_set(s->consensus, key, expected, seqno, data, len, sync, err);
+	return kv_consensus_compare_and_set(s->consensus, key, expected, versions->seqno, versions->data,
+					    versions->len, sync, err);
 }
 
 /* Neither of the two can tell: all zero, which is "unknown". */
@@ -70,6 +73,7 @@ struct kv_store *kv_store_pair(struct kv_consensus *c, struct kv_blobs *b, struc
 		kv_blobs_close(b);
 		return NULL;
 	}
+	traits.commits_runs = false;
 	*s = (struct kv_store){.ops = &pair_ops, .traits = traits, .consensus = c, .blobs = b};
 	return s;
 }

@@ -43,9 +43,10 @@ static void limit_files(rlim_t bytes)
 START_TEST(reopen_sees_everything)
 {
 	const struct kv_blob_put put = {"p/1", "one", 3};
+	const struct kv_version_put version = {4, "b", 1};
 
 	want_cas(w.c, "k", 0, 3, "a", KV_OK);
-	ck_assert_int_eq(kv_rocks_commit(w.rocks, "k", 3, 4, "b", 1, &put, 1, KV_SYNC, NULL), KV_OK);
+	ck_assert_int_eq(kv_rocks_commit(w.rocks, "k", 3, &version, 1, &put, 1, KV_SYNC, NULL), KV_OK);
 	want_set(w.b, "p/2", "two", KV_OK);
 	ck_assert_int_eq(kv_consensus_compare_and_set(w.c, "k", 4, 5, "c", 1, KV_RIDE, NULL), KV_OK);
 	world_reopen(&w);
