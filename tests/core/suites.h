@@ -22,6 +22,7 @@ Suite *manifest_suite(void);
 Suite *transition_suite(void);
 Suite *usage_suite(void);
 Suite *machine_suite(void);
+Suite *group_suite(void);
 Suite *write_suite(void);
 Suite *built_suite(void);
 Suite *transmit_suite(void);

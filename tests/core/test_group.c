@@ -1,0 +1,348 @@
+/*
+ * test_group.c - appends that come while another one is being stored share the next step. The store is held
+ * at its commit until those who are to meet have come.
+ */
+#include <unistd.h>
+
+#include "kv/store_impl.h"
+#include "tests/core/suites.h"
+#include "tests/core/world.h"
+
+enum { CLIENTS_MAX = 40, STEPS_MAX = 8 };
+
+enum trouble { NO_TROUBLE, REFUSED, DONE_UNKNOWN, LOST_UNKNOWN };
+
+/* An embedded store whose commits wait at a gate. */
+struct gated {
+	struct kv_store base;
+	struct kv_store *inner;
+	pthread_mutex_t mu;
+	pthread_cond_t changed;
+	bool shut;
+	bool waits;              /* a commit stands at the gate */
+	enum trouble trouble;    /* of the next one but one: that of the group */
+	size_t steps[STEPS_MAX]; /* how many versions each commit since had */
+	size_t step_count;
+};
+
+struct client {
+	pthread_t thread;
+	struct core_shard *shard;
+	const char *options;
+	const char *rows;
+	enum kv_rc rc;
+	struct core_appended r;
+	struct kv_err err;
+};
+
+struct scene {
+	struct disk *disk;
+	struct gated gated;
+	struct core_engine *engine;
+	struct core_shard_id id;
+	struct core_shard *shard;
+	struct client first;
+	struct client clients[CLIENTS_MAX];
+	size_t count;
+};
+
+static enum kv_rc gated_commit(struct kv_store *s, const char *key, uint64_t expected,
+			       const struct kv_version_put *versions, size_t version_count,
+			       const struct kv_blob_put *blobs, size_t count, enum kv_sync sync,
+			       struct kv_err *err)
+{
+	struct gated *g = (struct gated *)s;
+	enum trouble trouble = NO_TROUBLE;
+	enum kv_rc rc;
+
+	pthread_mutex_lock(&g->mu);
+	if (g->step_count != 0) {
+		trouble = g->trouble;
+		g->trouble = NO_TROUBLE;
+	}
+	if (g->step_count < STEPS_MAX)
+		g->steps[g->step_count++] = version_count;
+	while (g->shut) {
+		g->waits = true;
+		pthread_cond_broadcast(&g->changed);
+		pthread_cond_wait(&g->changed, &g->mu);
+	}
+	pthread_mutex_unlock(&g->mu);
+	if (trouble == REFUSED)
+		return kv_fail(err, KV_NOSPACE, "there is no room");
+	if (trouble == LOST_UNKNOWN)
+		return kv_fail(err, KV_UNKNOWN, "nobody knows");
+	rc = kv_store_commit_run(g->inner, key, expected, versions, version_count, blobs, count, sync, err);
+	return trouble == DONE_UNKNOWN && rc == KV_OK ? kv_fail(err, KV_UNKNOWN, "nobody knows") : rc;
+}
+
+static enum kv_rc gated_tidy(struct kv_store *s, struct kv_err *err)
+{
+	return kv_store_tidy(((struct gated *)s)->inner, err);
+}
+
+static enum kv_rc gated_usage(struct kv_store *s, struct kv_usage *out, struct kv_err *err)
+{
+	return kv_store_usage(((struct gated *)s)->inner, out, err);
+}
+
+static void gated_close(struct kv_store *s)
+{
+	kv_store_close(((struct gated *)s)->inner);
+}
+
+static const struct kv_store_ops gated_ops = {
+	.name = "gated",
+	.commit = gated_commit,
+	.tidy = gated_tidy,
+	.usage = gated_usage,
+	.close = gated_close,
+};
+
+static void open_gated(struct scene *s)
+{
+	struct core_engine_config config = {.no_upkeep = true};
+	struct gated *g = &s->gated;
+	struct kv_err err;
+
+	ck_ok(kv_store_embedded_open(s->disk->dir, false, "a test", &g->inner, &err), err);
+	g->base = (struct kv_store){.ops = &gated_ops,
+				    .traits = kv_store_traits(g->inner),
+				    .consensus = kv_store_consensus(g->inner),
+				    .blobs = kv_store_blobs(g->inner)};
+	ck_ok(core_engine_open(&g->base, &config, &s->engine, &err), err);
+}
+
+static struct scene *scene_new(void)
+{
+	struct scene *s = calloc(1, sizeof *s);
+	struct kv_err err;
+
+	s->disk = disk_new(DISK_EMBEDDED);
+	s->id.u = core_uuid_new();
+	pthread_mutex_init(&s->gated.mu, NULL);
+	pthread_cond_init(&s->gated.changed, NULL);
+	open_gated(s);
+	ck_ok(core_shard_create(s->engine, s->id, any_owner, &err), err);
+	ck_ok(core_shard_open(s->engine, s->id, &s->shard, &err), err);
+	return s;
+}
+
+static void reopen(struct scene *s)
+{
+	struct kv_err err;
+
+	core_shard_close(s->shard);
+	core_engine_close(s->engine);
+	open_gated(s);
+	ck_ok(core_shard_open(s->engine, s->id, &s->shard, &err), err);
+}
+
+static void scene_free(struct scene *s)
+{
+	core_shard_close(s->shard);
+	core_engine_close(s->engine);
+	disk_free(s->disk);
+	free(s);
+}
+
+static void *client_main(void *arg)
+{
+	struct client *c = arg;
+
+	c->rc = append(c->shard, c->options, c->rows, &c->r, &c->err);
+	return NULL;
+}
+
+static void start(struct scene *s, struct client *c, const char *options, const char *rows)
+{
+	*c = (struct client){.shard = s->shard, .options = options, .rows = rows};
+	pthread_create(&c->thread, NULL, client_main, c);
+}
+
+/* One append that stands at the gate. */
+static void begin(struct scene *s, enum trouble trouble)
+{
+	struct gated *g = &s->gated;
+
+	pthread_mutex_lock(&g->mu);
+	g->shut = true;
+	g->waits = false;
+	g->trouble = trouble;
+	g->step_count = 0;
+	pthread_mutex_unlock(&g->mu);
+	s->count = 0;
+	start(s, &s->first, "expected_upper=* new_upper=+1", "* 1 first x;");
+	pthread_mutex_lock(&g->mu);
+	while (!g->waits)
+		pthread_cond_wait(&g->changed, &g->mu);
+	pthread_mutex_unlock(&g->mu);
+}
+
+static size_t waiting(struct core_group *g)
+{
+	size_t count = 0;
+
+	pthread_mutex_lock(&g->mu);
+	for (const struct core_change *c = g->first; c != NULL; c = c->turn.next)
+		count++;
+	pthread_mutex_unlock(&g->mu);
+	return count;
+}
+
+/* Another one that waits behind those before it. */
+static void join_in(struct scene *s, const char *options, const char *rows)
+{
+	start(s, &s->clients[s->count++], options, rows);
+	while (waiting(&s->shard->group) < s->count)
+		usleep(200);
+}
+
+static void let_go(struct scene *s)
+{
+	struct gated *g = &s->gated;
+
+	pthread_mutex_lock(&g->mu);
+	g->shut = false;
+	pthread_cond_broadcast(&g->changed);
+	pthread_mutex_unlock(&g->mu);
+	pthread_join(s->first.thread, NULL);
+	for (size_t i = 0; i < s->count; i++)
+		pthread_join(s->clients[i].thread, NULL);
+	ck_ok(s->first.rc, s->first.err);
+}
+
+static const char *said(const struct client *c)
+{
+	return verdict_of(c->rc, &c->r, &c->err);
+}
+
+START_TEST(appends_that_wait_share_the_next_step_in_the_order_they_came)
+{
+	struct scene *s = scene_new();
+	char want[40];
+
+	begin(s, NO_TROUBLE);
+	for (int i = 0; i < 5; i++)
+		join_in(s, "expected_upper=* new_upper=+1", "* 1 a x;");
+	let_go(s);
+	ck_assert_uint_eq(s->gated.step_count, 2);
+	ck_assert_uint_eq(s->gated.steps[0], 1);
+	ck_assert_uint_eq(s->gated.steps[1], 5);
+	for (int i = 0; i < 5; i++) {
+		snprintf(want, sizeof want, "ok %d %d updates=1", i + 1, i + 2);
+		ck_assert_str_eq(said(&s->clients[i]), want);
+	}
+	check_sound(s->shard);
+	for (int round = 0; round < 2; round++, reopen(s)) {
+		ck_assert_str_eq(frontiers(s->shard), "0 6");
+		check_content(s->shard, 0, "first x 1;");
+		check_content(s->shard, 3, "a x 3;first x 1;");
+		check_content(s->shard, 5, "a x 5;first x 1;");
+	}
+	scene_free(s);
+}
+END_TEST
+
+START_TEST(each_of_a_group_is_judged_by_what_those_before_it_left)
+{
+	struct scene *s = scene_new();
+	const struct client *c = s->clients;
+
+	begin(s, NO_TROUBLE);
+	join_in(s, "expected_upper=* new_upper=+1", "* 1 a x;");
+	join_in(s, "expected_upper=1 new_upper=2", "1 1 late x;");
+	join_in(s, "expected_upper=2 new_upper=4", "3 1 b x;");
+	join_in(s, "expected_upper=* new_upper=+1 token=7", "* 1 once x;");
+	join_in(s, "expected_upper=* new_upper=+1 token=7", "* 1 once x;");
+	join_in(s, "expected_upper=5 new_upper=5 since=4", "");
+	let_go(s);
+	ck_assert_uint_eq(s->gated.steps[1], 4);
+	ck_assert_str_eq(said(&c[0]), "ok 1 2 updates=1");
+	ck_assert_int_eq(c[1].rc, KV_UPPER_MISMATCH);
+	ck_assert_ptr_nonnull(strstr(c[1].err.detail, "current_upper=2"));
+	ck_assert_str_eq(said(&c[2]), "ok 2 4 updates=1");
+	ck_assert_str_eq(said(&c[3]), "ok 4 5 updates=1");
+	ck_assert_str_eq(said(&c[4]), "same 4 5 updates=1");
+	ck_assert_int_eq(c[5].rc, KV_OK);
+	for (int round = 0; round < 2; round++, reopen(s)) {
+		ck_assert_str_eq(frontiers(s->shard), "4 5");
+		check_content(s->shard, 4, "a x 1;b x 1;first x 1;once x 1;");
+	}
+	scene_free(s);
+}
+END_TEST
+
+START_TEST(a_group_that_the_store_refuses_is_not_done_and_each_is_told)
+{
+	struct scene *s = scene_new();
+
+	begin(s, REFUSED);
+	for (int i = 0; i < 4; i++)
+		join_in(s, "expected_upper=* new_upper=+1", "* 1 a x;");
+	let_go(s);
+	for (int i = 0; i < 4; i++) {
+		ck_assert_int_eq(s->clients[i].rc, KV_NOSPACE);
+		ck_assert_str_eq(s->clients[i].err.msg, "there is no room");
+	}
+	ck_assert_str_eq(frontiers(s->shard), "0 1");
+	ck_assert_str_eq(verdict(s->shard, "expected_upper=1 new_upper=2", "1 1 a x;"), "ok 1 2 updates=1");
+	reopen(s);
+	check_content(s->shard, 1, "a x 1;first x 1;");
+	scene_free(s);
+}
+END_TEST
+
+START_TEST(a_group_of_unknown_outcome_is_done_once)
+{
+	struct scene *s = scene_new();
+
+	begin(s, _i == 0 ? DONE_UNKNOWN : LOST_UNKNOWN);
+	for (int i = 0; i < 4; i++)
+		join_in(s, "expected_upper=* new_upper=+1", "* 1 a x;");
+	let_go(s);
+	for (int i = 0; i < 4; i++)
+		ck_ok(s->clients[i].rc, s->clients[i].err);
+	ck_assert_uint_eq(s->gated.step_count, _i == 0 ? 2 : 3);
+	for (int round = 0; round < 2; round++, reopen(s)) {
+		ck_assert_str_eq(frontiers(s->shard), "0 5");
+		check_content(s->shard, 4, "a x 4;first x 1;");
+	}
+	scene_free(s);
+}
+END_TEST
+
+START_TEST(more_than_one_step_can_take_share_several)
+{
+	struct scene *s = scene_new();
+	size_t sum = 0;
+
+	begin(s, NO_TROUBLE);
+	for (int i = 0; i < CLIENTS_MAX; i++)
+		join_in(s, "expected_upper=* new_upper=+1", "* 1 a x;");
+	let_go(s);
+	for (size_t i = 0; i < s->gated.step_count; i++)
+		sum += s->gated.steps[i];
+	ck_assert_uint_eq(sum, CLIENTS_MAX + 1);
+	ck_assert_uint_le(s->gated.step_count, 3);
+	check_sound(s->shard);
+	reopen(s);
+	check_content(s->shard, CLIENTS_MAX, "a x 40;first x 1;");
+	scene_free(s);
+}
+END_TEST
+
+Suite *group_suite(void)
+{
+	Suite *s = suite_create("group");
+	TCase *t = tcase_create("group");
+
+	tcase_set_timeout(t, 60);
+	tcase_add_test(t, appends_that_wait_share_the_next_step_in_the_order_they_came);
+	tcase_add_test(t, each_of_a_group_is_judged_by_what_those_before_it_left);
+	tcase_add_test(t, a_group_that_the_store_refuses_is_not_done_and_each_is_told);
+	tcase_add_loop_test(t, a_group_of_unknown_outcome_is_done_once, 0, 2);
+	tcase_add_test(t, more_than_one_step_can_take_share_several);
+	suite_add_tcase(s, t);
+	return s;
+}
