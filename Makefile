@@ -33,7 +33,9 @@ OPT_clang = $(OPT_check)
 OPT_asan = -O1 -fsanitize=address -fno-omit-frame-pointer -DCORE_SLOW_CHECKS
 OPT_tsan = -O1 -fsanitize=thread -DCORE_SLOW_CHECKS
 OPT_ubsan = -O1 -fsanitize=undefined -fno-sanitize-recover=all -DCORE_SLOW_CHECKS
-ifeq ($(V),clang)
+OPT_fuzz = -O1 -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all -fno-omit-frame-pointer \
+	-DCORE_SLOW_CHECKS
+ifneq ($(filter clang fuzz,$(V)),)
 CC = clang
 WARN += -Wthread-safety
 endif
@@ -178,6 +180,30 @@ $(O)/tests/run-soak: $(call obj,$(sort $(wildcard tests/soak/*.c)) $(SOAK_HELP))
 	@echo '  LINK $@'
 	$(Q)$(CC) $(LDFLAGS) -Wl,--wrap=_ck_assert_failed,--wrap=_mark_point -o $@ $^ $(PKG_LIBS) -lcheck -lsubunit -lrt -lm
 .PHONY: soak
+
+# Fuzzing (tests/fuzz/README.md). `make fuzz` runs each target for FUZZ_S seconds with libFuzzer, on top of the
+# inputs that are kept in tests/fuzz/corpus and tests/regress/fuzz; the tests only replay those.
+FUZZ = $(patsubst tests/fuzz/fuzz_%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
+FUZZ_OBJ = $(call obj,tests/fuzz/fuzz.c $(filter-out fs/main.c,$(FS_SRC))) $(O)/libshard.a
+FUZZ_LINK = $(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+$(O)/fuzz/%: $(O)/tests/fuzz/fuzz_%.o $(FUZZ_OBJ)
+	@mkdir -p $(@D)
+	@echo '  LINK $@'
+	$(Q)$(FUZZ_LINK) -fsanitize=fuzzer
+$(O)/replay/%: $(O)/tests/fuzz/fuzz_%.o $(O)/tests/fuzz/replay.o $(FUZZ_OBJ)
+	@mkdir -p $(@D)
+	@echo '  LINK $@'
+	$(Q)$(FUZZ_LINK)
+$(O)/replay/seeds: $(O)/tests/fuzz/seeds.o $(O)/tests/fuzz/fuzz.o $(O)/libshard.a
+	@mkdir -p $(@D)
+	$(Q)$(FUZZ_LINK)
+fuzz: clang-deps
+	@$(MAKE) --no-print-directory -s V=fuzz fuzz-targets
+	@sh tests/fuzz/run.sh build/fuzz/fuzz $(FUZZ)
+fuzz-targets: $(addprefix $(O)/fuzz/,$(FUZZ))
+fuzz-replay: $(addprefix $(O)/replay/,$(FUZZ))
+	@for t in $(FUZZ); do $(SAN_ENV) $(O)/replay/$$t tests/fuzz/corpus/$$t tests/regress/fuzz/$$t || exit 1; done
+.PHONY: fuzz fuzz-targets fuzz-replay
 
 # --- order -------------------------------------------------------------------------------------------
 
