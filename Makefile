@@ -184,7 +184,7 @@ $(O)/tests/run-soak: $(call obj,$(sort $(wildcard tests/soak/*.c)) $(SOAK_HELP))
 # Fuzzing (tests/fuzz/README.md). `make fuzz` runs each target for FUZZ_S seconds with libFuzzer, on top of the
 # inputs that are kept in tests/fuzz/corpus and tests/regress/fuzz; the tests only replay those.
 FUZZ = $(patsubst tests/fuzz/fuzz_%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
-FUZZ_OBJ = $(call obj,tests/fuzz/fuzz.c $(filter-out fs/main.c,$(FS_SRC))) $(O)/libshard.a
+FUZZ_OBJ = $(call obj,tests/fuzz/fuzz.c $(sort $(wildcard tests/fuzz/kernel*.c)) $(filter-out fs/main.c,$(FS_SRC))) $(O)/libshard.a
 FUZZ_LINK = $(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
 $(O)/fuzz/%: $(O)/tests/fuzz/fuzz_%.o $(FUZZ_OBJ)
 	@mkdir -p $(@D)

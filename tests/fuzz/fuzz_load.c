@@ -41,7 +41,8 @@ static void put_version(struct filling *f, const void *bytes, size_t len)
 	struct core_rollup rollup = {.key = ""};
 	uint64_t seqno = f->seqno + 1;
 	struct core_diff d;
-	char key[CORE_ID_LEN];
+	char key[CORE_ID_LEN], byte;
+	size_t got;
 
 	if (core_diff_decode(shard_id, bytes, len, &d, NULL) == KV_OK) {
 		rollup = d.newest_rollup;
@@ -52,7 +53,9 @@ static void put_version(struct filling *f, const void *bytes, size_t len)
 					 len, KV_SYNC, NULL) != KV_OK)
 		return;
 	f->seqno = seqno;
-	if (rollup.key[0] != '\0' && f->rollup.data != NULL)
+	/* A blob is never written again with other bytes. */
+	if (rollup.key[0] != '\0' && f->rollup.data != NULL &&
+	    kv_blob_get(kv_store_blobs(f->store), rollup.key, 0, &byte, 1, &got, NULL) == KV_NOTFOUND)
 		(void)!kv_blob_set(kv_store_blobs(f->store), rollup.key, f->rollup.data, f->rollup.len, NULL);
 }
 
