@@ -500,7 +500,7 @@ static void op_unknown(struct user *u)
 					   FUSE_REMOVEXATTR, FUSE_GETLK,  FUSE_SETLK,      FUSE_BMAP,
 					   FUSE_FALLOCATE, FUSE_LSEEK,    FUSE_READDIRPLUS, FUSE_COPY_FILE_RANGE,
 					   FUSE_SYNCFS,    FUSE_TMPFILE,  9,               53,
-					   4096,           UINT32_MAX};
+					   4095,           UINT32_MAX};
 	static const char zeros[256];
 
 	ask(u, opcodes[fuzz_u8(&u->in) % COUNT(opcodes)], pick_node(u), zeros, sizeof zeros, NULL, NULL);

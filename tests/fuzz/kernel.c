@@ -288,8 +288,24 @@ void kernel_let_go(struct kernel *k)
 	must(fs_parked_count(&k->fs->waits, FS_PARKED_CTL) == 0);
 }
 
+/* An INTERRUPT that came late stays with libfuse until another request comes; at its end it would be leaked. */
+static void flush_interrupts(struct kernel *k)
+{
+	const struct kernel_request ask = {.opcode = FUSE_STATFS, .file = KERNEL_NONE};
+	size_t answered = 0, before;
+
+	do {
+		before = answered;
+		answered = 0;
+		kernel_send(k, ask, FUSE_ROOT_ID, 0, (struct kernel_body){0});
+		for (size_t i = 0; i < k->count; i++)
+			answered += k->requests[i].opcode == FUSE_INTERRUPT && k->requests[i].answered;
+	} while (answered != before);
+}
+
 void kernel_stop(struct kernel *k)
 {
+	flush_interrupts(k);
 	pthread_mutex_lock(&k->mu);
 	k->stopping = true;
 	pthread_mutex_unlock(&k->mu);

@@ -19,7 +19,7 @@
 #include "tests/fuzz/fuzz.h"
 
 enum {
-	KERNEL_REQUESTS = 1024, /* in one life; INIT and what ends it included */
+	KERNEL_REQUESTS = 2048, /* in one life; INIT and what ends it included */
 	KERNEL_ENOUGH = 700,    /* so many leave room for what ends it */
 	KERNEL_NODES = 64,
 	KERNEL_FILES = 32,
