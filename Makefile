@@ -170,6 +170,7 @@ SAN_ENV = ASAN_OPTIONS=detect_leaks=1:abort_on_error=1 TSAN_OPTIONS=suppressions
 	UBSAN_OPTIONS=print_stacktrace=1
 run-tests: $(TEST_RUNNERS)
 	@for r in $(TEST_RUNNERS); do $(SAN_ENV) SHARDFS=$(O)/shardfs SHARDCTL=$(O)/shardctl $$r || exit 1; done
+	@$(MAKE) --no-print-directory -s V=$(V) fuzz-replay
 
 # Random clients on a mount for a long time; not part of check. Environment: SOAK_S (seconds), SEED, SOAK_SLOTS,
 # SOAK_KILLS, SOAK_OUT; see tests/soak/main.c. The helpers of the tests are taken, Check's way to fail is not.
@@ -197,7 +198,9 @@ $(O)/replay/%: $(O)/tests/fuzz/fuzz_%.o $(O)/tests/fuzz/replay.o $(FUZZ_OBJ)
 $(O)/replay/seeds: $(O)/tests/fuzz/seeds.o $(O)/tests/fuzz/fuzz.o $(O)/libshard.a
 	@mkdir -p $(@D)
 	$(Q)$(FUZZ_LINK)
-fuzz: clang-deps
+fuzz:
+	@sh tools/deps.sh --check
+	@sh tools/deps.sh --fuzz
 	@$(MAKE) --no-print-directory -s V=fuzz fuzz-targets
 	@sh tests/fuzz/run.sh build/fuzz/fuzz $(FUZZ)
 fuzz-targets: $(addprefix $(O)/fuzz/,$(FUZZ))

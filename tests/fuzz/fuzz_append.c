@@ -106,7 +106,8 @@ static void same_batches(struct bench *b, const struct core_state s[2])
 		struct kv_err err;
 
 		for (int i = 0; i < 2; i++) {
-			must(core_scan_open(core_shard_home(b->shard[i]), s[i].batches[n], &scan, &err) == KV_OK);
+			must(core_scan_open(core_shard_home(b->shard[i]), s[i].batches[n], &scan, &err) ==
+			     KV_OK);
 			must(core_scan_read(scan, 0, text[i], sizeof text[i], &got[i], &err) == KV_OK);
 			core_scan_close(scan);
 		}

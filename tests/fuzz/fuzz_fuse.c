@@ -3,9 +3,9 @@
  * store in memory.
  *
  * The input: flags, what INIT offers, and then a program: each byte is an operation, what follows are its
- * arguments. Nodes and files are picked from those that earlier replies gave. What the kernel would not send is
- * not sent (kernel.h); nodeids it was never given are, as a parent or to be looked at. At the end either all is
- * let go, and nothing may be left, or the mount stops under those who wait.
+ * arguments. Nodes and files are picked from those that earlier replies gave. What the kernel would not send
+ * is not sent (kernel.h); nodeids it was never given are, as a parent or to be looked at. At the end either
+ * all is let go, and nothing may be left, or the mount stops under those who wait.
  */
 #include <fcntl.h>
 #include <poll.h>
@@ -15,7 +15,8 @@
 
 #include "tests/fuzz/kernel.h"
 
-enum { FURNISHED = 1, LET_GO = 2, NAMED = 0xf0, WILD = 0xff };
+/* Flags; and arguments: from RAW on bytes follow. */
+enum { BARE = 1, STOPPED = 2, LISTED = 0xef, RAW = 0xf0, WILD = 0xff };
 
 struct user {
 	struct kernel *k;
@@ -29,23 +30,57 @@ struct user {
 #define SHARD_1 "s11111111-1111-4111-8111-111111111111"
 
 static const char *const names[] = {
-	"shard",    "name",    "README",  "metrics", SHARD_0,   SHARD_1,  "upper", "since",
-	"append",   "snapshot", "state",  "errors",  "ctl",     "as_of",  "wait",  "listen",
-	"subscribe", "batches", "writers", "readers", "holds",   "now",    "0",     "1",
-	"2",        "5",       "-",       "0-1",     "1-2",     "0-2",    "x",     "y",
-	"default",  "h",       "18446744073709551615", ".",      "..",     "w00000000-0000-4000-8000-000000000000",
+	"shard",
+	"name",
+	"README",
+	"metrics",
+	SHARD_0,
+	SHARD_1,
+	"upper",
+	"since",
+	"append",
+	"snapshot",
+	"state",
+	"errors",
+	"ctl",
+	"as_of",
+	"wait",
+	"listen",
+	"subscribe",
+	"batches",
+	"writers",
+	"readers",
+	"holds",
+	"now",
+	"0",
+	"1",
+	"2",
+	"5",
+	"-",
+	"0-1",
+	"1-2",
+	"0-2",
+	"x",
+	"y",
+	"default",
+	"h",
+	"18446744073709551615",
+	".",
+	"..",
+	"w00000000-0000-4000-8000-000000000000",
 };
 
 /* Below a shard, to be opened at once. */
-static const char *const places[] = {"append",    "append",     "upper",   "since",       "snapshot", "state",
-				     "errors",    "ctl",        "as_of/0", "as_of/3",     "as_of/now", "wait/0",
-				     "wait/3",    "listen/0",   "listen/1", "listen/now", "listen/-",  "subscribe/0",
-				     "subscribe/now", "batches/x", "batches/y", "batches/0-1", "holds/h", "holds/default"};
+static const char *const places[] = {"append",     "append",      "upper",       "since",         "snapshot",
+				     "state",      "errors",      "ctl",         "as_of/0",       "as_of/3",
+				     "as_of/now",  "wait/0",      "wait/3",      "listen/0",      "listen/1",
+				     "listen/now", "listen/-",    "subscribe/0", "subscribe/now", "batches/x",
+				     "batches/y",  "batches/0-1", "holds/h",     "holds/default"};
 
 static const char *const texts[] = {
 	"begin expected_upper=* new_upper=+1\n*\t1\tkey\tval\ncommit\n",
 	"begin expected_upper=0 new_upper=1\n0\t1\tapple\tred\n0\t-1\t\\N\t\\x41\ncommit\n",
-	"begin expected_upper=* new_upper=+2 token=i01234567-89ab-cdef-0123-456789abcdef\n*\t1\ta\tb\ncommit\n",
+	"begin lower=0 upper=3 token=i01234567-89ab-cdef-0123-456789abcdef\n2\t1\ta\tb\ncommit\n",
 	"begin expected_upper=* new_upper=+1 rewrite_ts=*\nbatch x\ncommit\n",
 	"begin expected_upper=* new_upper=- since=-\ncommit\n",
 	"begin lower=0 upper=4\n3\t1\tk\tv\ncommit\n",
@@ -101,12 +136,16 @@ static int pick_file(struct user *u, bool dir)
 static char *pick_name(struct user *u)
 {
 	uint8_t which = fuzz_u8(&u->in);
-	size_t len;
+	size_t len = which == WILD ? KERNEL_NAME_MAX : which - RAW + 1u;
 	char *raw, *name;
 
-	if (which < NAMED)
+	if (which == LISTED && u->k->listed[0] != '\0')
+		return strdup(u->k->listed);
+	if (which < RAW)
 		return strdup(names[which % COUNT(names)]);
-	raw = fuzz_copy(&u->in, which == WILD ? fuzz_u16(&u->in) % KERNEL_NAME_MAX + 1 : which - NAMED + 1u, &len);
+	if (which == WILD)
+		len = fuzz_u16(&u->in) % len + 1;
+	raw = fuzz_copy(&u->in, len, &len);
 	name = strndup(raw, len);
 	free(raw);
 	must(name != NULL);
@@ -126,8 +165,8 @@ static char *pick_text(struct user *u, size_t *len)
 	uint8_t which = fuzz_u8(&u->in);
 	char *text;
 
-	if (which >= NAMED)
-		return fuzz_copy(&u->in, which == WILD ? fuzz_u16(&u->in) : which - NAMED + 1u, len);
+	if (which >= RAW)
+		return fuzz_copy(&u->in, which == WILD ? fuzz_u16(&u->in) : which - RAW + 1u, len);
 	text = strdup(texts[which % COUNT(texts)]);
 	must(text != NULL);
 	*len = strlen(text);
@@ -158,13 +197,13 @@ static uint32_t pick_flags(struct user *u)
 
 /* --- sending --------------------------------------------------------------------------------------- */
 
-static struct kernel_request *ask(struct user *u, uint32_t opcode, uint64_t nodeid, const void *arg, size_t len,
-				  const char *name, const char *name2)
+static struct kernel_request *ask(struct user *u, uint32_t opcode, uint64_t nodeid, const void *arg,
+				  size_t len, const char *name, const char *name2)
 {
 	struct kernel_request r = {.opcode = opcode, .file = KERNEL_NONE, .refuse = u->refuse};
-	struct kernel_body body = {.p = {arg, name, name2},
-				   .len = {len, name != NULL ? strlen(name) + 1 : 0,
-					   name2 != NULL ? strlen(name2) + 1 : 0}};
+	struct kernel_body body = {
+		.p = {arg, name, name2},
+		.len = {len, name != NULL ? strlen(name) + 1 : 0, name2 != NULL ? strlen(name2) + 1 : 0}};
 
 	return kernel_send(u->k, r, nodeid, 1000, body);
 }
@@ -195,7 +234,8 @@ static int open_node(struct user *u, uint64_t nodeid, uint32_t flags)
 
 	if (!may_open(u))
 		return KERNEL_NONE;
-	return kernel_file_of(u->k, ask(u, FUSE_OPEN, nodeid, &in, sizeof in, NULL, NULL), nodeid, flags, false);
+	return kernel_file_of(u->k, ask(u, FUSE_OPEN, nodeid, &in, sizeof in, NULL, NULL), nodeid, flags,
+			      false);
 }
 
 /* From the root, piece by piece; the last node, or KERNEL_NONE. */
@@ -327,7 +367,8 @@ static void op_setattr(struct user *u)
 	in.mode = fuzz_u16(&u->in);
 	in.uid = fuzz_u8(&u->in);
 	in.gid = in.uid;
-	if (file != KERNEL_NONE && may(u, file, O_RDONLY) && (in.valid & FATTR_SIZE) != 0 && in.uid % 2 == 0) {
+	if (file != KERNEL_NONE && may(u, file, O_RDONLY) && (in.valid & FATTR_SIZE) != 0 &&
+	    in.uid % 2 == 0) {
 		in.valid |= FATTR_FH;
 		in.fh = u->k->files[file].fh;
 		nodeid = u->k->files[file].nodeid;
@@ -376,10 +417,11 @@ static void op_make(struct user *u)
 		node.mode = fuzz_u16(&u->in);
 		r = ask(u, FUSE_MKNOD, parent, &node, sizeof node, name, NULL);
 	} else if (how == 2) {
-		static const char *const targets[] = {"../shard/" SHARD_0, "shard/" SHARD_1 "//", SHARD_0, "x"};
+		static const char *const targets[] = {"../shard/" SHARD_0, "shard/" SHARD_1 "//", SHARD_0,
+						      "x"};
 		uint8_t which = fuzz_u8(&u->in);
 
-		target = which < NAMED ? strdup(targets[which % COUNT(targets)]) : pick_name(u);
+		target = which < RAW ? strdup(targets[which % COUNT(targets)]) : pick_name(u);
 		r = ask(u, FUSE_SYMLINK, parent, NULL, 0, name, target);
 		free(target);
 	} else {
@@ -411,8 +453,8 @@ static void op_opendir(struct user *u)
 
 	for (int i = 0; i < KERNEL_NODES; i++) /* of what is no directory the kernel does not ask it */
 		if (u->k->nodes[i].nodeid == nodeid && S_ISDIR(u->k->nodes[i].mode) && may_open(u)) {
-			(void)kernel_file_of(u->k, ask(u, FUSE_OPENDIR, nodeid, &in, sizeof in, NULL, NULL), nodeid,
-					     in.flags, true);
+			(void)kernel_file_of(u->k, ask(u, FUSE_OPENDIR, nodeid, &in, sizeof in, NULL, NULL),
+					     nodeid, in.flags, true);
 			return;
 		}
 }
@@ -496,11 +538,24 @@ static void op_interrupt(struct user *u)
 /* What the mount does not have, or nobody has: a body of zeros, long enough for all of them. */
 static void op_unknown(struct user *u)
 {
-	static const uint32_t opcodes[] = {FUSE_ACCESS,    FUSE_GETXATTR, FUSE_SETXATTR,   FUSE_LISTXATTR,
-					   FUSE_REMOVEXATTR, FUSE_GETLK,  FUSE_SETLK,      FUSE_BMAP,
-					   FUSE_FALLOCATE, FUSE_LSEEK,    FUSE_READDIRPLUS, FUSE_COPY_FILE_RANGE,
-					   FUSE_SYNCFS,    FUSE_TMPFILE,  9,               53,
-					   4095,           UINT32_MAX};
+	static const uint32_t opcodes[] = {FUSE_ACCESS,
+					   FUSE_GETXATTR,
+					   FUSE_SETXATTR,
+					   FUSE_LISTXATTR,
+					   FUSE_REMOVEXATTR,
+					   FUSE_GETLK,
+					   FUSE_SETLK,
+					   FUSE_BMAP,
+					   FUSE_FALLOCATE,
+					   FUSE_LSEEK,
+					   FUSE_READDIRPLUS,
+					   FUSE_COPY_FILE_RANGE,
+					   FUSE_SYNCFS,
+					   FUSE_TMPFILE,
+					   9,
+					   53,
+					   4095,
+					   UINT32_MAX};
 	static const char zeros[256];
 
 	ask(u, opcodes[fuzz_u8(&u->in) % COUNT(opcodes)], pick_node(u), zeros, sizeof zeros, NULL, NULL);
@@ -533,7 +588,8 @@ static void furnish(struct user *u)
 	int file, node;
 
 	node = walk(u, "shard");
-	(void)kernel_node_of(u->k, ask(u, FUSE_MKDIR, u->k->nodes[node].nodeid, &dir, sizeof dir, SHARD_0, NULL));
+	(void)kernel_node_of(u->k,
+			     ask(u, FUSE_MKDIR, u->k->nodes[node].nodeid, &dir, sizeof dir, SHARD_0, NULL));
 	must(walk(u, shard) != KERNEL_NONE);
 	file = open_path(u, "shard/" SHARD_0 "/append", O_RDWR);
 	must(file != KERNEL_NONE);
@@ -552,16 +608,17 @@ static void furnish(struct user *u)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static void (*const ops[])(struct user *u) = {
-		op_lookup, op_place, op_open,    op_create,  op_read,    op_write, op_setattr, op_getattr,
-		op_plain,  op_remove, op_make,   op_rename,  op_opendir, op_readdir, op_file,  op_release,
-		op_forget, op_batch_forget, op_interrupt, op_unknown, op_write_place, op_read, op_place, op_write};
+	static void (*const ops[])(struct user * u) = {
+		op_lookup,    op_place,   op_open,        op_create,  op_read,   op_write,
+		op_setattr,   op_getattr, op_plain,       op_remove,  op_make,   op_rename,
+		op_opendir,   op_readdir, op_file,        op_release, op_forget, op_batch_forget,
+		op_interrupt, op_unknown, op_write_place, op_read,    op_place,  op_write};
 	struct user u = {.in = {.p = data, .left = size}};
 	uint8_t flags = fuzz_u8(&u.in);
 	uint32_t init = fuzz_u32(&u.in);
 
 	u.k = kernel_start(init, fuzz_u16(&u.in));
-	if ((flags & FURNISHED) == 0)
+	if ((flags & BARE) == 0)
 		furnish(&u);
 	while (u.in.left != 0 && u.k->count < KERNEL_ENOUGH) {
 		uint8_t op = fuzz_u8(&u.in);
@@ -570,7 +627,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		ops[op % COUNT(ops)](&u);
 	}
 	u.refuse = false;
-	if ((flags & LET_GO) == 0)
+	if ((flags & STOPPED) == 0)
 		kernel_let_go(u.k);
 	kernel_stop(u.k);
 	return 0;

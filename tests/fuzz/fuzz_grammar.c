@@ -68,7 +68,8 @@ static void names(struct line l)
 	if (fs_parse_shard_id(name, &id))
 		must(strcmp(core_uuid_format('s', id.u, id_text), name) == 0);
 	if (core_staged_name_ok(name))
-		must(strlen(name) < CORE_STAGED_NAME_LEN && strpbrk(name, "/\n\t ") == NULL && name[0] != '.');
+		must(strlen(name) < CORE_STAGED_NAME_LEN && strpbrk(name, "/\n\t ") == NULL &&
+		     name[0] != '.');
 	free(name);
 }
 
@@ -169,7 +170,8 @@ static void writers(struct line l)
 	char *text;
 
 	memcpy(w.host, l.p, half < sizeof w.host - 1 ? half : sizeof w.host - 1);
-	memcpy(w.purpose, l.p + half, l.len - half < sizeof w.purpose - 1 ? l.len - half : sizeof w.purpose - 1);
+	memcpy(w.purpose, l.p + half,
+	       l.len - half < sizeof w.purpose - 1 ? l.len - half : sizeof w.purpose - 1);
 	memcpy(r.host, w.host, sizeof r.host);
 	memcpy(r.reader.purpose, w.purpose, sizeof w.purpose);
 	memcpy(&w.heartbeat_ms, l.p, l.len < 8 ? l.len : 8);
@@ -210,8 +212,8 @@ static void options(struct line l)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static void (*const grammars[])(struct line l) = {frontiers, ids,     names,   begin,   batch, since,
-							  hold,	     ctl,     verdict, writers, options};
+	static void (*const grammars[])(struct line l) = {frontiers, ids, names,   begin,   batch,  since,
+							  hold,      ctl, verdict, writers, options};
 	struct fuzz_in in = {.p = data, .left = size};
 	uint8_t which = fuzz_u8(&in);
 	struct line l;

@@ -2,21 +2,22 @@
  * fuzz_load.c - a store whose documents hold anything: the engine says KV_CORRUPT, or works on what it read.
  *
  * The input is a list of documents: a byte for the kind (and whether to frame it), two for the length, the
- * payload. The names' document, rollups, and versions that name them. Checksums are right, or most would end
- * there. Then everything that is asked of a shard and of names is asked.
+ * payload. The names' document, rollups and manifests, and versions that name them. Checksums are right, or
+ * most would end there. Then everything that is asked of a shard and of names is asked.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/codec_impl.h"
+#include "core/manifest.h"
 #include "core/names.h"
 #include "core/scan.h"
 #include "core/staged.h"
 #include "core/upkeep.h"
 #include "tests/fuzz/fuzz.h"
 
-enum { NAMES, ROLLUP }; /* and from there on versions */
-enum { NAMES_SEED = 0x6e616d65, DOCUMENTS_MAX = 32, ROWS_ENOUGH = 2000, RAW = 8 };
+enum { NAMES, ROLLUP, VERSION, MANIFEST };
+enum { NAMES_SEED = 0x6e616d65, DOCUMENTS_MAX = 32, MANIFESTS_MAX = 8, ROWS_ENOUGH = 2000, RAW = 8 };
 
 static const struct core_shard_id shard_id = {.u.b = {7}};
 
@@ -32,31 +33,60 @@ struct filling {
 	struct kv_store *store;
 	uint64_t seqno; /* of the last version */
 	struct core_buf rollup;
+	struct core_buf manifests[MANIFESTS_MAX];
+	size_t manifest_count;
 };
 
-/* A version, under the seqno it says if that can be, with the rollup beside it that it names. */
+/* A blob is never written again with other bytes. */
+static void put_blob(struct filling *f, const char *key, const struct core_buf *bytes)
+{
+	struct kv_blobs *blobs = kv_store_blobs(f->store);
+	char byte;
+	size_t got;
+
+	if (key[0] != '\0' && bytes->data != NULL &&
+	    kv_blob_get(blobs, key, 0, &byte, 1, &got, NULL) == KV_NOTFOUND)
+		(void)!kv_blob_set(blobs, key, bytes->data, bytes->len, NULL);
+}
+
+/* The manifest that names the entry, or else the last one. */
+static void put_manifest(struct filling *f, const struct core_staged *entry)
+{
+	char key[CORE_BLOB_KEY_LEN];
+
+	for (size_t i = 0; i < f->manifest_count; i++) {
+		struct core_manifest m;
+		enum kv_rc rc = core_manifest_decode(shard_id, entry->manifest, f->manifests[i].data,
+						     f->manifests[i].len, &m, NULL);
+
+		if (rc == KV_OK)
+			core_manifest_fini(&m);
+		if (rc == KV_OK || i + 1 == f->manifest_count) {
+			put_blob(f, core_manifest_key(shard_id, entry, key), &f->manifests[i]);
+			return;
+		}
+	}
+}
+
+/* A version, under the seqno it says if that can be, with what it names beside it. */
 static void put_version(struct filling *f, const void *bytes, size_t len)
 {
 	struct kv_consensus *c = kv_store_consensus(f->store);
-	struct core_rollup rollup = {.key = ""};
 	uint64_t seqno = f->seqno + 1;
 	struct core_diff d;
-	char key[CORE_ID_LEN], byte;
-	size_t got;
+	char key[CORE_ID_LEN];
 
 	if (core_diff_decode(shard_id, bytes, len, &d, NULL) == KV_OK) {
-		rollup = d.newest_rollup;
 		seqno = d.seqno > seqno ? d.seqno : seqno;
+		put_blob(f, d.newest_rollup.key, &f->rollup);
+		for (size_t i = 0; i < d.staged_count; i++)
+			if (d.staged[i].manifest_bytes != 0)
+				put_manifest(f, &d.staged[i]);
 	}
 	core_diff_fini(&d);
 	if (kv_consensus_compare_and_set(c, core_uuid_format('s', shard_id.u, key), f->seqno, seqno, bytes,
-					 len, KV_SYNC, NULL) != KV_OK)
-		return;
-	f->seqno = seqno;
-	/* A blob is never written again with other bytes. */
-	if (rollup.key[0] != '\0' && f->rollup.data != NULL &&
-	    kv_blob_get(kv_store_blobs(f->store), rollup.key, 0, &byte, 1, &got, NULL) == KV_NOTFOUND)
-		(void)!kv_blob_set(kv_store_blobs(f->store), rollup.key, f->rollup.data, f->rollup.len, NULL);
+					 len, KV_SYNC, NULL) == KV_OK)
+		f->seqno = seqno;
 }
 
 /* bytes are taken. */
@@ -67,10 +97,14 @@ static void put(struct filling *f, uint8_t kind, struct core_buf bytes)
 		f->rollup = bytes;
 		return;
 	}
+	if (kind == MANIFEST && f->manifest_count < MANIFESTS_MAX) {
+		f->manifests[f->manifest_count++] = bytes;
+		return;
+	}
 	if (kind == NAMES)
 		(void)!kv_consensus_compare_and_set(kv_store_consensus(f->store), "names", KV_NO_VERSION, 1,
 						    bytes.data, bytes.len, KV_SYNC, NULL);
-	else
+	else if (kind == VERSION)
 		put_version(f, bytes.data, bytes.len);
 	core_buf_fini(&bytes);
 }
@@ -86,7 +120,7 @@ static void fill(struct kv_store *store, struct fuzz_in *in)
 
 		bytes.data = fuzz_copy(in, want, &bytes.len);
 		if ((flags & RAW) == 0) {
-			must(core_frame("NRDD"[kind], kind == NAMES ? NAMES_SEED : core_shard_seed(shard_id),
+			must(core_frame("NRDM"[kind], kind == NAMES ? NAMES_SEED : core_shard_seed(shard_id),
 					bytes.data, bytes.len, &framed, NULL) == KV_OK);
 			core_buf_fini(&bytes);
 			bytes = framed;
@@ -94,6 +128,8 @@ static void fill(struct kv_store *store, struct fuzz_in *in)
 		put(&f, kind, bytes);
 	}
 	core_buf_fini(&f.rollup);
+	for (size_t i = 0; i < f.manifest_count; i++)
+		core_buf_fini(&f.manifests[i]);
 }
 
 /* --- asking ---------------------------------------------------------------------------------------- */

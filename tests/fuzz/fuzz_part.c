@@ -14,7 +14,14 @@
 #include "tests/fuzz/fuzz.h"
 
 enum { FIX = 1, BLOB = 2, SMALL_WINDOW = 4, REWRITE = 8, BOUNDS = 16, KEEP_TOTALS = 32 };
-enum { FOOTER_MAGIC = 0x31464653, FOOTER_HEAD = 72, FOOTER_ENTRY = 24, TAIL = 8, ROWS_ENOUGH = 20000, PLACES = 8 };
+enum {
+	FOOTER_MAGIC = 0x31464653,
+	FOOTER_HEAD = 72,
+	FOOTER_ENTRY = 24,
+	TAIL = 8,
+	ROWS_ENOUGH = 20000,
+	PLACES = 8
+};
 
 /* Set the checksums of the blocks right, and the footer's with its list of them. */
 static void fix(struct core_part *part, uint8_t *bytes, size_t size)
@@ -22,7 +29,8 @@ static void fix(struct core_part *part, uint8_t *bytes, size_t size)
 	size_t at = 0, block = 0, blocks_end, footer;
 	const char *why;
 
-	while (size - at >= CORE_BLOCK_HEAD && core_block_size(bytes + at, &block, &why) && block <= size - at) {
+	while (size - at >= CORE_BLOCK_HEAD && core_block_size(bytes + at, &block, &why) &&
+	       block <= size - at) {
 		core_put_le64(bytes + at, core_block_checksum(part->id, at, bytes + at + 8, block - 8));
 		at += block;
 	}
@@ -39,7 +47,8 @@ static void fix(struct core_part *part, uint8_t *bytes, size_t size)
 		core_put_le32(bytes + footer + FOOTER_HEAD + 16, core_le32(bytes + at + 24));
 		core_put_le32(bytes + footer + FOOTER_HEAD + 20, (uint32_t)block);
 	}
-	part->checksum = core_block_checksum(part->id, blocks_end, bytes + blocks_end + 8, size - blocks_end - 8);
+	part->checksum =
+		core_block_checksum(part->id, blocks_end, bytes + blocks_end + 8, size - blocks_end - 8);
 	core_put_le64(bytes + blocks_end, part->checksum);
 }
 
@@ -157,7 +166,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if ((flags & BLOB) != 0) {
 		home.blobs = kv_blob_mem_new();
 		must(home.blobs != NULL);
-		must(kv_blob_set(home.blobs, core_part_key(home.shard, &part, key), bytes, len, NULL) == KV_OK);
+		must(kv_blob_set(home.blobs, core_part_key(home.shard, &part, key), bytes, len, NULL) ==
+		     KV_OK);
 		free(bytes);
 	} else {
 		part.inline_data = bytes;

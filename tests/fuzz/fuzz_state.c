@@ -15,7 +15,6 @@
 enum { KIND = 3, RAW = 4 };
 
 static const struct core_shard_id shard = {.u.b = {7}};
-static const struct core_uuid manifest_id = {.b = {3, 1, 4}};
 
 static bool decoded(enum kv_rc rc, const struct kv_err *err)
 {
@@ -116,13 +115,16 @@ static void try_state(const uint8_t *bytes, size_t len)
 
 static void try_manifest(const uint8_t *bytes, size_t len)
 {
+	struct core_uuid manifest_id = {0}; /* the one that it says: protobuf writes its first field first */
 	struct core_manifest m, again;
 	struct core_buf once, twice;
 	struct kv_err err;
 
+	if (len >= CORE_FRAME_LEN + 2 + sizeof manifest_id)
+		memcpy(&manifest_id, bytes + CORE_FRAME_LEN + 2, sizeof manifest_id);
 	if (decoded(core_manifest_decode(shard, manifest_id, bytes, len, &m, &err), &err)) {
-		must(core_manifest_encode(shard, manifest_id, m.batch, m.rest.data, m.rest.len, &once, &err) ==
-		     KV_OK);
+		must(core_manifest_encode(shard, manifest_id, m.batch, m.rest.data, m.rest.len, &once,
+					  &err) == KV_OK);
 		must(core_manifest_decode(shard, manifest_id, once.data, once.len, &again, &err) == KV_OK);
 		must(core_manifest_encode(shard, manifest_id, again.batch, again.rest.data, again.rest.len,
 					  &twice, &err) == KV_OK);
@@ -134,7 +136,8 @@ static void try_manifest(const uint8_t *bytes, size_t len)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static void (*const tries[])(const uint8_t *, size_t) = {try_state, try_diff, try_manifest, try_state};
+	static void (*const tries[])(const uint8_t *, size_t) = {try_state, try_diff, try_manifest,
+								 try_state};
 	static const char kinds[] = "RDMR";
 	struct fuzz_in in = {.p = data, .left = size};
 	uint8_t flags = fuzz_u8(&in);

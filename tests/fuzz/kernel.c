@@ -1,8 +1,8 @@
 /*
  * kernel.c - see kernel.h.
  *
- * Each request is in memory of its own length, so that who reads beyond it is found. The session's userdata is
- * the mount's, so the replies come to the one kernel that there is.
+ * Each request is in memory of its own length, so that who reads beyond it is found. The session's userdata
+ * is the mount's, so the replies come to the one kernel that there is.
  */
 #include "tests/fuzz/kernel.h"
 
@@ -90,7 +90,8 @@ static struct kernel_request *enter(struct kernel *k, struct kernel_request ask,
 struct kernel_request *kernel_send(struct kernel *k, struct kernel_request ask, uint64_t nodeid, uint32_t uid,
 				   struct kernel_body body)
 {
-	struct fuse_in_header in = {.opcode = ask.opcode, .nodeid = nodeid, .uid = uid, .gid = uid, .pid = 77};
+	struct fuse_in_header in = {
+		.opcode = ask.opcode, .nodeid = nodeid, .uid = uid, .gid = uid, .pid = 77};
 	struct kernel_request *r = enter(k, ask, &in.unique);
 	struct fuse_buf buf = {.size = sizeof in};
 	uint8_t *p;
@@ -140,7 +141,8 @@ int kernel_node_of(struct kernel *k, const struct kernel_request *r)
 	if (at == KERNEL_NONE) { /* no room: forgotten at once */
 		const struct fuse_forget_in forget = {.nlookup = 1};
 
-		kernel_send(k, (struct kernel_request){.opcode = FUSE_FORGET, .none = true, .file = KERNEL_NONE},
+		kernel_send(k,
+			    (struct kernel_request){.opcode = FUSE_FORGET, .none = true, .file = KERNEL_NONE},
 			    e.nodeid, 0, (struct kernel_body){.p = {&forget}, .len = {sizeof forget}});
 		return KERNEL_NONE;
 	}
@@ -157,7 +159,8 @@ static void count_open(struct kernel *k, uint64_t nodeid, int by)
 			k->nodes[i].opens += (unsigned)by;
 }
 
-int kernel_file_of(struct kernel *k, const struct kernel_request *r, uint64_t nodeid, uint32_t flags, bool dir)
+int kernel_file_of(struct kernel *k, const struct kernel_request *r, uint64_t nodeid, uint32_t flags,
+		   bool dir)
 {
 	struct fuse_open_out open;
 	int at = 0;
@@ -170,8 +173,11 @@ int kernel_file_of(struct kernel *k, const struct kernel_request *r, uint64_t no
 	must(at < KERNEL_FILES); /* who opens has looked */
 	for (int i = 0; i < KERNEL_FILES; i++)
 		must(!k->files[i].used || k->files[i].fh != open.fh);
-	k->files[at] = (struct kernel_file){
-		.used = true, .dir = dir, .fh = open.fh, .nodeid = nodeid, .flags = flags & ~(uint32_t)O_CREAT};
+	k->files[at] = (struct kernel_file){.used = true,
+					    .dir = dir,
+					    .fh = open.fh,
+					    .nodeid = nodeid,
+					    .flags = flags & ~(uint32_t)O_CREAT};
 	count_open(k, nodeid, 1);
 	return at;
 }
@@ -222,7 +228,8 @@ void kernel_forget(struct kernel *k, int node, uint64_t lookups)
 void kernel_release(struct kernel *k, int file)
 {
 	struct kernel_file *f = &k->files[file];
-	const struct kernel_request ask = {.opcode = f->dir ? FUSE_RELEASEDIR : FUSE_RELEASE, .file = KERNEL_NONE};
+	const struct kernel_request ask = {.opcode = f->dir ? FUSE_RELEASEDIR : FUSE_RELEASE,
+					   .file = KERNEL_NONE};
 	const struct fuse_release_in in = {.fh = f->fh, .flags = f->flags};
 
 	if (!f->used || kernel_waiting(k, file) != 0)
@@ -288,7 +295,8 @@ void kernel_let_go(struct kernel *k)
 	must(fs_parked_count(&k->fs->waits, FS_PARKED_CTL) == 0);
 }
 
-/* An INTERRUPT that came late stays with libfuse until another request comes; at its end it would be leaked. */
+/* An INTERRUPT that came late stays with libfuse until another request comes; at its end it would be leaked.
+ */
 static void flush_interrupts(struct kernel *k)
 {
 	const struct kernel_request ask = {.opcode = FUSE_STATFS, .file = KERNEL_NONE};

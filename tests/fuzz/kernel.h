@@ -1,11 +1,11 @@
 /*
- * kernel.h - the other side of /dev/fuse, without the kernel: it sends requests to the handlers of a mount, takes
- * the replies, and knows what the kernel knows: which nodeids it was given and how often, which files are open,
- * which requests wait.
+ * kernel.h - the other side of /dev/fuse, without the kernel: it sends requests to the handlers of a mount,
+ * takes the replies, and knows what the kernel knows: which nodeids it was given and how often, which files
+ * are open, which requests wait.
  *
  * What it promises, as the kernel does: strings end with a NUL and have no slash, bodies are as long as they
- * say, file handles are those of open files, opened for what is asked of them, and RELEASE and FORGET come when
- * nothing uses a file or node any more. What it demands of each reply is in kernel_reply.c.
+ * say, file handles are those of open files, opened for what is asked of them, and RELEASE and FORGET come
+ * when nothing uses a file or node any more. What it demands of each reply is in kernel_reply.c.
  *
  * Threads: replies come on any; all else is of one.
  */
@@ -62,16 +62,18 @@ struct kernel_request {
 
 struct kernel {
 	struct fs *fs;
-	struct fs_command command; /* its own, as a mount's is */
+	struct fs_command command;              /* its own, as a mount's is */
 	struct kernel_node nodes[KERNEL_NODES]; /* [0] is the root */
 	struct kernel_file files[KERNEL_FILES];
 
 	pthread_mutex_t mu; /* all below */
 	pthread_cond_t answered;
-	struct kernel_request requests[KERNEL_REQUESTS]; /* unique is twice the index, as the kernel's are even */
+	struct kernel_request
+		requests[KERNEL_REQUESTS]; /* unique is twice the index, as the kernel's are even */
 	size_t count;
 	size_t pending;
 	bool stopping;
+	char listed[KERNEL_NAME_MAX + 1]; /* the last name of the last listing */
 };
 
 /* A mount over an empty store in memory, and INIT with these flags. */
@@ -87,13 +89,15 @@ struct kernel_body {
 };
 
 /* Send a request as a user, about a nodeid and an open file (or KERNEL_NONE). Of ask what
- * is not about the answer is taken. NULL: there were KERNEL_REQUESTS. Its answer may be there, or come later. */
+ * is not about the answer is taken. NULL: there were KERNEL_REQUESTS. Its answer may be there, or come later.
+ */
 struct kernel_request *kernel_send(struct kernel *k, struct kernel_request ask, uint64_t nodeid, uint32_t uid,
 				   struct kernel_body body);
 
 /* What a reply with an entry, or a handle, gave; the index, or KERNEL_NONE. */
 int kernel_node_of(struct kernel *k, const struct kernel_request *r);
-int kernel_file_of(struct kernel *k, const struct kernel_request *r, uint64_t nodeid, uint32_t flags, bool dir);
+int kernel_file_of(struct kernel *k, const struct kernel_request *r, uint64_t nodeid, uint32_t flags,
+		   bool dir);
 
 /* Requests of this file that wait. */
 size_t kernel_waiting(struct kernel *k, int file);

@@ -2,14 +2,14 @@
  * kernel_reply.c - what is demanded of a reply: see kernel.h.
  *
  *  1. There is one for each request, no more, and none for FORGET.
- *  2. It has the length that the kernel takes for this opcode; an error has no body. Errors are those that the
- *     kernel takes.
+ *  2. It has the length that the kernel takes for this opcode; an error has no body. Errors are those that
+ * the kernel takes.
  *  3. Reads are not longer than asked, writes took no more than they were given.
  *  4. Names in listings are names; attributes are possible ones; nodeids and handles are there.
- *  5. As the interface promises: ESTALE never from an operation by path, EAGAIN only where O_NONBLOCK asked for
- *     it and never from a write, EINTR only after an INTERRUPT, ESHUTDOWN only when the mount stops, ENOSYS only
- *     for what is not there at all. The store is sound and does not fail: no EUCLEAN, ENOSPC, ETIMEDOUT, no EIO but
- *     for one thing.
+ *  5. As the interface promises: ESTALE never from an operation by path, EAGAIN only where O_NONBLOCK asked
+ * for it and never from a write, EINTR only after an INTERRUPT, ESHUTDOWN only when the mount stops, ENOSYS
+ * only for what is not there at all. The store is sound and does not fail: no EUCLEAN, ENOSPC, ETIMEDOUT, no
+ * EIO but for one thing.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -106,7 +106,7 @@ static void judge_entry(const uint8_t *body)
 }
 
 /* As parse_dirfile() of the kernel does. */
-static void judge_listing(const uint8_t *body, size_t len)
+static void judge_listing(struct kernel *k, const uint8_t *body, size_t len)
 {
 	while (len >= FUSE_NAME_OFFSET) {
 		struct fuse_dirent d;
@@ -118,6 +118,8 @@ static void judge_listing(const uint8_t *body, size_t len)
 		must(memchr(body + FUSE_NAME_OFFSET, '/', d.namelen) == NULL);
 		must(memchr(body + FUSE_NAME_OFFSET, '\0', d.namelen) == NULL);
 		must(d.off != 0 && d.off <= INT64_MAX && d.ino != 0);
+		memcpy(k->listed, body + FUSE_NAME_OFFSET, d.namelen);
+		k->listed[d.namelen] = '\0';
 		body += size;
 		len -= size;
 	}
@@ -154,7 +156,7 @@ static size_t fixed_len(uint32_t opcode)
 	}
 }
 
-static void judge_body(const struct kernel_request *r, const uint8_t *body, size_t len)
+static void judge_body(struct kernel *k, const struct kernel_request *r, const uint8_t *body, size_t len)
 {
 	struct fuse_attr_out attr;
 	struct fuse_write_out written;
@@ -162,7 +164,7 @@ static void judge_body(const struct kernel_request *r, const uint8_t *body, size
 	if (r->opcode == FUSE_READ || r->opcode == FUSE_READDIR) {
 		must(len <= r->asked);
 		if (r->opcode == FUSE_READDIR)
-			judge_listing(body, len);
+			judge_listing(k, body, len);
 		return;
 	}
 	if (r->opcode == FUSE_READLINK) {
@@ -200,7 +202,7 @@ void kernel_judge(struct kernel *k, const struct fuse_out_header *out, const uin
 		judge_error(k, r, -out->error);
 	} else {
 		must(r->opcode != FUSE_INTERRUPT);
-		judge_body(r, body, len);
+		judge_body(k, r, body, len);
 	}
 	r->answered = true;
 	r->error = out->error;

@@ -4,6 +4,7 @@
  */
 #include <dirent.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,13 +16,6 @@
 enum { HANG_S = 300 };
 
 static const char *running;
-
-/* What breaks says where; this says with which input. */
-static void name_input(void)
-{
-	if (running != NULL)
-		fprintf(stderr, "while running %s\n", running);
-}
 
 static int run_file(const char *path)
 {
@@ -42,7 +36,7 @@ static int run_file(const char *path)
 	}
 	fclose(f);
 	running = path;
-	alarm(HANG_S); /* a hang ends by the signal's default */
+	alarm(HANG_S);
 	(void)LLVMFuzzerTestOneInput(data, size);
 	alarm(0);
 	running = NULL;
@@ -69,18 +63,22 @@ static int run_folder(const char *path)
 	return runs;
 }
 
-static void on_abort(int sig)
+/* What breaks, or hangs, says where; this says with which input. */
+static void name_input(int sig)
 {
-	(void)sig;
-	name_input();
+	static const char what[] = "while running ";
+
+	if (running != NULL && write(2, what, sizeof what - 1) > 0 &&
+	    write(2, running, strlen(running)) > 0 && write(2, "\n", 1) > 0 && sig != SIGABRT)
+		_exit(1);
 }
 
 int main(int argc, char **argv)
 {
 	int runs = 0;
 
-	signal(SIGABRT, on_abort);
-	signal(SIGALRM, SIG_DFL);
+	signal(SIGABRT, name_input);
+	signal(SIGALRM, name_input);
 	for (int i = 1; i < argc; i++) {
 		struct stat st;
 

@@ -3,7 +3,8 @@
  *
  *     seeds DIR      makes DIR/<target>/<name>
  *
- * What is kept in tests/fuzz/corpus began with these; make fuzz-seeds makes them again, when a format changed.
+ * What is kept in tests/fuzz/corpus began with these; make fuzz-seeds makes them again, when a format
+ * changed.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -158,7 +159,7 @@ static void work(struct core_engine *e, struct core_shard *s, unsigned how)
 	}
 }
 
-static void manifests(struct out *o, struct kv_store *store)
+static void manifests(struct out *o, FILE *list, struct kv_store *store)
 {
 	struct kv_blob_list blobs;
 
@@ -171,7 +172,7 @@ static void manifests(struct out *o, struct kv_store *store)
 		must(kv_blob_get(kv_store_blobs(store), blobs.e[i].key, 0, data, blobs.e[i].size, &got,
 				 NULL) == KV_OK);
 		if (got > CORE_FRAME_LEN && memcmp(data, "SFdM", 4) == 0)
-			document(o, NULL, 0, 2, data, got);
+			document(o, list, 3, 2, data, got);
 		free(data);
 	}
 	kv_blob_list_free(&blobs);
@@ -205,11 +206,11 @@ static void documents(struct out *o, unsigned how)
 		document(o, list, 0, 4, names.data, names.len);
 		free(names.data);
 	}
+	manifests(o, list, store); /* before the versions that name them */
 	must(kv_consensus_scan(c, core_uuid_format('s', shard_id.u, key), 0, 100, &versions, NULL) == KV_OK);
 	for (size_t i = 0; i < versions.count; i++)
 		document(o, list, 2, 1, versions.v[i].data, versions.v[i].len);
 	kv_versions_free(&versions);
-	manifests(o, store);
 	must(core_shard_state(s, &state, NULL) == KV_OK);
 	must(core_state_encode(shard_id, &state, &bytes, NULL) == KV_OK);
 	document(o, NULL, 1, 0, bytes.data, bytes.len);
@@ -234,10 +235,11 @@ static void part(struct out *o, size_t count, size_t val_len, bool compress, uin
 
 	must(rows != NULL && val != NULL && star != NULL);
 	for (size_t i = 0; i < count; i++)
-		rows[i] = (struct core_update){.key = {.data = (const uint8_t *)"aaaaa", .len = (uint32_t)(i % 6)},
-					       .val = {.data = val, .len = (uint32_t)val_len},
-					       .time = i,
-					       .diff = 1};
+		rows[i] = (struct core_update){
+			.key = {.data = (const uint8_t *)"aaaaa", .len = (uint32_t)(i % 6)},
+			.val = {.data = val, .len = (uint32_t)val_len},
+			.time = i,
+			.diff = 1};
 	rows[0].key.len = CORE_ABSENT;
 	star[0] = true;
 	for (size_t i = 1; i < count; i++) /* ascending */
@@ -258,13 +260,15 @@ static void part(struct out *o, size_t count, size_t val_len, bool compress, uin
 
 static void texts(struct out *o)
 {
-	static const char *const rows[] = {"0\t1\tapple\tred", "*\t-3\t\\N\t", "7\t+0\t\\x41\\101\\b\\f\\v\\\\\\t\\n\\r\t\\N",
+	static const char *const rows[] = {"0\t1\tapple\tred", "*\t-3\t\\N\t",
+					   "7\t+0\t\\x41\\101\\b\\f\\v\\\\\\t\\n\\r\t\\N",
 					   "18446744073709551615\t-9223372036854775808\ta\tb\n1\t1\t\t"};
 	static const char *const grammars[][4] = {
 		{"18446744073709551615", "-", "0"},
 		{"s01234567-89ab-cdef-0123-456789abcdef", "i01234567-89ab-cdef-0123-456789abcdef"},
 		{"0-17", "3--", "s01234567-89ab-cdef-0123-456789abcdef", "monday_1.x-"},
-		{"begin expected_upper=* new_upper=+1 rewrite_ts=* token=i01234567-89ab-cdef-0123-456789abcdef",
+		{"begin expected_upper=* new_upper=+1 rewrite_ts=* "
+		 "token=i01234567-89ab-cdef-0123-456789abcdef",
 		 "begin lower=0 upper=- since=3 rewrite_ts=5", "begin expected_upper=5 new_upper=-"},
 		{"batch monday", "bounds 0 -", "bounds 3 18446744073709551615"},
 		{"upper-10\n", "7", "-\n"},
@@ -279,10 +283,12 @@ static void texts(struct out *o)
 		"begin expected_upper=* new_upper=+1 rewrite_ts=*\nbatch x\ncommit\n",
 		"begin lower=0 upper=5 token=i01234567-89ab-cdef-0123-456789abcdef\n3\t2\tk\tv\ncommit\n"
 		"begin lower=0 upper=5 token=i01234567-89ab-cdef-0123-456789abcdef\n3\t2\tk\tv\ncommit\n",
-		"begin expected_upper=* new_upper=- since=-\ncommit\n", "begin expected_upper=0 new_upper=0\ncommit\n",
-		"begin expected_upper=0 new_upper=3 rewrite_ts=2\n0\t1\ta\\tb\t\\N\n1\t-1\ta\\tb\t\\N\ncommit\nx\n"};
-	static const char *const staged[] = {"1\t1\ta\tb\n2\t-1\t\\x41\t\\N\n", "bounds 0 -\n5\t1\tx\ty\n5\t1\tx\ty\n",
-					     "3\t1\ta\tb\n4\t1\tun"};
+		"begin expected_upper=* new_upper=- since=-\ncommit\n",
+		"begin expected_upper=0 new_upper=0\ncommit\n",
+		"begin expected_upper=0 new_upper=3 "
+		"rewrite_ts=2\n0\t1\ta\\tb\t\\N\n1\t-1\ta\\tb\t\\N\ncommit\nx\n"};
+	static const char *const staged[] = {"1\t1\ta\tb\n2\t-1\t\\x41\t\\N\n",
+					     "bounds 0 -\n5\t1\tx\ty\n5\t1\tx\ty\n", "3\t1\ta\tb\n4\t1\tun"};
 
 	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
 		text(o, "row", -1, rows[i]);
@@ -305,6 +311,52 @@ static void texts(struct out *o)
 	}
 }
 
+/* --- programs -------------------------------------------------------------------------------------- */
+
+/* Of fuzz_fuse.c, by the numbers of its tables, after its furnishing: there node 1 is /shard, 2 the shard, 4
+ * its batches/, 5 the staged batch, 6 /name; file 0 is append, 1 the staged batch. */
+static void programs(struct out *o)
+{
+	static const char start[] = "\x00\xff\xff\xff\xff\x00\x02";
+#define PROGRAM(text)                  \
+	{                              \
+		text, sizeof(text) - 1 \
+	}
+	static const struct {
+		const char *p;
+		size_t len;
+	} all[] =
+		{
+			PROGRAM("\x14\x00\x04\x09\x01\x01\x04"), /* finish, rmdir */
+			PROGRAM("\x01\x02\x00\x0e\x03\x02\x00\x02\x00\x00\x00\x00\x14\x00\x00"), /* poll
+												    upper,
+												    append */
+			PROGRAM("\x00\x02\x12\x0c\x08\x0d\x00\x02\xc8\x00\x08\xef\x02\x09\x00\x04\x02\x00\xc8"
+				"\x00"),                                     /* writers */
+			PROGRAM("\x01\x0b\x00\x04\x02\x00\x64\x00\x12\x01"), /* wait/3, interrupted */
+			PROGRAM("\x01\x0c\x00\x04\x02\x00\x64\x00\x14\x00\x00\x14\x00\x00"), /* wait/3, woken
+											      */
+			PROGRAM("\x01\x0d\x00\x04\x02\x00\xc8\x00\x14\x00\x00\x04\x02\x32\xc8\x00"), /* listen/0
+												      */
+			PROGRAM("\x14\x07\x11\x14\x07\x12\x14\x07\x13\x01\x06\x00"),                 /* ctl */
+			PROGRAM("\x00\x02\x14\x03\x08\x21\x01\x00\x05\x02\x00\x0b\x05\x02\x00\x0e\x09\x00\x08"
+				"\x21"), /* a hold */
+			PROGRAM("\x05\x01\x08\x09\x05\x01\x08\x0a\x0e\x01\x01\x00\x00\x00\x00\x00\x00\x14\x00"
+				"\x03"), /* stage, commit */
+			PROGRAM("\x0b\x04\x00\x04\x1e\x1f\x0b\x06\x00\x06\x1e\x1f\x0a\x02\x06\x20\x00"), /* rename,
+													    symlink
+													  */
+		};
+
+	for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+		FILE *f = seed(o, "fuse");
+
+		put(f, start, sizeof start - 1);
+		put(f, all[i].p, all[i].len);
+		must(fclose(f) == 0);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	struct out o = {.dir = argc > 1 ? argv[1] : "."};
@@ -318,5 +370,6 @@ int main(int argc, char **argv)
 	part(&o, 4, 40000, true, 7);
 	part(&o, 50, 5, false, 0x1b);
 	texts(&o);
+	programs(&o);
 	return 0;
 }
