@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "core/codec_impl.h"
+#include "core/listen.h"
 #include "core/manifest.h"
 #include "core/names.h"
 #include "core/scan.h"
@@ -171,6 +172,30 @@ static void snapshot(struct core_shard *s, struct core_as_of as_of)
 	core_snapshot_close(n);
 }
 
+/* What comes at times from 1 on, to where there is no more for now. */
+static void listen(struct core_shard *s)
+{
+	const struct core_reader reader = {.purpose = "listen"};
+	struct core_listen *l;
+	struct core_step step;
+	struct core_update u;
+	struct kv_err err;
+	bool end = false;
+
+	if (!fuzz_said(core_listen_open(s, core_frontier_at(1), &reader, &l, &err), &err))
+		return;
+	for (int steps = 0; steps < 100 && !end; steps++) {
+		bool done = false;
+
+		if (!fuzz_said(core_listen_step(l, &step, &end, &err), &err))
+			break;
+		for (int i = 0; i < ROWS_ENOUGH && !done && !end; i++)
+			if (!fuzz_said(core_listen_next(l, &u, &done, &err), &err))
+				break;
+	}
+	core_listen_close(l);
+}
+
 static void staged(struct core_shard *s)
 {
 	struct core_staged *list;
@@ -217,8 +242,11 @@ static void batches(struct core_shard *s)
 	core_state_fini(&state);
 }
 
-static void append(struct core_shard *s)
+/* A row; with the first staged batch there is, too. */
+static void append(struct core_shard *s, bool with_staged)
 {
+	struct core_staged *list = NULL;
+	size_t count = 0;
 	struct core_append ask = {.lower_star = true, .upper_plus = true, .plus = 1, .has_token = true};
 	const struct core_row row = {.star = true,
 				     .update = {.key = {.data = (const uint8_t *)"k", .len = 1},
@@ -231,6 +259,9 @@ static void append(struct core_shard *s)
 	if (!fuzz_said(core_txn_begin(s, &ask, &t, &err), &err))
 		return;
 	must(core_txn_add(t, &row, &err) == KV_OK);
+	if (with_staged && fuzz_said(core_staged_list(s, &list, &count, &err), &err) && count != 0)
+		(void)fuzz_said(core_txn_add_staged(t, list[0].name, &err), &err);
+	free(list);
 	(void)fuzz_said(core_txn_commit(t, &appended, &err), &err);
 	core_txn_free(t);
 }
@@ -286,8 +317,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		batches(s);
 		snapshot(s, (struct core_as_of){.latest = true});
 		snapshot(s, (struct core_as_of){.time = 1});
+		listen(s);
+		append(s, true);
 		staged(s);
-		append(s);
+		append(s, false);
 		holds(s);
 		for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
 			upkeep(s, kinds[i]);
