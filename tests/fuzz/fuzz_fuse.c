@@ -16,12 +16,13 @@
 #include "tests/fuzz/kernel.h"
 
 /* Flags; and arguments: from RAW on bytes follow. */
-enum { BARE = 1, STOPPED = 2, LISTED = 0xef, RAW = 0xf0, WILD = 0xff };
+enum { BARE = 1, STOPPED = 2, LISTED = 0xef, REPEATED = 0xef, RAW = 0xf0, WILD = 0xff, TIMES_MAX = 256 };
 
 struct user {
 	struct kernel *k;
 	struct fuzz_in in;
-	bool refuse; /* the next reply */
+	bool refuse;  /* the next reply */
+	size_t times; /* so often may texts be repeated, lest it takes long; at least once */
 };
 
 /* --- arguments ------------------------------------------------------------------------------------- */
@@ -163,13 +164,22 @@ static char *pick_name(struct user *u)
 static char *pick_text(struct user *u, size_t *len)
 {
 	uint8_t which = fuzz_u8(&u->in);
+	size_t times = 1, one;
 	char *text;
 
 	if (which >= RAW)
 		return fuzz_copy(&u->in, which == WILD ? fuzz_u16(&u->in) : which - RAW + 1u, len);
-	text = strdup(texts[which % COUNT(texts)]);
+	if (which == REPEATED) {
+		which = fuzz_u8(&u->in);
+		times = fuzz_u8(&u->in) % u->times + 1;
+		u->times -= times == u->times ? times - 1 : times;
+	}
+	one = strlen(texts[which % COUNT(texts)]);
+	*len = times * one;
+	text = malloc(*len);
 	must(text != NULL);
-	*len = strlen(text);
+	for (size_t at = 0; at < *len; at += one)
+		memcpy(text + at, texts[which % COUNT(texts)], one);
 	return text;
 }
 
@@ -613,7 +623,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		op_setattr,   op_getattr, op_plain,       op_remove,  op_make,   op_rename,
 		op_opendir,   op_readdir, op_file,        op_release, op_forget, op_batch_forget,
 		op_interrupt, op_unknown, op_write_place, op_read,    op_place,  op_write};
-	struct user u = {.in = {.p = data, .left = size}};
+	struct user u = {.in = {.p = data, .left = size}, .times = TIMES_MAX};
 	uint8_t flags = fuzz_u8(&u.in);
 	uint32_t init = fuzz_u32(&u.in);
 
