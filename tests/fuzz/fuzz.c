@@ -83,20 +83,6 @@ void *fuzz_copy(struct fuzz_in *in, size_t len, size_t *got)
 	return p;
 }
 
-char *fuzz_text(struct fuzz_in *in)
-{
-	size_t len = strnlen((const char *)in->p, in->left);
-	char *text = malloc(len + 1);
-
-	must(text != NULL);
-	if (len != 0)
-		memcpy(text, in->p, len);
-	text[len] = '\0';
-	in->p += in->left;
-	in->left = 0;
-	return text;
-}
-
 bool fuzz_same_bytes(struct core_bytes a, struct core_bytes b)
 {
 	if (a.len != b.len || a.len == CORE_ABSENT || a.len == 0)

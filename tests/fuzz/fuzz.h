@@ -41,9 +41,6 @@ uint64_t fuzz_number(struct fuzz_in *in);
 /* Up to len bytes, as many as there are, in memory of that length, so that a read beyond is found. Given. */
 void *fuzz_copy(struct fuzz_in *in, size_t len, size_t *got);
 
-/* All that is left, with a NUL behind it, cut at the first NUL. Given. */
-char *fuzz_text(struct fuzz_in *in);
-
 bool fuzz_same_bytes(struct core_bytes a, struct core_bytes b);
 bool fuzz_same_row(const struct core_update *a, const struct core_update *b);
 

@@ -13,63 +13,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "tests/fuzz/kernel.h"
+#include "tests/fuzz/kernel_user.h"
 
-/* Flags; and arguments: from RAW on bytes follow. */
-enum { BARE = 1, STOPPED = 2, LISTED = 0xef, REPEATED = 0xef, RAW = 0xf0, WILD = 0xff, TIMES_MAX = 256 };
-
-struct user {
-	struct kernel *k;
-	struct fuzz_in in;
-	bool refuse;  /* the next reply */
-	size_t times; /* so often may texts be repeated, lest it takes long; at least once */
-};
-
-/* --- arguments ------------------------------------------------------------------------------------- */
-
-#define SHARD_0 "s00000000-0000-4000-8000-000000000000"
-#define SHARD_1 "s11111111-1111-4111-8111-111111111111"
-
-static const char *const names[] = {
-	"shard",
-	"name",
-	"README",
-	"metrics",
-	SHARD_0,
-	SHARD_1,
-	"upper",
-	"since",
-	"append",
-	"snapshot",
-	"state",
-	"errors",
-	"ctl",
-	"as_of",
-	"wait",
-	"listen",
-	"subscribe",
-	"batches",
-	"writers",
-	"readers",
-	"holds",
-	"now",
-	"0",
-	"1",
-	"2",
-	"5",
-	"-",
-	"0-1",
-	"1-2",
-	"0-2",
-	"x",
-	"y",
-	"default",
-	"h",
-	"18446744073709551615",
-	".",
-	"..",
-	"w00000000-0000-4000-8000-000000000000",
-};
+enum { BARE = 1, STOPPED = 2 }; /* flags */
 
 /* Below a shard, to be opened at once. */
 static const char *const places[] = {"append",     "append",      "upper",       "since",         "snapshot",
@@ -78,221 +24,14 @@ static const char *const places[] = {"append",     "append",      "upper",      
 				     "listen/now", "listen/-",    "subscribe/0", "subscribe/now", "batches/x",
 				     "batches/y",  "batches/0-1", "holds/h",     "holds/default"};
 
-static const char *const texts[] = {
-	"begin expected_upper=* new_upper=+1\n*\t1\tkey\tval\ncommit\n",
-	"begin expected_upper=0 new_upper=1\n0\t1\tapple\tred\n0\t-1\t\\N\t\\x41\ncommit\n",
-	"begin lower=0 upper=3 token=i01234567-89ab-cdef-0123-456789abcdef\n2\t1\ta\tb\ncommit\n",
-	"begin expected_upper=* new_upper=+1 rewrite_ts=*\nbatch x\ncommit\n",
-	"begin expected_upper=* new_upper=- since=-\ncommit\n",
-	"begin lower=0 upper=4\n3\t1\tk\tv\ncommit\n",
-	"begin expected_upper=* new_upper=+1\n*\t1\tk\tv\n",
-	"commit\n",
-	"3\t1\tk\tv\n",
-	"0\t9223372036854775807\tk\tv\n0\t1\tk\tw\n1\t1\tk\t",
-	"bounds 0 9\n",
-	"2",
-	"-\n",
-	"upper-1\n",
-	"listen=1\n",
-	"expected=0 token=1 since=1",
-	"expected=1 token=2 since=-",
-	"compact\n",
-	"gc",
-	"rollup\n",
-	"expire w00000000-0000-4000-8000-000000000000",
-};
-#define COUNT(array) (sizeof(array) / sizeof(array)[0])
-
-static uint64_t pick_node(struct user *u)
-{
-	uint8_t which = fuzz_u8(&u->in);
-	int known = 0;
-
-	if (which == WILD)
-		return fuzz_u64(&u->in);
-	for (int i = 0; i < KERNEL_NODES; i++)
-		known += u->k->nodes[i].nodeid != 0;
-	which %= (uint8_t)known;
-	for (int i = 0;; i++)
-		if (u->k->nodes[i].nodeid != 0 && which-- == 0)
-			return u->k->nodes[i].nodeid;
-}
-
-static int pick_file(struct user *u, bool dir)
-{
-	uint8_t which = fuzz_u8(&u->in);
-	int open = 0;
-
-	for (int i = 0; i < KERNEL_FILES; i++)
-		open += u->k->files[i].used && u->k->files[i].dir == dir;
-	if (open == 0)
-		return KERNEL_NONE;
-	which %= (uint8_t)open;
-	for (int i = 0;; i++)
-		if (u->k->files[i].used && u->k->files[i].dir == dir && which-- == 0)
-			return i;
-}
-
-/* Given. */
-static char *pick_name(struct user *u)
-{
-	uint8_t which = fuzz_u8(&u->in);
-	size_t len = which == WILD ? KERNEL_NAME_MAX : which - RAW + 1u;
-	char *raw, *name;
-
-	if (which == LISTED && u->k->listed[0] != '\0')
-		return strdup(u->k->listed);
-	if (which < RAW)
-		return strdup(names[which % COUNT(names)]);
-	if (which == WILD)
-		len = fuzz_u16(&u->in) % len + 1;
-	raw = fuzz_copy(&u->in, len, &len);
-	name = strndup(raw, len);
-	free(raw);
-	must(name != NULL);
-	for (char *p = name; *p != '\0'; p++)
-		if (*p == '/')
-			*p = '+';
-	if (name[0] == '\0') {
-		free(name);
-		name = strdup("z");
-	}
-	return name;
-}
-
-/* What is written; given. */
-static char *pick_text(struct user *u, size_t *len)
-{
-	uint8_t which = fuzz_u8(&u->in);
-	size_t times = 1, one;
-	char *text;
-
-	if (which >= RAW)
-		return fuzz_copy(&u->in, which == WILD ? fuzz_u16(&u->in) : which - RAW + 1u, len);
-	if (which == REPEATED) {
-		which = fuzz_u8(&u->in);
-		times = fuzz_u8(&u->in) % u->times + 1;
-		u->times -= times == u->times ? times - 1 : times;
-	}
-	one = strlen(texts[which % COUNT(texts)]);
-	*len = times * one;
-	text = malloc(*len);
-	must(text != NULL);
-	for (size_t at = 0; at < *len; at += one)
-		memcpy(text + at, texts[which % COUNT(texts)], one);
-	return text;
-}
-
-/* As the kernel's checks leave it: not negative, nor is its end. */
-static uint64_t pick_offset(struct user *u)
-{
-	return fuzz_number(&u->in) & (INT64_MAX >> 1);
-}
-
-static uint32_t pick_flags(struct user *u)
-{
-	static const uint32_t flags[] = {O_RDONLY,
-					 O_WRONLY,
-					 O_RDWR,
-					 O_RDWR | O_TRUNC,
-					 O_WRONLY | O_APPEND,
-					 O_RDONLY | O_NONBLOCK,
-					 O_RDWR | O_NONBLOCK | O_APPEND,
-					 O_WRONLY | O_SYNC | O_DIRECT};
-	uint8_t which = fuzz_u8(&u->in);
-
-	return which == WILD ? (fuzz_u32(&u->in) & ~(uint32_t)(O_CREAT | O_EXCL | O_NOCTTY)) % O_PATH
-			     : flags[which % COUNT(flags)];
-}
-
-/* --- sending --------------------------------------------------------------------------------------- */
-
-static struct kernel_request *ask(struct user *u, uint32_t opcode, uint64_t nodeid, const void *arg,
-				  size_t len, const char *name, const char *name2)
-{
-	struct kernel_request r = {.opcode = opcode, .file = KERNEL_NONE, .refuse = u->refuse};
-	struct kernel_body body = {
-		.p = {arg, name, name2},
-		.len = {len, name != NULL ? strlen(name) + 1 : 0, name2 != NULL ? strlen(name2) + 1 : 0}};
-
-	return kernel_send(u->k, r, nodeid, 1000, body);
-}
-
-static struct kernel_request *ask_file(struct user *u, struct kernel_request r, const void *arg, size_t len,
-				       const void *data)
-{
-	return kernel_send(u->k, r, u->k->files[r.file].nodeid, 1000,
-			   (struct kernel_body){.p = {arg, data}, .len = {len, data != NULL ? r.asked : 0}});
-}
-
-static int lookup(struct user *u, uint64_t parent, const char *name)
-{
-	return kernel_node_of(u->k, ask(u, FUSE_LOOKUP, parent, NULL, 0, name, NULL));
-}
-
-static bool may_open(const struct user *u)
-{
-	for (int i = 0; i < KERNEL_FILES; i++)
-		if (!u->k->files[i].used)
-			return true;
-	return false;
-}
-
-static int open_node(struct user *u, uint64_t nodeid, uint32_t flags)
-{
-	struct fuse_open_in in = {.flags = flags};
-
-	if (!may_open(u))
-		return KERNEL_NONE;
-	return kernel_file_of(u->k, ask(u, FUSE_OPEN, nodeid, &in, sizeof in, NULL, NULL), nodeid, flags,
-			      false);
-}
-
-/* From the root, piece by piece; the last node, or KERNEL_NONE. */
-static int walk(struct user *u, const char *path)
-{
-	char *copy = strdup(path), *rest = copy, *name;
-	int node = 0;
-
-	must(copy != NULL);
-	while (node != KERNEL_NONE && (name = strsep(&rest, "/")) != NULL)
-		node = lookup(u, u->k->nodes[node].nodeid, name);
-	free(copy);
-	return node;
-}
-
-static int open_path(struct user *u, const char *path, uint32_t flags)
-{
-	int node = walk(u, path);
-
-	return node != KERNEL_NONE ? open_node(u, u->k->nodes[node].nodeid, flags) : KERNEL_NONE;
-}
-
-static bool may(const struct user *u, int file, uint32_t unless)
-{
-	return file != KERNEL_NONE && (u->k->files[file].flags & O_ACCMODE) != unless;
-}
-
-static void write_file(struct user *u, int file, uint64_t offset, const char *data, size_t len)
-{
-	const struct kernel_request r = {.opcode = FUSE_WRITE, .asked = (uint32_t)len, .file = file};
-	struct fuse_write_in in = {.offset = offset, .size = (uint32_t)len};
-
-	if (!may(u, file, O_RDONLY))
-		return;
-	in.fh = u->k->files[file].fh;
-	in.flags = u->k->files[file].flags;
-	ask_file(u, r, &in, sizeof in, data);
-}
-
 /* --- operations ------------------------------------------------------------------------------------ */
 
 static void op_lookup(struct user *u)
 {
-	uint64_t parent = pick_node(u);
-	char *name = pick_name(u);
+	uint64_t parent = user_node(u);
+	char *name = user_name(u);
 
-	(void)lookup(u, parent, name);
+	(void)user_lookup(u, parent, name);
 	free(name);
 }
 
@@ -304,27 +43,27 @@ static void op_place(struct user *u)
 	if (which >= 0x80)
 		memcpy(path + strlen("shard/"), SHARD_1, strlen(SHARD_1));
 	strcat(path, places[which % COUNT(places)]); /* fits: they are short */
-	(void)open_path(u, path, pick_flags(u));
+	(void)user_open_path(u, path, user_flags(u));
 }
 
 static void op_open(struct user *u)
 {
-	uint64_t nodeid = pick_node(u);
+	uint64_t nodeid = user_node(u);
 
-	(void)open_node(u, nodeid, pick_flags(u));
+	(void)user_open(u, nodeid, user_flags(u));
 }
 
 static void op_create(struct user *u)
 {
 	struct fuse_create_in in = {.mode = S_IFREG | 0644};
-	uint64_t parent = pick_node(u);
-	char *name = pick_name(u);
+	uint64_t parent = user_node(u);
+	char *name = user_name(u);
 	struct kernel_request *r;
 	int node;
 
-	in.flags = pick_flags(u) | O_CREAT | (fuzz_u8(&u->in) % 2 == 0 ? O_EXCL : 0);
-	if (may_open(u)) {
-		r = ask(u, FUSE_CREATE, parent, &in, sizeof in, name, NULL);
+	in.flags = user_flags(u) | O_CREAT | (fuzz_u8(&u->in) % 2 == 0 ? O_EXCL : 0);
+	if (user_may_open(u)) {
+		r = user_ask(u, FUSE_CREATE, parent, &in, sizeof in, name, NULL);
 		if (r != NULL && r->error == 0 && !r->refuse) {
 			struct fuse_entry_out e;
 
@@ -340,11 +79,11 @@ static void op_create(struct user *u)
 
 static void op_read(struct user *u)
 {
-	struct kernel_request r = {.opcode = FUSE_READ, .file = pick_file(u, false)};
-	struct fuse_read_in in = {.offset = pick_offset(u)};
+	struct kernel_request r = {.opcode = FUSE_READ, .file = user_file(u, false)};
+	struct fuse_read_in in = {.offset = user_offset(u)};
 
 	in.size = (uint32_t)(fuzz_number(&u->in) % KERNEL_IO_MAX) + 1;
-	if (!may(u, r.file, O_WRONLY))
+	if (!user_may(u, r.file, O_WRONLY))
 		return;
 	in.fh = u->k->files[r.file].fh;
 	in.flags = u->k->files[r.file].flags;
@@ -352,45 +91,45 @@ static void op_read(struct user *u)
 		in.flags |= O_NONBLOCK;
 	r.asked = in.size;
 	r.nonblock = (in.flags & O_NONBLOCK) != 0;
-	ask_file(u, r, &in, sizeof in, NULL);
+	user_ask_file(u, r, &in, sizeof in, NULL);
 }
 
 static void op_write(struct user *u)
 {
-	int file = pick_file(u, false);
-	uint64_t offset = pick_offset(u);
+	int file = user_file(u, false);
+	uint64_t offset = user_offset(u);
 	size_t len;
-	char *text = pick_text(u, &len);
+	char *text = user_text(u, &len);
 
 	if (len != 0)
-		write_file(u, file, offset, text, len);
+		user_write(u, file, offset, text, len);
 	free(text);
 }
 
 static void op_setattr(struct user *u)
 {
 	struct fuse_setattr_in in = {.valid = fuzz_u16(&u->in) & 0xffff & ~(uint32_t)FATTR_FH};
-	int file = pick_file(u, false);
-	uint64_t nodeid = pick_node(u);
+	int file = user_file(u, false);
+	uint64_t nodeid = user_node(u);
 
-	in.size = pick_offset(u);
+	in.size = user_offset(u);
 	in.mode = fuzz_u16(&u->in);
 	in.uid = fuzz_u8(&u->in);
 	in.gid = in.uid;
-	if (file != KERNEL_NONE && may(u, file, O_RDONLY) && (in.valid & FATTR_SIZE) != 0 &&
+	if (file != KERNEL_NONE && user_may(u, file, O_RDONLY) && (in.valid & FATTR_SIZE) != 0 &&
 	    in.uid % 2 == 0) {
 		in.valid |= FATTR_FH;
 		in.fh = u->k->files[file].fh;
 		nodeid = u->k->files[file].nodeid;
 	}
-	ask(u, FUSE_SETATTR, nodeid, &in, sizeof in, NULL, NULL);
+	user_ask(u, FUSE_SETATTR, nodeid, &in, sizeof in, NULL, NULL);
 }
 
 static void op_getattr(struct user *u)
 {
 	struct fuse_getattr_in in = {0};
 
-	ask(u, FUSE_GETATTR, pick_node(u), &in, sizeof in, NULL, NULL);
+	user_ask(u, FUSE_GETATTR, user_node(u), &in, sizeof in, NULL, NULL);
 }
 
 /* Requests of a nodeid, and of a nodeid and a name. */
@@ -398,16 +137,16 @@ static void op_plain(struct user *u)
 {
 	static const uint32_t opcodes[] = {FUSE_READLINK, FUSE_STATFS};
 
-	ask(u, opcodes[fuzz_u8(&u->in) % COUNT(opcodes)], pick_node(u), NULL, 0, NULL, NULL);
+	user_ask(u, opcodes[fuzz_u8(&u->in) % COUNT(opcodes)], user_node(u), NULL, 0, NULL, NULL);
 }
 
 static void op_remove(struct user *u)
 {
 	uint32_t opcode = fuzz_u8(&u->in) % 2 == 0 ? FUSE_UNLINK : FUSE_RMDIR;
-	uint64_t parent = pick_node(u);
-	char *name = pick_name(u);
+	uint64_t parent = user_node(u);
+	char *name = user_name(u);
 
-	ask(u, opcode, parent, NULL, 0, name, NULL);
+	user_ask(u, opcode, parent, NULL, 0, name, NULL);
 	free(name);
 }
 
@@ -417,26 +156,26 @@ static void op_make(struct user *u)
 	struct fuse_mknod_in node = {0};
 	struct fuse_link_in link = {0};
 	uint8_t how = fuzz_u8(&u->in) % 4;
-	uint64_t parent = pick_node(u);
-	char *name = pick_name(u), *target;
+	uint64_t parent = user_node(u);
+	char *name = user_name(u), *target;
 	struct kernel_request *r;
 
 	if (how == 0) {
-		r = ask(u, FUSE_MKDIR, parent, &dir, sizeof dir, name, NULL);
+		r = user_ask(u, FUSE_MKDIR, parent, &dir, sizeof dir, name, NULL);
 	} else if (how == 1) {
 		node.mode = fuzz_u16(&u->in);
-		r = ask(u, FUSE_MKNOD, parent, &node, sizeof node, name, NULL);
+		r = user_ask(u, FUSE_MKNOD, parent, &node, sizeof node, name, NULL);
 	} else if (how == 2) {
 		static const char *const targets[] = {"../shard/" SHARD_0, "shard/" SHARD_1 "//", SHARD_0,
 						      "x"};
 		uint8_t which = fuzz_u8(&u->in);
 
-		target = which < RAW ? strdup(targets[which % COUNT(targets)]) : pick_name(u);
-		r = ask(u, FUSE_SYMLINK, parent, NULL, 0, name, target);
+		target = which < RAW ? strdup(targets[which % COUNT(targets)]) : user_name(u);
+		r = user_ask(u, FUSE_SYMLINK, parent, NULL, 0, name, target);
 		free(target);
 	} else {
-		link.oldnodeid = pick_node(u);
-		r = ask(u, FUSE_LINK, parent, &link, sizeof link, name, NULL);
+		link.oldnodeid = user_node(u);
+		r = user_ask(u, FUSE_LINK, parent, &link, sizeof link, name, NULL);
 	}
 	(void)kernel_node_of(u->k, r);
 	free(name);
@@ -444,14 +183,14 @@ static void op_make(struct user *u)
 
 static void op_rename(struct user *u)
 {
-	struct fuse_rename2_in in = {.newdir = pick_node(u), .flags = fuzz_u8(&u->in) % 8};
-	uint64_t parent = pick_node(u);
-	char *from = pick_name(u), *to = pick_name(u);
+	struct fuse_rename2_in in = {.newdir = user_node(u), .flags = fuzz_u8(&u->in) % 8};
+	uint64_t parent = user_node(u);
+	char *from = user_name(u), *to = user_name(u);
 
 	if (in.flags == 0)
-		ask(u, FUSE_RENAME, parent, &in, sizeof(struct fuse_rename_in), from, to);
+		user_ask(u, FUSE_RENAME, parent, &in, sizeof(struct fuse_rename_in), from, to);
 	else
-		ask(u, FUSE_RENAME2, parent, &in, sizeof in, from, to);
+		user_ask(u, FUSE_RENAME2, parent, &in, sizeof in, from, to);
 	free(from);
 	free(to);
 }
@@ -459,11 +198,12 @@ static void op_rename(struct user *u)
 static void op_opendir(struct user *u)
 {
 	struct fuse_open_in in = {.flags = O_RDONLY | O_DIRECTORY};
-	uint64_t nodeid = pick_node(u);
+	uint64_t nodeid = user_node(u);
 
 	for (int i = 0; i < KERNEL_NODES; i++) /* of what is no directory the kernel does not ask it */
-		if (u->k->nodes[i].nodeid == nodeid && S_ISDIR(u->k->nodes[i].mode) && may_open(u)) {
-			(void)kernel_file_of(u->k, ask(u, FUSE_OPENDIR, nodeid, &in, sizeof in, NULL, NULL),
+		if (u->k->nodes[i].nodeid == nodeid && S_ISDIR(u->k->nodes[i].mode) && user_may_open(u)) {
+			(void)kernel_file_of(u->k,
+					     user_ask(u, FUSE_OPENDIR, nodeid, &in, sizeof in, NULL, NULL),
 					     nodeid, in.flags, true);
 			return;
 		}
@@ -471,21 +211,21 @@ static void op_opendir(struct user *u)
 
 static void op_readdir(struct user *u)
 {
-	struct kernel_request r = {.opcode = FUSE_READDIR, .file = pick_file(u, true)};
-	struct fuse_read_in in = {.offset = pick_offset(u)};
+	struct kernel_request r = {.opcode = FUSE_READDIR, .file = user_file(u, true)};
+	struct fuse_read_in in = {.offset = user_offset(u)};
 
 	in.size = r.asked = (uint32_t)(fuzz_number(&u->in) % 8192) + 1;
 	if (r.file == KERNEL_NONE)
 		return;
 	in.fh = u->k->files[r.file].fh;
-	ask_file(u, r, &in, sizeof in, NULL);
+	user_ask_file(u, r, &in, sizeof in, NULL);
 }
 
 /* FLUSH, FSYNC, FSYNCDIR, POLL, IOCTL of an open file. */
 static void op_file(struct user *u)
 {
 	uint8_t how = fuzz_u8(&u->in) % 5;
-	struct kernel_request r = {.file = pick_file(u, how == 2)};
+	struct kernel_request r = {.file = user_file(u, how == 2)};
 	struct fuse_flush_in flush = {0};
 	struct fuse_fsync_in sync = {.fsync_flags = fuzz_u8(&u->in) % 2};
 	struct fuse_poll_in poll_in = {.kh = fuzz_u8(&u->in), .events = POLLIN};
@@ -497,18 +237,18 @@ static void op_file(struct user *u)
 	poll_in.flags = poll_in.kh % 2 == 0 ? FUSE_POLL_SCHEDULE_NOTIFY : 0;
 	r.opcode = (uint32_t[]){FUSE_FLUSH, FUSE_FSYNC, FUSE_FSYNCDIR, FUSE_POLL, FUSE_IOCTL}[how];
 	if (how == 0)
-		ask_file(u, r, &flush, sizeof flush, NULL);
+		user_ask_file(u, r, &flush, sizeof flush, NULL);
 	else if (how == 3)
-		ask_file(u, r, &poll_in, sizeof poll_in, NULL);
+		user_ask_file(u, r, &poll_in, sizeof poll_in, NULL);
 	else if (how == 4)
-		ask_file(u, r, &ioctl, sizeof ioctl, NULL);
+		user_ask_file(u, r, &ioctl, sizeof ioctl, NULL);
 	else
-		ask_file(u, r, &sync, sizeof sync, NULL);
+		user_ask_file(u, r, &sync, sizeof sync, NULL);
 }
 
 static void op_release(struct user *u)
 {
-	int file = pick_file(u, fuzz_u8(&u->in) % 4 == 0);
+	int file = user_file(u, fuzz_u8(&u->in) % 4 == 0);
 
 	if (file != KERNEL_NONE)
 		kernel_release(u->k, file);
@@ -568,7 +308,7 @@ static void op_unknown(struct user *u)
 					   UINT32_MAX};
 	static const char zeros[256];
 
-	ask(u, opcodes[fuzz_u8(&u->in) % COUNT(opcodes)], pick_node(u), zeros, sizeof zeros, NULL, NULL);
+	user_ask(u, opcodes[fuzz_u8(&u->in) % COUNT(opcodes)], user_node(u), zeros, sizeof zeros, NULL, NULL);
 }
 
 /* Text to a file that is opened for it. */
@@ -577,13 +317,13 @@ static void op_write_place(struct user *u)
 	char path[128] = "shard/" SHARD_0 "/";
 	uint8_t which = fuzz_u8(&u->in);
 	size_t len;
-	char *text = pick_text(u, &len);
+	char *text = user_text(u, &len);
 	int file;
 
 	strcat(path, places[which % COUNT(places)]); /* fits: they are short */
-	file = open_path(u, path, O_RDWR);
+	file = user_open_path(u, path, O_RDWR);
 	if (len != 0)
-		write_file(u, file, 0, text, len);
+		user_write(u, file, 0, text, len);
 	free(text);
 }
 
@@ -597,22 +337,22 @@ static void furnish(struct user *u)
 	struct kernel_request *r;
 	int file, node;
 
-	node = walk(u, "shard");
-	(void)kernel_node_of(u->k,
-			     ask(u, FUSE_MKDIR, u->k->nodes[node].nodeid, &dir, sizeof dir, SHARD_0, NULL));
-	must(walk(u, shard) != KERNEL_NONE);
-	file = open_path(u, "shard/" SHARD_0 "/append", O_RDWR);
+	node = user_walk(u, "shard");
+	(void)kernel_node_of(
+		u->k, user_ask(u, FUSE_MKDIR, u->k->nodes[node].nodeid, &dir, sizeof dir, SHARD_0, NULL));
+	must(user_walk(u, shard) != KERNEL_NONE);
+	file = user_open_path(u, "shard/" SHARD_0 "/append", O_RDWR);
 	must(file != KERNEL_NONE);
 	for (int i = 0; i < 3; i++)
-		write_file(u, file, 0, texts[0], strlen(texts[0]));
-	node = walk(u, "shard/" SHARD_0 "/batches");
-	r = ask(u, FUSE_CREATE, u->k->nodes[node].nodeid, &create, sizeof create, "x", NULL);
+		user_write(u, file, 0, user_texts[0], strlen(user_texts[0]));
+	node = user_walk(u, "shard/" SHARD_0 "/batches");
+	r = user_ask(u, FUSE_CREATE, u->k->nodes[node].nodeid, &create, sizeof create, "x", NULL);
 	must(r != NULL && r->error == 0);
 	node = kernel_node_of(u->k, r);
 	file = kernel_file_of(u->k, r, u->k->nodes[node].nodeid, create.flags, false);
-	write_file(u, file, 0, texts[8], strlen(texts[8]));
-	node = walk(u, "name");
-	r = ask(u, FUSE_SYMLINK, u->k->nodes[node].nodeid, NULL, 0, "x", "../shard/" SHARD_0);
+	user_write(u, file, 0, user_texts[8], strlen(user_texts[8]));
+	node = user_walk(u, "name");
+	r = user_ask(u, FUSE_SYMLINK, u->k->nodes[node].nodeid, NULL, 0, "x", "../shard/" SHARD_0);
 	(void)kernel_node_of(u->k, r);
 }
 
@@ -623,7 +363,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		op_setattr,   op_getattr, op_plain,       op_remove,  op_make,   op_rename,
 		op_opendir,   op_readdir, op_file,        op_release, op_forget, op_batch_forget,
 		op_interrupt, op_unknown, op_write_place, op_read,    op_place,  op_write};
-	struct user u = {.in = {.p = data, .left = size}, .times = TIMES_MAX};
+	struct user u = {.in = {.p = data, .left = size}, .times = USER_TIMES_MAX};
 	uint8_t flags = fuzz_u8(&u.in);
 	uint32_t init = fuzz_u32(&u.in);
 

@@ -68,8 +68,7 @@ struct kernel {
 
 	pthread_mutex_t mu; /* all below */
 	pthread_cond_t answered;
-	struct kernel_request
-		requests[KERNEL_REQUESTS]; /* unique is twice the index, as the kernel's are even */
+	struct kernel_request requests[KERNEL_REQUESTS]; /* their unique is twice the index: it is even */
 	size_t count;
 	size_t pending;
 	bool stopping;
@@ -79,7 +78,7 @@ struct kernel {
 /* A mount over an empty store in memory, and INIT with these flags. */
 struct kernel *kernel_start(uint32_t init_flags, uint32_t max_readahead);
 
-/* Whatever waits is answered as the mount stops; *then* nothing is left. */
+/* The mount stops, and answers whatever waits. */
 void kernel_stop(struct kernel *k);
 
 /* What follows the header, in pieces. */
@@ -88,9 +87,8 @@ struct kernel_body {
 	size_t len[3];
 };
 
-/* Send a request as a user, about a nodeid and an open file (or KERNEL_NONE). Of ask what
- * is not about the answer is taken. NULL: there were KERNEL_REQUESTS. Its answer may be there, or come later.
- */
+/* Send a request of user uid. ask: its opcode, and what of the members below it is known. NULL: there were
+ * KERNEL_REQUESTS. Its answer may be there already, or come later. */
 struct kernel_request *kernel_send(struct kernel *k, struct kernel_request ask, uint64_t nodeid, uint32_t uid,
 				   struct kernel_body body);
 
