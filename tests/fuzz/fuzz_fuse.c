@@ -42,8 +42,11 @@ static void op_place(struct user *u)
 
 	if (which >= 0x80)
 		memcpy(path + strlen("shard/"), SHARD_1, strlen(SHARD_1));
-	strcat(path, places[which % COUNT(places)]); /* fits: they are short */
-	(void)user_open_path(u, path, user_flags(u));
+	strcat(path, places[which / 2 % COUNT(places)]); /* fits: they are short */
+	if (which % 2 == 0)
+		(void)user_open_path(u, path, user_flags(u));
+	else
+		(void)user_walk(u, path);
 }
 
 static void op_open(struct user *u)

@@ -62,6 +62,38 @@ static void apply(const struct core_diff *d)
 	core_state_fini(&s);
 }
 
+/* Encoding has lost nothing that decoding has got. */
+static void same_diff(const struct core_diff *a, const struct core_diff *b)
+{
+	must(a->seqno == b->seqno && a->walltime_ms == b->walltime_ms &&
+	     core_uuid_eq(a->attempt, b->attempt));
+	must(a->has_since == b->has_since && core_frontier_eq(a->since, b->since));
+	must(a->has_upper == b->has_upper && core_frontier_eq(a->upper, b->upper));
+	must(a->splice_count == b->splice_count && a->hold_count == b->hold_count);
+	must(a->removed_count == b->removed_count && a->gone_count == b->gone_count);
+	must(a->has_token == b->has_token && a->has_rollup == b->has_rollup &&
+	     a->has_writer == b->has_writer);
+	must(a->newest_rollup.seqno == b->newest_rollup.seqno && a->rollups_from == b->rollups_from);
+	must(a->staged_count == b->staged_count && a->staged_removed_count == b->staged_removed_count);
+	must(a->expires_writer == b->expires_writer && a->has_lease == b->has_lease);
+	must(a->ends_lease == b->ends_lease && a->has_owner == b->has_owner && a->tombstone == b->tombstone);
+}
+
+static void same_state(const struct core_state *a, const struct core_state *b)
+{
+	struct core_totals x = core_state_totals(a), y = core_state_totals(b);
+
+	must(a->seqno == b->seqno && a->first_seqno == b->first_seqno && a->tombstone == b->tombstone);
+	must(a->walltime_ms == b->walltime_ms && a->created_ms == b->created_ms);
+	must(core_frontier_eq(a->since, b->since) && core_frontier_eq(a->upper, b->upper));
+	must(a->batch_count == b->batch_count && a->hold_count == b->hold_count);
+	must(a->token_count == b->token_count && a->rollup_count == b->rollup_count);
+	must(a->staged_count == b->staged_count && a->writer_count == b->writer_count);
+	must(a->lease_count == b->lease_count && a->dead_count == b->dead_count);
+	must(x.rows == y.rows && x.runs == y.runs && x.parts == y.parts && x.inline_bytes == y.inline_bytes &&
+	     x.blob_bytes == y.blob_bytes);
+}
+
 static void try_diff(const uint8_t *bytes, size_t len)
 {
 	struct core_diff d, again;
@@ -73,6 +105,7 @@ static void try_diff(const uint8_t *bytes, size_t len)
 		must(core_diff_decode(shard, once.data, once.len, &again, &err) == KV_OK);
 		must(core_diff_encode(shard, &again, &twice, &err) == KV_OK);
 		same(&once, &twice);
+		same_diff(&d, &again);
 		core_diff_fini(&again);
 		if (d.seqno > 1)
 			apply(&d);
@@ -102,11 +135,11 @@ static void try_state(const uint8_t *bytes, size_t len)
 	struct kv_err err;
 
 	if (decoded(core_state_decode(shard, bytes, len, &s, &err), &err)) {
-		(void)core_state_totals(&s);
 		once = state_bytes(&s);
 		must(core_state_decode(shard, once.data, once.len, &again, &err) == KV_OK);
 		twice = state_bytes(&again);
 		same(&once, &twice);
+		same_state(&s, &again);
 		core_state_fini(&again);
 		go_on(&s);
 	}

@@ -223,19 +223,27 @@ int user_open(struct user *u, uint64_t nodeid, uint32_t flags)
 int user_walk(struct user *u, const char *path)
 {
 	char *copy = strdup(path), *rest = copy, *name;
+	bool refuse = u->refuse;
 	int node = 0;
 
 	must(copy != NULL);
-	while (node != KERNEL_NONE && (name = strsep(&rest, "/")) != NULL)
+	while (node != KERNEL_NONE && (name = strsep(&rest, "/")) != NULL) {
+		u->refuse = refuse && rest == NULL;
 		node = user_lookup(u, u->k->nodes[node].nodeid, name);
+	}
+	u->refuse = refuse;
 	free(copy);
 	return node;
 }
 
 int user_open_path(struct user *u, const char *path, uint32_t flags)
 {
-	int node = user_walk(u, path);
+	bool refuse = u->refuse;
+	int node;
 
+	u->refuse = false;
+	node = user_walk(u, path);
+	u->refuse = refuse;
 	return node != KERNEL_NONE ? user_open(u, u->k->nodes[node].nodeid, flags) : KERNEL_NONE;
 }
 

@@ -20,7 +20,7 @@ enum { LISTED = 0xef, REPEATED = 0xef, RAW = 0xf0, WILD = 0xff, USER_TIMES_MAX =
 struct user {
 	struct kernel *k;
 	struct fuzz_in in;
-	bool refuse;  /* the next reply */
+	bool refuse;  /* the next reply; of several that of the last */
 	size_t times; /* so often may texts be repeated, lest it takes long; at least once */
 };
 
