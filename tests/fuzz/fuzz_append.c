@@ -2,9 +2,10 @@
  * fuzz_append.c - what is written to `append`, and to a staged batch: cut into pieces it does what it does
  * whole.
  *
- * The input: a byte of flags, the number of cuts and a byte for each, the text. Two shards of one engine take
- * the same text, one of them whole. All that shows after it must be the same: the verdicts (with seqnos and
- * upper), the code that spent the descriptor, the rows, the tokens, what is staged.
+ * The input: a byte of flags and of how often it is cut, the number of cuts before that and a byte for each,
+ * the text. Two shards of one engine take the same text, one of them whole. All that shows after it must be
+ * the same: the verdicts (with seqnos and upper), the code that spent the descriptor, the rows, the tokens,
+ * what is staged.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -18,7 +19,7 @@
 #include "fs/staged.h"
 #include "tests/fuzz/fuzz.h"
 
-enum { STAGED = 1, BYTEWISE = 2, CUTS_MAX = 64, ROWS_MAX = 64 };
+enum { STAGED = 1, EVERY_SHIFT = 2, CUTS_MAX = 64, EVERY_MAX = 4096 };
 
 /* What of a mount the two kinds of file need. */
 struct bench {
@@ -147,12 +148,12 @@ static void same_states(struct bench *b)
 struct cuts {
 	size_t count;
 	uint8_t at[CUTS_MAX];
-	bool bytewise;
+	size_t every; /* from there on; 0: no more */
 };
 
 static size_t piece(const struct cuts *c, size_t n, size_t left)
 {
-	size_t len = c->bytewise ? 1 : n < c->count ? c->at[n] : left;
+	size_t len = n < c->count ? c->at[n] : c->every != 0 ? c->every : left;
 
 	return len < left ? len : left;
 }
@@ -271,7 +272,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct fuzz_in in = {.p = data, .left = size};
 	uint8_t flags = fuzz_u8(&in);
-	struct cuts cuts = {.bytewise = (flags & BYTEWISE) != 0 && size < 4096};
+	struct cuts cuts = {.every = size < EVERY_MAX ? flags >> EVERY_SHIFT : 0};
 	struct bench *b = bench_new();
 	char *text;
 	size_t len;

@@ -298,15 +298,16 @@ static void texts(struct out *o)
 	for (size_t i = 0; i < sizeof appends / sizeof appends[0]; i++) {
 		char *cut;
 
-		must(asprintf(&cut, "\x02\x07\x03%s", appends[i]) > 0); /* two cuts */
-		text(o, "append", i % 2 == 0 ? 2 : 0, cut);
+		must(asprintf(&cut, "\x02\x07\x03%s", appends[i]) >
+		     0); /* two cuts, and some of every length */
+		text(o, "append", (int)(i + 1) << 2, cut);
 		free(cut);
 	}
 	for (size_t i = 0; i < sizeof staged / sizeof staged[0]; i++) {
 		char *cut;
 
 		must(asprintf(&cut, "\x02\x07\x03%s", staged[i]) > 0);
-		text(o, "append", i % 2 == 0 ? 3 : 1, cut);
+		text(o, "append", (int)(i + 1) << 2 | 1, cut);
 		free(cut);
 	}
 }
