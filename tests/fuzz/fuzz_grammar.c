@@ -182,6 +182,9 @@ static void writers(struct line l)
 	for (const char *p = text; (p = strchr(p, '\n')) != NULL; p++)
 		lines++;
 	must(lines == 5);
+	const char *beat = strstr(text, "\nheartbeat=") + strlen("\nheartbeat=");
+	size_t len = strcspn(beat, "\n");
+	must(strspn(beat, "0123456789-T:.Z") == len && len >= strlen("1970-01-01T00:00:00.000Z"));
 	free(text);
 	text = fs_text_reader(&r);
 	must(text != NULL && text[strlen(text) - 1] == '\n');
