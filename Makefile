@@ -33,7 +33,9 @@ OPT_clang = $(OPT_check)
 OPT_asan = -O1 -fsanitize=address -fno-omit-frame-pointer -DCORE_SLOW_CHECKS
 OPT_tsan = -O1 -fsanitize=thread -DCORE_SLOW_CHECKS
 OPT_ubsan = -O1 -fsanitize=undefined -fno-sanitize-recover=all -DCORE_SLOW_CHECKS
-ifeq ($(V),clang)
+OPT_fuzz = -O1 -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all -fno-omit-frame-pointer \
+	-DCORE_SLOW_CHECKS
+ifneq ($(filter clang fuzz,$(V)),)
 CC = clang
 WARN += -Wthread-safety
 endif
@@ -168,6 +170,7 @@ SAN_ENV = ASAN_OPTIONS=detect_leaks=1:abort_on_error=1 TSAN_OPTIONS=suppressions
 	UBSAN_OPTIONS=print_stacktrace=1
 run-tests: $(TEST_RUNNERS)
 	@for r in $(TEST_RUNNERS); do $(SAN_ENV) SHARDFS=$(O)/shardfs SHARDCTL=$(O)/shardctl $$r || exit 1; done
+	@$(MAKE) --no-print-directory -s V=$(V) fuzz-replay
 
 # Random clients on a mount for a long time; not part of check. Environment: SOAK_S (seconds), SEED, SOAK_SLOTS,
 # SOAK_KILLS, SOAK_OUT; see tests/soak/main.c. The helpers of the tests are taken, Check's way to fail is not.
@@ -178,6 +181,32 @@ $(O)/tests/run-soak: $(call obj,$(sort $(wildcard tests/soak/*.c)) $(SOAK_HELP))
 	@echo '  LINK $@'
 	$(Q)$(CC) $(LDFLAGS) -Wl,--wrap=_ck_assert_failed,--wrap=_mark_point -o $@ $^ $(PKG_LIBS) -lcheck -lsubunit -lrt -lm
 .PHONY: soak
+
+# Fuzzing (tests/fuzz/README.md). `make fuzz` runs each target for FUZZ_S seconds with libFuzzer, on top of the
+# inputs that are kept in tests/fuzz/corpus and tests/regress/fuzz; the tests only replay those.
+FUZZ = $(patsubst tests/fuzz/fuzz_%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
+FUZZ_OBJ = $(call obj,tests/fuzz/fuzz.c $(sort $(wildcard tests/fuzz/kernel*.c)) $(filter-out fs/main.c,$(FS_SRC))) $(O)/libshard.a
+FUZZ_LINK = $(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+$(O)/fuzz/%: $(O)/tests/fuzz/fuzz_%.o $(FUZZ_OBJ)
+	@mkdir -p $(@D)
+	@echo '  LINK $@'
+	$(Q)$(FUZZ_LINK) -fsanitize=fuzzer
+$(O)/replay/%: $(O)/tests/fuzz/fuzz_%.o $(O)/tests/fuzz/replay.o $(FUZZ_OBJ)
+	@mkdir -p $(@D)
+	@echo '  LINK $@'
+	$(Q)$(FUZZ_LINK)
+$(O)/replay/seeds: $(O)/tests/fuzz/seeds.o $(O)/tests/fuzz/fuzz.o $(O)/libshard.a
+	@mkdir -p $(@D)
+	$(Q)$(FUZZ_LINK)
+fuzz:
+	@sh tools/deps.sh --check
+	@sh tools/deps.sh --fuzz
+	@$(MAKE) --no-print-directory -s V=fuzz fuzz-targets
+	@sh tests/fuzz/run.sh build/fuzz/fuzz $(FUZZ)
+fuzz-targets: $(addprefix $(O)/fuzz/,$(FUZZ))
+fuzz-replay: $(addprefix $(O)/replay/,$(FUZZ))
+	@for t in $(FUZZ); do $(SAN_ENV) $(O)/replay/$$t tests/fuzz/corpus/$$t tests/regress/fuzz/$$t || exit 1; done
+.PHONY: fuzz fuzz-targets fuzz-replay
 
 # --- order -------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@
 #define NAMES_KEY "names"
 enum { NAMES_SEED = 0x6e616d65 };
 
-/* The document in memory. */
+/* The document in memory. Its names ascend, each once: place() and who changes it rely on that. */
 struct core_names_doc {
 	unsigned refs;    /* under core_engine.names_mu once it is shared */
 	uint64_t version; /* KV_NO_VERSION: there is none yet */
@@ -46,6 +46,7 @@ static bool doc_fill(struct core_names_doc *doc, const Pb__Names *pb)
 		const Pb__Name *from = pb->names[doc->count];
 
 		if (strlen(from->name) >= sizeof name->name ||
+		    (doc->count != 0 && strcmp(name[-1].name, from->name) >= 0) ||
 		    !core_uuid_parse('s', from->target, strlen(from->target), &name->target.u))
 			return false;
 		strcpy(name->name, from->name); /* its length was checked */

@@ -400,42 +400,93 @@ static bool start(struct life *life, char why[1024])
 	return open_engine(life, why) && clear_mountpoint(dir, why) && mount_session(life, why);
 }
 
+/* What needs neither store nor kernel; finish() takes it down again. */
+static void prepare(struct life *life)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	life->fs.options = life->command->options;
+	life->fs.mounted_ms = (uint64_t)now.tv_sec * 1000;
+	pthread_mutex_init(&life->fs.stop_mu, NULL);
+	pthread_cond_init(&life->fs.idle, NULL);
+	pthread_mutex_init(&life->fs.open_mu, NULL);
+	fs_nodes_init(&life->fs.nodes);
+	fs_errors_init(&life->fs.errors);
+	fs_stages_init(&life->fs.stages);
+	fs_budget_init(&life->fs.reading);
+}
+
+static void finish(struct life *life)
+{
+	fs_stop_commits(&life->fs);
+	if (life->fs.session != NULL)
+		fuse_session_destroy(life->fs.session);
+	fs_waits_fini(&life->fs.waits);
+	end_open(&life->fs);
+	fs_nodes_fini(&life->fs.nodes);
+	fs_errors_fini(&life->fs.errors);
+	fs_stages_fini(&life->fs.stages);
+	fs_budget_fini(&life->fs.reading);
+	core_engine_close(life->fs.engine);
+	pthread_cond_destroy(&life->fs.idle);
+	pthread_mutex_destroy(&life->fs.stop_mu);
+	pthread_mutex_destroy(&life->fs.open_mu);
+}
+
 int fs_mount_run(struct fs_command *command, void (*ready)(void *arg), void *arg, char why[1024])
 {
 	struct life life = {.command = command, .ready = ready, .ready_arg = arg};
-	struct timespec now;
 	sigset_t set = stop_signals();
 	int status = 1;
 
 	why[0] = '\0';
-	clock_gettime(CLOCK_REALTIME, &now);
-	life.fs.options = command->options;
-	life.fs.mounted_ms = (uint64_t)now.tv_sec * 1000;
-	pthread_mutex_init(&life.fs.stop_mu, NULL);
-	pthread_cond_init(&life.fs.idle, NULL);
-	pthread_mutex_init(&life.fs.open_mu, NULL);
-	fs_nodes_init(&life.fs.nodes);
-	fs_errors_init(&life.fs.errors);
-	fs_stages_init(&life.fs.stages);
-	fs_budget_init(&life.fs.reading);
+	prepare(&life);
 	/* Before any thread is made, so that all of them leave these to the stopping one. */
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	if (start(&life, why)) {
 		status = serve(&life, why) == 0 ? 0 : 1;
 		fuse_session_unmount(life.fs.session);
 	}
-	fs_stop_commits(&life.fs);
-	if (life.fs.session != NULL)
-		fuse_session_destroy(life.fs.session);
-	fs_waits_fini(&life.fs.waits);
-	end_open(&life.fs);
-	fs_nodes_fini(&life.fs.nodes);
-	fs_errors_fini(&life.fs.errors);
-	fs_stages_fini(&life.fs.stages);
-	fs_budget_fini(&life.fs.reading);
-	core_engine_close(life.fs.engine);
-	pthread_cond_destroy(&life.fs.idle);
-	pthread_mutex_destroy(&life.fs.stop_mu);
-	pthread_mutex_destroy(&life.fs.open_mu);
+	finish(&life);
 	return status;
+}
+
+/* --- without a kernel ------------------------------------------------------------------------------ */
+
+static void ready_for_nobody(void *arg)
+{
+	(void)arg;
+}
+
+struct fs *fs_mount_detached(struct fs_command *command, struct kv_store *store, char why[1024])
+{
+	struct life *life = calloc(1, sizeof *life);
+	struct kv_err err;
+
+	why[0] = '\0';
+	if (life == NULL) {
+		kv_store_close(store);
+		return NULL;
+	}
+	life->command = command;
+	life->ready = ready_for_nobody;
+	prepare(life);
+	if (!fs_waits_init(&life->fs.waits) || !make_session(life, why)) {
+		kv_store_close(store);
+	} else if (start_engine(&life->fs, store, &err) != KV_OK) {
+		snprintf(why, 1024, "%s", err.msg);
+	} else {
+		return &life->fs;
+	}
+	fs_unmount_detached(&life->fs);
+	return NULL;
+}
+
+void fs_unmount_detached(struct fs *fs)
+{
+	struct life *life = (struct life *)fs; /* its first member */
+
+	finish(life);
+	free(life);
 }

@@ -13,4 +13,12 @@
  */
 int fs_mount_run(struct fs_command *command, void (*ready)(void *arg), void *arg, char why[1024]);
 
+/*
+ * All of a mount but the mount: the session with its handlers, over a store that is taken (also on failure).
+ * Whoever calls it brings the requests and takes the replies (fuse_session_custom_io). command is borrowed.
+ * NULL: why not.
+ */
+struct fs *fs_mount_detached(struct fs_command *command, struct kv_store *store, char why[1024]);
+void fs_unmount_detached(struct fs *fs);
+
 #endif

@@ -104,7 +104,7 @@ static const char *iso_time(uint64_t ms, char buf[TIME_LEN])
 {
 	time_t seconds = (time_t)(ms / 1000);
 	struct tm tm = {0};
-	char day[24];
+	char day[32]; /* of a year of nine digits, should another program's clock say so */
 
 	gmtime_r(&seconds, &tm);
 	strftime(day, sizeof day, "%Y-%m-%dT%H:%M:%S", &tm);

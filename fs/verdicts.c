@@ -53,10 +53,11 @@ void fs_verdicts_add(struct fs_verdicts *v, const char *line)
 size_t fs_verdicts_read(struct fs_verdicts *v, char *buf, size_t len)
 {
 	size_t have = v->len - v->from, n;
-	char *from = v->text + v->from;
+	char *from;
 
 	if (have == 0)
 		return 0;
+	from = v->text + v->from;
 	n = (size_t)((char *)memchr(from, '\n', have) + 1 - from);
 	if (n > len)
 		n = len;

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Install by apt what building, testing or the demo lacks. Silent, and no root needed, when nothing is missing.
 # --check adds what only the tests run, --bench what only `make bench` compares with, --clang what only `make clang`
-# compiles with.
+# compiles with, --fuzz what `make fuzz` does.
 set -eu
 
 need="gcc make pkg-config libc6-dev protobuf-c-compiler libprotobuf-c-dev libfuse3-dev fuse3 libzstd-dev
@@ -9,6 +9,7 @@ uuid-dev librocksdb-dev libjansson-dev libxxhash-dev libsystemd-dev uthash-dev c
 [ "${1:-}" = --check ] && need="$need nodejs openjdk-17-jre-headless golang-go python3-prometheus-client"
 [ "${1:-}" = --bench ] && need="$need libsqlite3-dev"
 [ "${1:-}" = --clang ] && need="$need clang"
+[ "${1:-}" = --fuzz ] && need="$need clang libclang-rt-dev"
 
 missing=
 for package in $need; do
