@@ -102,6 +102,11 @@ void bench_own_stop(struct bench_own *o)
 	int status = 0;
 	pid_t ended;
 
+	if (o->place.peak_kib != NULL) {
+		uint64_t kib = bench_memory_kib(o->place.pid, "VmHWM:");
+
+		*o->place.peak_kib = kib > *o->place.peak_kib ? kib : *o->place.peak_kib;
+	}
 	kill(o->place.pid, SIGTERM);
 	while ((ended = waitpid(o->place.pid, &status, WNOHANG)) == 0) {
 		if (bench_now_ns() - start > (uint64_t)STOP_S_MAX * 1000000000)
