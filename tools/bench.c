@@ -154,7 +154,7 @@ static uint64_t size_of(const char *variable, uint64_t usual)
 
 static void set_sizes(struct bench_run *run)
 {
-	const char *lead = "Not of the usual size:";
+	const char *lead = "\nNot of the usual size:";
 	struct bench_sizes *s = &run->sizes;
 
 #define BENCH_SIZE(name, variable, usual)                                                \
@@ -167,6 +167,8 @@ static void set_sizes(struct bench_run *run)
 #undef BENCH_SIZE
 	if (*lead == ',')
 		bench_say(run->report, "; the figures say little about the targets.\n");
+	if (s->rounds > BENCH_ROUNDS_MAX)
+		bench_die("BENCH_ROUNDS", "too many rounds");
 	if (run->full && setting("BENCH_HISTORY") == NULL)
 		s->history = FULL_HISTORY;
 }

@@ -41,16 +41,17 @@ static const double kept_aim = 0.9, floor_aim = 1.3, open_aim = 1.2;
 static void draw(const struct bench_run *run, const struct bench_turns turns[KINDS])
 {
 	FILE *f = bench_data(run, "append.dat");
+	const char *lead = "";
 
 	for (int k = 0; k < KINDS; k++) {
 		const struct bench_turns *t = &turns[k];
 
 		if (t->samples == 0 || t->kind->tag == NULL)
 			continue;
-		fprintf(f, "\"%s\"\n", t->kind->tag);
+		fprintf(f, "%s\"%s\"\n", lead, t->kind->tag);
+		lead = "\n\n";
 		for (double n = 1.02; n <= (double)t->samples / 5; n *= 1.12)
 			fprintf(f, "%.4f %.2f\n", n, t->us[(size_t)((1 - 1 / n) * (double)t->samples)]);
-		fprintf(f, "\n\n");
 	}
 	fclose(f);
 }

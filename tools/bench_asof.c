@@ -78,7 +78,7 @@ static void fill(const struct bench_place *place, struct history *h, struct benc
 }
 
 struct answers {
-	struct bench_series ours_s, first_ms, pg_s;
+	struct bench_series ours_s, first_ms, pg_s, pg_first_ms;
 };
 
 static void ask(struct bench_run *run, const char *file, struct bench_session *pg, unsigned collection,
@@ -104,7 +104,9 @@ static void ask(struct bench_run *run, const char *file, struct bench_session *p
 				bench_add(&a->ours_s, r.all_s);
 				bench_add(&a->first_ms, r.first_byte_s * 1e3);
 			} else if (pg != NULL) {
-				bench_add(&a->pg_s, bench_pg_read(pg, collection, time, into[1]).all_s);
+				p = bench_pg_read(pg, collection, time, into[1]);
+				bench_add(&a->pg_s, p.all_s);
+				bench_add(&a->pg_first_ms, p.first_byte_s * 1e3);
 			}
 		}
 	free(into[0]);
@@ -115,8 +117,7 @@ static void say(struct bench_run *run, const struct history *h, const struct ans
 {
 	static const int digits[] = {3, 1};
 	const struct bench_floors *f = &run->floors;
-	struct bench_series none = {0};
-	char floor[BENCH_SPREAD_MAX];
+	char floor[BENCH_SPREAD_MAX], work[160];
 
 	bench_say(
 		run->report,
@@ -127,22 +128,19 @@ static void say(struct bench_run *run, const struct history *h, const struct ans
 		h->keys, h->versions, h->each, h->versions / 2);
 	bench_row(run, "mount, as_of", 2, (const struct bench_series *const[]){&a->ours_s, &a->first_ms},
 		  digits);
-	bench_row(run, "PostgreSQL, index on time", 2, (const struct bench_series *const[]){&a->pg_s, &none},
-		  digits);
+	bench_row(run, "PostgreSQL, index on time", 2,
+		  (const struct bench_series *const[]){&a->pg_s, &a->pg_first_ms}, digits);
 	if (plan != NULL)
 		bench_say(run->report, "\nPostgreSQL's plan: %s.\n", plan);
 	snprintf(floor, sizeof floor, "of the text of the large transaction: cat %.0f ms, GNU sort %.0f ms",
 		 bench_median(&f->cat_s) * 1e3, bench_median(&f->sort_s) * 1e3);
-	bench_target(
-		run,
-		&(struct bench_target){
-			.work = "as_of in the middle of 1,000 versions, 1,000,000 keys: over the same query "
-				"in PostgreSQL with an index on time",
-			.value = bench_ratio(&a->ours_s, &a->pg_s),
-			.bound = as_of_aim,
-			.digits = 2},
-		floor, "ours %.3f s, first byte %.1f ms; PostgreSQL %.3f s", bench_median(&a->ours_s),
-		bench_median(&a->first_ms), bench_median(&a->pg_s));
+	bench_target(run,
+		     &(struct bench_target){.work = work,
+					    .value = bench_ratio(&a->ours_s, &a->pg_s),
+					    .bound = as_of_aim,
+					    .digits = 2},
+		     floor, "ours %.3f s, first byte %.1f ms; PostgreSQL %.3f s", bench_median(&a->ours_s),
+		     bench_median(&a->first_ms), bench_median(&a->pg_s));
 }
 
 void bench_as_of(struct bench_run *run)

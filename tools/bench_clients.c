@@ -150,13 +150,15 @@ static void all_turns(struct bench_run *run, struct group *groups, size_t kinds)
 static void draw(const struct bench_run *run, const struct group *groups, size_t kinds, const char *name)
 {
 	FILE *f = bench_data(run, name);
+	const char *lead = "";
 
 	for (size_t k = 0; k < kinds; k++) {
 		const struct group *g = &groups[k];
 
 		if (g->per_s[0].count == 0)
 			continue;
-		fprintf(f, "\"%s\"\n", g->kind->tag);
+		fprintf(f, "%s\"%s\"\n", lead, g->kind->tag);
+		lead = "\n\n";
 		for (size_t s = 0; s < STEPS; s++) {
 			struct bench_series in_order = g->per_s[s];
 			double least = bench_quantile(in_order.of, in_order.count, 0),
@@ -164,7 +166,6 @@ static void draw(const struct bench_run *run, const struct group *groups, size_t
 
 			fprintf(f, "%zu %.1f %.1f %.1f\n", steps[s], bench_median(&g->per_s[s]), least, most);
 		}
-		fprintf(f, "\n\n");
 	}
 	fclose(f);
 }

@@ -24,7 +24,7 @@ bool bench_wanted(const struct bench_run *run, const char *part, bool usual)
 
 void bench_add(struct bench_series *s, double value)
 {
-	if (s->count == BENCH_ROUNDS_MAX)
+	if (s->count == BENCH_FIGURES_MAX)
 		bench_die("BENCH_ROUNDS", "too many rounds");
 	s->of[s->count++] = value;
 }
@@ -123,8 +123,8 @@ static bool whole(double x)
 void bench_target(struct bench_run *run, const struct bench_target *t, const char *floor, const char *beside,
 		  ...)
 {
+	const char *verdict = "not measured", *unit = t->unit != NULL ? t->unit : "";
 	char spread[BENCH_SPREAD_MAX], text[512];
-	const char *verdict = "not measured";
 	double value = bench_median(&t->value);
 	va_list args;
 
@@ -134,12 +134,12 @@ void bench_target(struct bench_run *run, const struct bench_target *t, const cha
 	if (!isnan(value))
 		verdict = (t->sense == BENCH_AT_MOST ? value <= t->bound : value >= t->bound) ? "met"
 											      : "**NOT MET**";
-	fprintf(run->table, "| %s | %s%s | %s %.*f%s | %s | %s | %s |\n", t->work,
-		bench_spread(&t->value, t->digits, spread), t->value.count != 0 ? t->unit : "",
-		t->sense == BENCH_AT_MOST ? "≤" : "≥", whole(t->bound) ? 0 : t->digits, t->bound, t->unit,
+	bench_spread(&t->value, t->digits, spread);
+	fprintf(run->table, "| %s | %s%s | %s %.*f%s | %s | %s | %s |\n", t->work, spread, unit,
+		t->sense == BENCH_AT_MOST ? "≤" : "≥", whole(t->bound) ? 0 : t->digits, t->bound, unit,
 		verdict, text, floor);
 	fflush(run->table);
-	printf("target: %s: %s%s, %s\n", t->work, spread, t->unit, verdict);
+	printf("target: %s: %s%s, %s\n", t->work, spread, unit, verdict);
 	fflush(stdout);
 }
 

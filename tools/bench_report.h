@@ -27,12 +27,12 @@ struct bench_sizes {
 #undef BENCH_SIZE
 };
 
-enum { BENCH_ROUNDS_MAX = 64 };
+enum { BENCH_ROUNDS_MAX = 64, BENCH_FIGURES_MAX = 4 * BENCH_ROUNDS_MAX };
 
-/* One figure of each round. */
+/* One figure of each round, or some. */
 struct bench_series {
 	size_t count;
-	double of[BENCH_ROUNDS_MAX];
+	double of[BENCH_FIGURES_MAX];
 };
 
 /* What the machine takes by itself, in the same run. */
@@ -77,7 +77,7 @@ struct bench_target {
 	enum bench_sense sense;
 	double bound;
 	int digits;
-	const char *unit;
+	const char *unit; /* NULL: none */
 };
 /* With what is to be read beside it: the figures themselves, and the floor. */
 void bench_target(struct bench_run *run, const struct bench_target *t, const char *floor, const char *beside,
