@@ -75,6 +75,8 @@ header() {
 		"at the start $(cut -d ' ' -f 1 /proc/loadavg), commit $(git rev-parse --short HEAD 2>/dev/null || echo '?')."
 	echo "SQLite $(version libsqlite3-0) (WAL, synchronous=FULL), RocksDB $(version librocksdb-dev) (sync)," \
 		"PostgreSQL $(version postgresql-15) (fsync, synchronous_commit=on), etcd $(version etcd-server) (one member)."
+	[ "$(cut -d . -f 1 /proc/loadavg)" -lt "$(nproc)" ] ||
+		echo "**The machine was busy with something else**: the figures mean little."
 	missing PostgreSQL "$pg_missing"
 	missing etcd "$etcd_missing"
 	echo
@@ -110,7 +112,7 @@ trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-fs=$(stat -f -c %T "$work")
+fs=$(findmnt -n -o FSTYPE -T "$work" || stat -f -c %T "$work")
 if [ "$fs" = tmpfs ]; then
 	echo "bench: $work is on a tmpfs, where nothing is durable; choose another BENCH_DIR" >&2
 	exit 1

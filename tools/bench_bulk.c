@@ -145,7 +145,8 @@ struct bulk {
 	struct bench_rows rows;
 	struct bench_session *pg; /* NULL: missing */
 	char *into;
-	struct bench_series import_s[KINDS], new_table_s, read_s[KINDS], first_ms[KINDS], batch_s, plain_s;
+	struct bench_series import_s[KINDS], new_table_s, read_s[KINDS], first_ms[KINDS], batch_s, plain_s,
+		cat_batch_s, cat_plain_s;
 };
 
 static struct stage stage_new(struct bulk *b)
@@ -248,6 +249,8 @@ static void batches(struct bulk *b, struct stage *s, size_t round)
 		int which = (i + (int)round) % 2;
 
 		bench_add(which == 0 ? &b->batch_s : &b->plain_s, bench_read_all(paths[which]).all_s);
+		bench_add(which == 0 ? &b->cat_batch_s : &b->cat_plain_s,
+			  bench_command_s("cat", paths[which], NULL));
 	}
 	unlink(paths[1]);
 	free(paths[0]);
@@ -400,8 +403,11 @@ static void targets(struct bulk *b)
 				.sense = BENCH_AT_LEAST,
 				.bound = batch_aim,
 				.digits = 2},
-			floor, "ours %.1f ms, the plain file %.1f", bench_median(&b->batch_s) * 1e3,
-			bench_median(&b->plain_s) * 1e3);
+			floor,
+			"ours %.1f ms, the plain file %.1f; by `cat`, from its start to its end, %.1f and "
+			"%.1f",
+			bench_median(&b->batch_s) * 1e3, bench_median(&b->plain_s) * 1e3,
+			bench_median(&b->cat_batch_s) * 1e3, bench_median(&b->cat_plain_s) * 1e3);
 }
 
 static void draw(const struct bulk *b)

@@ -131,6 +131,8 @@ void bench_target(struct bench_run *run, const struct bench_target *t, const cha
 	va_start(args, beside);
 	vsnprintf(text, sizeof text, beside, args);
 	va_end(args);
+	for (char *p = text; (p = strstr(p, "nan")) != NULL;)
+		memcpy(p, "—", strlen("nan")); /* a dash, of three bytes too: not measured */
 	if (!isnan(value))
 		verdict = (t->sense == BENCH_AT_MOST ? value <= t->bound : value >= t->bound) ? "met"
 											      : "**NOT MET**";
