@@ -2,14 +2,14 @@
 # The benchmark: a mount beside SQLite, PostgreSQL, etcd, RocksDB and the bare disk, in one run on one file system.
 #   BENCH_DIR=DIR      where everyone's files are for that time, instead of build/bench; not on a tmpfs
 #   SHARDFS=PROGRAM    instead of build/shardfs
-#   BENCH_ONLY=PARTS   these alone, parted by commas: append open clients blind import read batch disk asof listen many,
-#                      which are run unasked, and readers, upkeep
+#   BENCH_ONLY=PARTS   these alone, parted by commas: append open clients blind import read batch disk asof listen
+#                      many, which are run unasked, and readers, upkeep
 #   BENCH_FULL=1       readers and upkeep too, and a history of 1,000,000 versions; more than half an hour
 #   BENCH_ROUNDS=3 BENCH_ROWS=1000000 ...   sizes: tools/bench_report.h
 #   UPKEEP_...         the sizes of upkeep (bench_upkeep.h), and UPKEEP_PARTS: a overwriting, b single rows,
 #                      c many shards, d many versions
-# The report is build/bench/report.md, with plots beside it. Servers are private to the run and end with it. What cannot
-# be installed is left out, and the report says so.
+# The report is build/bench/report.md, with plots beside it. Servers are private to the run and end with it. What
+# cannot be installed is left out, and the report says so.
 set -eu
 [ -z "${SHARDFS:-}" ] || SHARDFS=$(realpath "$SHARDFS")
 [ -z "${BENCH_DIR:-}" ] || BENCH_DIR=$(realpath "$BENCH_DIR")
@@ -71,8 +71,8 @@ header() {
 	echo "# shardfs: benchmark"
 	echo
 	cpu=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
-	echo "$(date -u '+%Y-%m-%d %H:%M UTC'), $(nproc) x ${cpu:-$(uname -m)}, Linux $(uname -r), all files on $fs, load average" \
-		"at the start $(cut -d ' ' -f 1 /proc/loadavg), commit $(git rev-parse --short HEAD 2>/dev/null || echo '?')."
+	echo "$(date -u '+%Y-%m-%d %H:%M UTC'), $(nproc) x ${cpu:-$(uname -m)}, Linux $(uname -r)," \
+		"all files on $fs, load average at the start $(cut -d ' ' -f 1 /proc/loadavg), commit $(git rev-parse --short HEAD 2>/dev/null || echo '?')."
 	echo "SQLite $(version libsqlite3-0) (WAL, synchronous=FULL), RocksDB $(version librocksdb-dev) (sync)," \
 		"PostgreSQL $(version postgresql-15) (fsync, synchronous_commit=on), etcd $(version etcd-server) (one member)."
 	[ "$(cut -d . -f 1 /proc/loadavg)" -lt "$(nproc)" ] ||
@@ -80,8 +80,8 @@ header() {
 	missing PostgreSQL "$pg_missing"
 	missing etcd "$etcd_missing"
 	echo
-	echo "Everyone does the same work with the same durability on the same disk in this run, in turn, round by round. A figure"
-	echo "is the median of the rounds (least..most). A ratio is taken inside each round; the median of the ratios decides."
+	echo "Everyone does the same work with the same durability on the same disk in this run, in turn, round by round."
+	echo "A figure is the median of the rounds (least..most). A ratio is taken inside each round; their median decides."
 	echo
 	echo "| work | measured | target | | figures | floor in this run |"
 	echo "|:-|:-|:-|:-|:-|:-|"

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Install by apt what building, testing or the demo lacks. Silent, and no root needed, when nothing is missing.
 # --check adds what only the tests run, --bench what only `make bench` compares with, --clang what only `make clang`
-# compiles with. Servers to compare with, and gnuplot, are tried one by one: what cannot be had is said, and no failure.
+# compiles with. Servers to compare with, and gnuplot, are tried one by one: what cannot be had is said, and is no
+# failure.
 set -eu
 
 need="gcc make pkg-config libc6-dev protobuf-c-compiler libprotobuf-c-dev libfuse3-dev fuse3 libzstd-dev
