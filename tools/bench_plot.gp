@@ -2,7 +2,7 @@
 set terminal svg size 900,520 font "sans,12" background "white"
 set grid
 set datafile missing "nan"
-set key autotitle columnhead left top
+set key autotitle columnhead outside right top Left reverse
 
 # Of each kind a block: 1/(1-q), and the microseconds that a part q of the appends did not exceed.
 file = dir.'/append.dat'
@@ -13,7 +13,8 @@ if (int(system('test -s '.file.' && echo 1 || echo 0'))) {
 	set logscale xy
 	set xtics ("50 %%" 2, "90 %%" 10, "99 %%" 100, "99.9 %%" 1000)
 	set ylabel "µs"
-	plot for [i=0:STATS_blocks-1] file index i using 1:2 with lines linewidth 2
+	plot for [i=0:STATS_blocks-1] file index i using 1:2 with lines linewidth 2 \
+		dashtype (i < STATS_blocks - 3 ? 1 : 2) linecolor i + 1 - (i < STATS_blocks - 3 ? 0 : STATS_blocks - 3) # floors: dashed
 }
 
 # Of each kind a block: clients, median, least, most.
@@ -22,7 +23,8 @@ do for [name in "clients blind"] {
 	if (int(system('test -s '.file.' && echo 1 || echo 0'))) {
 		stats file using 2 nooutput
 		set output dir.'/'.name.'.svg'
-		set title name eq "clients" ? "Durable appends by clients, a shard each" : "Blind durable appends by clients, one shard for all"
+		set title name eq "clients" ? "Durable appends by clients, a shard each" : \
+			"Blind durable appends by clients, one shard for all"
 		set logscale x 2
 		unset logscale y
 		set xtics (1, 2, 4, 8, 16)
@@ -45,8 +47,7 @@ if (int(system('test -s '.file.' && echo 1 || echo 0'))) {
 	set yrange [0:*]
 	set xtics autofreq
 	set ylabel "seconds"
-	set key right top
-	set style data histograms
+		set style data histograms
 	set style histogram clustered gap 1
 	set style fill solid 0.8 border -1
 	plot file using 2:xtic(1), '' using 3
