@@ -13,8 +13,9 @@ if (int(system('test -s '.file.' && echo 1 || echo 0'))) {
 	set logscale xy
 	set xtics ("50 %%" 2, "90 %%" 10, "99 %%" 100, "99.9 %%" 1000)
 	set ylabel "µs"
+	floors = STATS_blocks - 3 # the last three: dashed
 	plot for [i=0:STATS_blocks-1] file index i using 1:2 with lines linewidth 2 \
-		dashtype (i < STATS_blocks - 3 ? 1 : 2) linecolor i + 1 - (i < STATS_blocks - 3 ? 0 : STATS_blocks - 3) # floors: dashed
+		dashtype 1 + (i >= floors) linecolor i + 1 - (i < floors ? 0 : floors)
 }
 
 # Of each kind a block: clients, median, least, most.
