@@ -1,5 +1,5 @@
 # Draws what `make bench` measured: gnuplot -e "dir='build/bench'" tools/bench_plot.gp
-set terminal svg size 900,520 font "sans,12" background "white"
+set terminal svg size 1100,520 font "sans,12" background "white"
 set grid
 set datafile missing "nan"
 set key autotitle columnhead outside right top Left reverse
