@@ -130,10 +130,12 @@ $(O)/shardfs: $(call obj,$(FS_SRC)) $(O)/libshard.a
 $(O)/shardctl: $(call obj,$(CTL_SRC)) $(O)/libshard.a
 	@echo '  LINK $@'
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
-# Only `make bench` needs it, and SQLite.
+# Only `make bench` needs it, and the libraries of those it compares with.
+BENCH_PKGS = sqlite3 libpq libcurl libzstd
+$(call obj,$(BENCH_SRC)): CPPFLAGS += $(shell pkg-config --cflags $(BENCH_PKGS) 2>/dev/null)
 $(O)/bench: $(call obj,$(BENCH_SRC))
 	@echo '  LINK $@'
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lrocksdb -lsqlite3 -lpthread -lm
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lrocksdb $(shell pkg-config --libs $(BENCH_PKGS)) -lpthread -lm
 
 # The examples that are compiled; tests/fs runs them and the others. Debian's JRE has the compiler, without its name.
 EXAMPLES = $(addprefix $(O)/examples/,append put follow go/follow Append.class Put.class Follow.class)

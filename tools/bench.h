@@ -1,18 +1,18 @@
 /*
  * bench.h - what the parts of the benchmark share.
  *
- * bench DIR MOUNT PID REPORT SHARDFS measures the mount at MOUNT, served by
- * process PID, beside others that do the same work with files in DIR, and stores
- * in DIR that it mounts by the program SHARDFS itself. tools/bench.sh makes
- * all of that and clears it away, whatever happens: so anything that goes wrong
- * here is said in one sentence and ends the program.
+ * tools/bench.sh starts the mount and the peers, all with their files on one
+ * disk, and then this program, which measures them beside each other. Whatever
+ * happens, the script clears everything away: so anything that goes wrong here
+ * is said in one sentence and ends the program.
  *
- * The work, done again and again: one compare-and-append transaction with one
- * row, durable when the call returns. One thread.
+ * The work that is compared most: one compare-and-append transaction with one
+ * row, durable when the call returns.
  */
 #ifndef TOOLS_BENCH_H
 #define TOOLS_BENCH_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -23,20 +23,33 @@ struct bench_place {
 	const char *mount;   /* on a store in the same file system as dir */
 	pid_t pid;           /* of the mount */
 	const char *shardfs; /* the program that mounts */
+	const char *pg;      /* how to reach PostgreSQL, for libpq; NULL: it is missing */
+	const char *etcd;    /* the URL of etcd; NULL: it is missing */
+	uint64_t *peak_kib;  /* the most memory of any mount that has ended; NULL: nobody asks */
 };
 
-/* One who does the work. `one` does it for the i-th time since open, i counted from 0. */
+/*
+ * One who does the work. `one` does it for the i-th time since open, i counted from 0.
+ *
+ * Each open makes a collection of its own, empty. Where several clients work at once, `first` is the self of
+ * the first one, for what they share (a store in the process, a shard that all append to); of the first it is
+ * NULL, and it is closed last. Each self is used by one thread at a time.
+ */
 struct bench_kind {
 	const char *name;
-	void *(*open)(const struct bench_place *place);
+	const char *tag;                                /* in plots; NULL: not drawn */
+	bool (*there)(const struct bench_place *place); /* NULL: always */
+	void *(*open)(const struct bench_place *place, void *first);
 	void (*one)(void *self, uint64_t i);
 	void (*close)(void *self);
 };
 
-/* bench_peers.c */
-extern const struct bench_kind bench_sqlite, bench_rocks_put, bench_append_sync, bench_overwrite_sync;
 /* bench_mount.c */
-extern const struct bench_kind bench_kept_open, bench_open_write_close, bench_write_only;
+extern const struct bench_kind bench_kept_open, bench_open_write_close, bench_write_only, bench_blind;
+/* bench_sqlite.c, bench_pg.c, bench_etcd.c */
+extern const struct bench_kind bench_sqlite, bench_pg, bench_pg_blind, bench_etcd;
+/* bench_disk.c */
+extern const struct bench_kind bench_rocks_put, bench_file_flock, bench_append_sync, bench_overwrite_sync;
 
 /* The i-th row's key and val as everyone stores them, with a NUL: 9 and 39 bytes. */
 enum { BENCH_KEY_LEN = 9, BENCH_VAL_LEN = 39, BENCH_TEXT_MAX = 256 };
@@ -48,6 +61,9 @@ size_t bench_transaction(uint64_t i, char text[BENCH_TEXT_MAX]);
 
 /* dir/name; given (free). */
 char *bench_path(const char *dir, const char *name);
+
+/* The same, with something behind the name that nobody has used. */
+char *bench_new_path(const char *dir, const char *name);
 
 /* Write it all or end the program. */
 void bench_write(int fd, const void *data, size_t len, const char *to);
@@ -104,6 +120,9 @@ struct bench_reading {
 };
 struct bench_reading bench_read_all(const char *path);
 
+/* The same, and what was read goes to `into`, which has `room` for it. */
+struct bench_reading bench_read_into(const char *path, char *into, size_t room);
+
 /* One of the figures of /proc/<pid>/status in KiB, by its name with the colon. */
 uint64_t bench_memory_kib(pid_t pid, const char *name);
 
@@ -115,20 +134,6 @@ void bench_settle(const struct bench_place *place);
 /* Say "bench: what: errno's text" and end the program; the other one leaves errno out. */
 _Noreturn void bench_die_errno(const char *what);
 _Noreturn void bench_die(const char *what, const char *why);
-
-/* A transaction of `rows` rows, and reading it back, through the mount. */
-struct bench_big {
-	uint64_t rows;
-	uint64_t bytes; /* of text */
-	double commit_s;
-	double first_byte_s; /* of the snapshot, from its open */
-	double read_s;
-	uint64_t before_kib; /* the mount's peak of resident memory before, and after the transaction, and the
-				read */
-	uint64_t committed_kib;
-	uint64_t after_kib;
-};
-void bench_big_run(const struct bench_place *place, uint64_t rows, struct bench_big *out);
 
 /* bench_readers.c: those who wait, and what they cost a writer; and a snapshot of many batches. */
 void bench_readers(const struct bench_place *place, FILE *report);

@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "tools/bench.h"
@@ -76,10 +75,11 @@ static void append_one(const struct mounted *m, int fd, uint64_t i)
 
 /* --- a descriptor kept open ------------------------------------------------------------------------- */
 
-static void *kept_open(const struct bench_place *place)
+static void *kept_open(const struct bench_place *place, void *first)
 {
 	struct mounted *m = mounted_open(place);
 
+	(void)first;
 	m->fd = open_append(m);
 	return m;
 }
@@ -93,6 +93,7 @@ static void kept_one(void *self, uint64_t i)
 
 const struct bench_kind bench_kept_open = {
 	.name = "mount, descriptor kept open",
+	.tag = "mount",
 	.open = kept_open,
 	.one = kept_one,
 	.close = mounted_close,
@@ -100,8 +101,9 @@ const struct bench_kind bench_kept_open = {
 
 /* --- open, write, close each time ------------------------------------------------------------------- */
 
-static void *each_open(const struct bench_place *place)
+static void *each_open(const struct bench_place *place, void *first)
 {
+	(void)first;
 	return mounted_open(place);
 }
 
@@ -117,17 +119,55 @@ static void each_one(void *self, uint64_t i)
 
 const struct bench_kind bench_open_write_close = {
 	.name = "mount, open + write + close each",
+	.tag = "mount, open-write-close",
 	.open = each_open,
 	.one = each_one,
 	.close = mounted_close,
 };
 
+/* --- many to one shard, at whatever upper it has ---------------------------------------------------- */
+
+static void *blind_open(const struct bench_place *place, void *first)
+{
+	const struct mounted *shared = first;
+	struct mounted *m;
+
+	if (first == NULL)
+		return kept_open(place, NULL);
+	m = calloc(1, sizeof *m);
+	if (m == NULL || (m->append = strdup(shared->append)) == NULL)
+		bench_die_errno(shared->append);
+	m->fd = open_append(m);
+	return m;
+}
+
+static void blind_one(void *self, uint64_t i)
+{
+	const struct mounted *m = self;
+	char text[BENCH_TEXT_MAX], key[BENCH_KEY_LEN + 1], val[BENCH_VAL_LEN + 1];
+
+	bench_key(i, key);
+	bench_val(i, val);
+	bench_write(m->fd, text,
+		    (size_t)snprintf(text, sizeof text,
+				     "begin expected_upper=* new_upper=+1\n*\t1\t%s\t%s\ncommit\n", key, val),
+		    m->append);
+}
+
+const struct bench_kind bench_blind = {
+	.name = "mount, one shard, each its descriptor",
+	.tag = "mount",
+	.open = blind_open,
+	.one = blind_one,
+	.close = mounted_close,
+};
+
 /* --- one WRITE request that touches no store: a row of a transaction that never commits ------------- */
 
-static void *write_only_open(const struct bench_place *place)
+static void *write_only_open(const struct bench_place *place, void *first)
 {
 	static const char begin[] = "begin expected_upper=0 new_upper=1\n";
-	struct mounted *m = kept_open(place);
+	struct mounted *m = kept_open(place, first);
 
 	bench_write(m->fd, begin, strlen(begin), m->append);
 	return m;
@@ -143,7 +183,8 @@ static void write_only_one(void *self, uint64_t i)
 }
 
 const struct bench_kind bench_write_only = {
-	.name = "floor: mount, write of a row, no commit",
+	.name = "floor: FUSE write that touches no store",
+	.tag = "floor: FUSE write",
 	.open = write_only_open,
 	.one = write_only_one,
 	.close = mounted_close,
@@ -242,17 +283,22 @@ void bench_text_end(struct bench_text *t)
 	t->chunk = NULL;
 }
 
-struct bench_reading bench_read_all(const char *path)
+/* As cat reads, into the same buffer again and again, or one part after the other. */
+static struct bench_reading read_file(const char *path, char *buf, size_t room, bool onward)
 {
 	struct bench_reading r = {0};
-	char *buf = malloc(READ);
 	uint64_t start = bench_now_ns();
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	ssize_t n;
 
-	if (fd < 0 || buf == NULL)
+	if (fd < 0)
 		bench_die_errno(path);
-	while ((n = read(fd, buf, READ)) > 0) {
+	for (;;) {
+		size_t at = onward ? r.bytes : 0, most = room - at < READ ? room - at : READ;
+
+		n = read(fd, buf + at, most);
+		if (n <= 0)
+			break;
 		if (r.bytes == 0)
 			r.first_byte_s = (double)(bench_now_ns() - start) / 1e9;
 		r.bytes += (uint64_t)n;
@@ -261,8 +307,25 @@ struct bench_reading bench_read_all(const char *path)
 		bench_die_errno(path);
 	r.all_s = (double)(bench_now_ns() - start) / 1e9;
 	close(fd);
+	return r;
+}
+
+struct bench_reading bench_read_all(const char *path)
+{
+	char *buf = malloc(READ);
+	struct bench_reading r;
+
+	if (buf == NULL)
+		bench_die_errno("memory for reading");
+	memset(buf, 0, READ);
+	r = read_file(path, buf, READ, false);
 	free(buf);
 	return r;
+}
+
+struct bench_reading bench_read_into(const char *path, char *into, size_t room)
+{
+	return read_file(path, into, room, true);
 }
 
 /* --- its process ------------------------------------------------------------------------------------ */
@@ -282,11 +345,6 @@ uint64_t bench_memory_kib(pid_t pid, const char *name)
 			kib = strtoull(line + strlen(name), NULL, 10);
 	fclose(f);
 	return kib;
-}
-
-void bench_rest(long us)
-{
-	nanosleep(&(struct timespec){.tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000}, NULL);
 }
 
 /* What it has used of the processors. */
@@ -313,39 +371,4 @@ void bench_settle(const struct bench_place *place)
 		before = ticks(place->pid);
 		bench_rest(200000);
 	}
-}
-
-/* --- a large transaction ---------------------------------------------------------------------------- */
-
-static void commit_big(struct bench_writer *w, struct bench_big *out)
-{
-	struct bench_text t = bench_text_new(w->fd, w->dir);
-	uint64_t start = bench_now_ns();
-
-	bench_text_add(&t, "begin expected_upper=0 new_upper=1\n");
-	for (uint64_t i = 0; i < out->rows; i++)
-		bench_text_row(&t, 0, 1, i, i);
-	bench_text_add(&t, "commit\n");
-	bench_text_end(&t);
-	out->bytes = t.row_bytes;
-	out->commit_s = (double)(bench_now_ns() - start) / 1e9;
-}
-
-void bench_big_run(const struct bench_place *place, uint64_t rows, struct bench_big *out)
-{
-	struct bench_writer w = bench_writer_new(place);
-	char *snapshot = bench_path(w.dir, "snapshot");
-	struct bench_reading r;
-
-	*out = (struct bench_big){.rows = rows, .before_kib = bench_memory_kib(place->pid, "VmHWM:")};
-	commit_big(&w, out);
-	out->committed_kib = bench_memory_kib(place->pid, "VmHWM:");
-	r = bench_read_all(snapshot);
-	if (r.bytes != out->bytes)
-		bench_die(snapshot, "not as many bytes came back as went in");
-	out->first_byte_s = r.first_byte_s;
-	out->read_s = r.all_s;
-	out->after_kib = bench_memory_kib(place->pid, "VmHWM:");
-	free(snapshot);
-	bench_writer_end(&w);
 }
