@@ -475,6 +475,12 @@ enum kv_rc core_shard_visit(struct core_engine *e, struct core_shard_id id, stru
 enum kv_rc core_shard_create(struct core_engine *e, struct core_shard_id id, struct core_owner owner,
 			     struct kv_err *err)
 {
+	return core_shard_create_with(e, id, owner, NULL, err);
+}
+
+enum kv_rc core_shard_create_with(struct core_engine *e, struct core_shard_id id, struct core_owner owner,
+				  const struct core_content *content, struct kv_err *err)
+{
 	struct core_shard *s;
 	uint64_t over = KV_NO_VERSION;
 	char text[CORE_ID_LEN];
@@ -495,7 +501,7 @@ enum kv_rc core_shard_create(struct core_engine *e, struct core_shard_id id, str
 	if (s != NULL)
 		over = s->state.seqno;
 	pthread_mutex_unlock(&e->mu);
-	rc = core_machine_init(e, id, owner, over, err);
+	rc = core_machine_init(e, id, owner, content, over, err);
 	pthread_mutex_unlock(&e->make_mu);
 	if (rc == KV_MISMATCH)
 		return kv_fail(err, KV_SHARD_EXISTS, "shard %s exists", core_uuid_format('s', id.u, text));

@@ -145,6 +145,8 @@ struct core_shard {
 	struct core_home home; /* home.shard is its id */
 };
 
+struct core_content; /* below */
+
 /* names.c: the document was changed. Also to let it go at the end. */
 void core_names_forget(struct core_engine *e);
 
@@ -245,6 +247,10 @@ static inline void core_timed(struct core_engine *e, enum core_time which, uint6
 /* engine.c: whether a removed shard of that id is still read or not deleted yet. */
 bool core_is_dying(struct core_engine *e, struct core_shard_id id);
 
+/* engine.c: as core_shard_create, with content. KV_CORRUPT: the content breaks what must hold for a state. */
+enum kv_rc core_shard_create_with(struct core_engine *e, struct core_shard_id id, struct core_owner owner,
+				  const struct core_content *content, struct kv_err *err) KV_MUST_CHECK;
+
 /* engine.c: as core_shard_open, for a look that is not to fill the cache. */
 enum kv_rc core_shard_visit(struct core_engine *e, struct core_shard_id id, struct core_shard **out,
 			    struct kv_err *err) KV_MUST_CHECK;
@@ -311,10 +317,25 @@ void core_keeper_stop(struct core_engine *e);
 /* Make sure the state is loaded; with recent, that it is as new as consensus. KV_NO_SHARD. */
 enum kv_rc core_machine_load(struct core_shard *s, bool recent, struct kv_err *err) KV_MUST_CHECK;
 
+/* What a new shard has from its first version on (import.c). All borrowed, the batch by reference. */
+struct core_content {
+	struct core_frontier since;
+	struct core_frontier upper;
+	struct core_batch *batch; /* [0, upper); NULL: the upper is 0 */
+	const struct core_hold *holds;
+	size_t hold_count;
+	const struct core_done *tokens; /* oldest first; their seqnos become that of the first version */
+	size_t token_count;
+	uint64_t created_ms; /* 0: now */
+};
+/* import.c: into a state as core_state_init leaves it. KV_NOMEM */
+enum kv_rc core_content_fill(const struct core_content *content, struct core_state *s,
+			     struct kv_err *err) KV_MUST_CHECK;
+
 /* Store the first version of a new shard over version `over` (KV_NO_VERSION, or that of a tombstone whose
  * readers are not done). KV_MISMATCH: there is something else. */
 enum kv_rc core_machine_init(struct core_engine *e, struct core_shard_id id, struct core_owner owner,
-			     uint64_t over, struct kv_err *err) KV_MUST_CHECK;
+			     const struct core_content *content, uint64_t over, struct kv_err *err) KV_MUST_CHECK;
 
 /* waiters.c: ask consensus for those who wait, every now and then, where others write. False: no memory or no
  * thread. */

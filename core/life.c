@@ -168,10 +168,43 @@ static enum kv_rc look_for_first(struct core_engine *e, struct core_shard_id id,
 	return ours ? KV_OK : kv_fail_rc(err, KV_MISMATCH);
 }
 
-enum kv_rc core_machine_init(struct core_engine *e, struct core_shard_id id, struct core_owner owner,
-			     uint64_t over, struct kv_err *err)
+/* The state a shard begins with, and the version that names the rollup of it. */
+static enum kv_rc first_version(struct core_engine *e, struct core_shard_id id, struct core_owner owner,
+				const struct core_content *content, uint64_t over, struct core_state *state,
+				struct core_diff *d, struct kv_err *err)
 {
 	uint64_t now_us = core_now_us(e);
+	enum kv_rc rc;
+
+	d->seqno = now_us > over ? now_us : over + 1;
+	d->walltime_ms = now_us / 1000;
+	d->attempt = core_uuid_new();
+	d->has_rollup = true;
+	d->rollup.seqno = d->seqno;
+	rollup_key(e, id, &d->rollup);
+	d->newest_rollup = d->rollup;
+	/* Not needed to load the shard, but to rebuild its state where the rollup is damaged (chain.c). */
+	d->has_owner = true;
+	d->owner = owner;
+	rc = core_state_init(state, d->seqno, d->walltime_ms, owner, err);
+	if (rc == KV_OK && content != NULL) {
+		d->has_upper = true;
+		d->upper = content->upper;
+		rc = core_content_fill(content, state, err);
+	}
+	if (rc != KV_OK)
+		return rc;
+	state->attempt = d->attempt;
+	state->rollups = calloc(1, sizeof *state->rollups);
+	if (state->rollups == NULL)
+		return kv_fail_rc(err, KV_NOMEM);
+	state->rollups[state->rollup_count++] = d->rollup;
+	return content != NULL ? core_state_check(state, err) : KV_OK;
+}
+
+enum kv_rc core_machine_init(struct core_engine *e, struct core_shard_id id, struct core_owner owner,
+			     const struct core_content *content, uint64_t over, struct kv_err *err)
+{
 	struct core_state state = {0};
 	struct core_diff d;
 	struct core_buf rollup = {0}, version = {0};
@@ -180,26 +213,14 @@ enum kv_rc core_machine_init(struct core_engine *e, struct core_shard_id id, str
 	enum kv_rc rc;
 
 	core_diff_init(&d);
-	d.seqno = now_us > over ? now_us : over + 1;
-	d.walltime_ms = now_us / 1000;
-	d.attempt = core_uuid_new();
-	d.has_rollup = true;
-	d.rollup.seqno = d.seqno;
-	rollup_key(e, id, &d.rollup);
-	d.newest_rollup = d.rollup;
-	rc = core_state_init(&state, d.seqno, d.walltime_ms, owner, err);
-	if (rc != KV_OK)
-		return rc;
-	state.attempt = d.attempt;
-	state.rollups = calloc(1, sizeof *state.rollups);
-	if (state.rollups == NULL) {
-		rc = kv_fail_rc(err, KV_NOMEM);
-		goto out;
-	}
-	state.rollups[state.rollup_count++] = d.rollup;
-	rc = core_state_encode(id, &state, &rollup, err);
+	rc = first_version(e, id, owner, content, over, &state, &d, err);
+	if (rc == KV_OK)
+		rc = core_state_encode(id, &state, &rollup, err);
 	if (rc == KV_OK)
 		rc = core_diff_encode(id, &d, &version, err);
+	if (rc == KV_OK && rollup.len > KV_VALUE_MAX)
+		rc = kv_fail(err, KV_QUOTA, "the state of %zu bytes is larger than a blob may be",
+			     rollup.len);
 	if (rc != KV_OK)
 		goto out;
 	put = (struct kv_blob_put){.key = d.rollup.key, .data = rollup.data, .len = rollup.len};

@@ -256,6 +256,9 @@ static enum kv_rc load_locked(struct core_shard *s, struct kv_err *err)
 			rc = core_state_check(&s->state, err);
 	}
 	if (rc != KV_OK) {
+		if (rc == KV_CORRUPT &&
+		    err != NULL) /* those who look it up get an errno, and no word of where */
+			core_notice(s->engine, "%s", err->msg);
 		pthread_mutex_lock(&s->mu);
 		core_state_fini(&s->state);
 		pthread_mutex_unlock(&s->mu);

@@ -163,8 +163,12 @@ static void take_out(struct core_names_doc *doc, size_t at)
 
 struct edit {
 	enum kv_rc (*run)(struct edit *edit, struct core_names_doc *doc, struct kv_err *err);
-	struct core_name *name; /* add */
-	const char *from;       /* remove, rename */
+	struct core_name *name;      /* add */
+	const struct core_name *all; /* add_all */
+	size_t count;
+	uint64_t added;
+	uint64_t taken;
+	const char *from; /* remove, rename */
 	const char *to;
 	bool no_replace;
 	bool exchange;
@@ -222,6 +226,56 @@ enum kv_rc core_name_add(struct core_engine *e, struct core_name *name, struct k
 
 	name->made_ms = core_now_us(e) / 1000;
 	return change(e, &edit, err);
+}
+
+static int cmp_name(const void *a, const void *b)
+{
+	const struct core_name *x = a, *y = b;
+
+	return strcmp(x->name, y->name);
+}
+
+static enum kv_rc run_add_all(struct edit *edit, struct core_names_doc *doc, struct kv_err *err)
+{
+	struct core_name *grown = reallocarray(doc->names, doc->count + edit->count + 2, sizeof *grown);
+	size_t before = doc->count, kept = 0;
+
+	if (grown == NULL)
+		return kv_fail_rc(err, KV_NOMEM);
+	doc->names = grown;
+	edit->added = edit->taken = 0;
+	for (size_t i = 0; i < edit->count; i++) {
+		struct core_names_doc old = {.names = doc->names, .count = before};
+		bool found;
+		size_t at = place(&old, edit->all[i].name, &found);
+
+		if (found) {
+			edit->taken += !core_uuid_eq(doc->names[at].target.u, edit->all[i].target.u);
+			continue;
+		}
+		doc->names[doc->count] = edit->all[i];
+		doc->names[doc->count++].id = doc->next_id++;
+	}
+	qsort(doc->names, doc->count, sizeof *doc->names, cmp_name);
+	for (size_t i = 0; i < doc->count; i++) /* one that was asked for twice is made once */
+		if (kept == 0 || strcmp(doc->names[kept - 1].name, doc->names[i].name) != 0)
+			doc->names[kept++] = doc->names[i];
+	doc->count = kept;
+	edit->added = doc->count - before;
+	if (doc->count > CORE_NAMES_MAX)
+		return kv_fail(err, KV_QUOTA, "with these there would be more than %d names", CORE_NAMES_MAX);
+	return KV_OK;
+}
+
+enum kv_rc core_name_add_all(struct core_engine *e, const struct core_name *names, size_t count,
+			     uint64_t *added, uint64_t *taken, struct kv_err *err)
+{
+	struct edit edit = {.run = run_add_all, .all = names, .count = count};
+	enum kv_rc rc = change(e, &edit, err);
+
+	*added = rc == KV_OK ? edit.added : 0;
+	*taken = rc == KV_OK ? edit.taken : 0;
+	return rc;
 }
 
 static enum kv_rc run_remove(struct edit *edit, struct core_names_doc *doc, struct kv_err *err)

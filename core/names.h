@@ -35,6 +35,11 @@ enum kv_rc core_name_list(struct core_engine *e, struct core_name **out, size_t 
 /* Make a name; its id and made_ms are filled in. KV_EXISTS; KV_QUOTA: CORE_NAMES_MAX are there. */
 enum kv_rc core_name_add(struct core_engine *e, struct core_name *name, struct kv_err *err) KV_MUST_CHECK;
 
+/* Make all of them in one step, but those that are there already; *taken: how many of these have another
+ * target. KV_QUOTA */
+enum kv_rc core_name_add_all(struct core_engine *e, const struct core_name *names, size_t count,
+			     uint64_t *added, uint64_t *taken, struct kv_err *err) KV_MUST_CHECK;
+
 /* KV_NOTFOUND */
 enum kv_rc core_name_remove(struct core_engine *e, const char *name, struct kv_err *err) KV_MUST_CHECK;
 

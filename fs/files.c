@@ -165,7 +165,7 @@ static bool read_text(fuse_req_t req, struct fs_handle *h, size_t size, off_t of
 	if (rc == KV_WOULD_BLOCK)
 		return false;
 	if (rc != KV_OK) {
-		fs_reply_read_rc(req, rc);
+		fs_reply_read_rc(req, rc, &err);
 		return true;
 	}
 	h->text_read = true;
@@ -198,7 +198,7 @@ static void read_batch(fuse_req_t req, struct fs_handle *h, size_t size, off_t o
 	if (rc == KV_OK)
 		fs_reply_read(req, buf, got);
 	else
-		fs_reply_read_rc(req, rc);
+		fs_reply_read_rc(req, rc, &err);
 	free(buf);
 }
 
@@ -221,7 +221,7 @@ static bool read_stream(fuse_req_t req, struct fs_handle *h, size_t size, off_t 
 	if (rc == KV_OK)
 		fs_reply_read(req, data, got);
 	else
-		fs_reply_read_rc(req, rc);
+		fs_reply_read_rc(req, rc, &err);
 	return true;
 }
 

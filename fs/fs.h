@@ -84,6 +84,9 @@ void fs_commit_end(struct fs *fs);
 /* Refuse new commits, answer those who wait, and return when the commits in flight are done. */
 void fs_stop_commits(struct fs *fs);
 
+/* One sentence for whoever runs the mount: to syslog, and stderr in the foreground. Any thread. */
+void fs_notice(const char *sentence);
+
 static inline struct fs *fs_of(fuse_req_t req)
 {
 	return fuse_req_userdata(req);

@@ -150,11 +150,16 @@ static void keep_log(enum fuse_log_level level, const char *fmt, va_list ap)
 		vsyslog((int)level, fmt, ap);
 }
 
+void fs_notice(const char *sentence)
+{
+	syslog(LOG_WARNING, "%s", sentence);
+	fprintf(stderr, "shardfs: %s\n", sentence); /* /dev/null once in the background */
+}
+
 static void notice(void *arg, const char *sentence)
 {
 	(void)arg;
-	syslog(LOG_WARNING, "%s", sentence);
-	fprintf(stderr, "shardfs: %s\n", sentence); /* /dev/null once in the background */
+	fs_notice(sentence);
 }
 
 static void nothing(int sig)

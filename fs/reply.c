@@ -17,8 +17,10 @@ void fs_reply_write_rc(fuse_req_t req, enum kv_rc rc)
 	reply(req, rc, kv_rc_errno(rc));
 }
 
-void fs_reply_read_rc(fuse_req_t req, enum kv_rc rc)
+void fs_reply_read_rc(fuse_req_t req, enum kv_rc rc, const struct kv_err *err)
 {
+	if (rc == KV_CORRUPT)
+		fs_notice(err->msg);
 	if (rc == KV_GONE)
 		reply(req, rc, kv_rc_errno(rc));
 	else

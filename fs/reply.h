@@ -14,7 +14,8 @@
 /* Answer with the errno of rc: of a write exactly, of anything else never ESTALE (the kernel would repeat an
  * operation by path), but ENOENT. The one place that reads the list's errno column for FUSE. */
 void fs_reply_write_rc(fuse_req_t req, enum kv_rc rc);
-void fs_reply_read_rc(fuse_req_t req, enum kv_rc rc); /* of read(2): ESTALE is KV_GONE, nothing else */
+/* Of read(2): ESTALE is KV_GONE, nothing else. What is damaged is told in a notice: where, says err alone. */
+void fs_reply_read_rc(fuse_req_t req, enum kv_rc rc, const struct kv_err *err);
 void fs_reply_rc(fuse_req_t req, enum kv_rc rc);
 
 /* With an errno that comes from the system, or that no code stands for. */

@@ -257,9 +257,16 @@ static void make_scratch(struct kv_rocks *r)
 /* Sets r->db. The caller holds `lock` exclusively, or is alone. */
 static enum kv_rc open_db_locked(struct kv_rocks *r, struct kv_err *err)
 {
+	struct rocks_flaw flaw;
 	char *text = NULL;
 
 	assert(!r->db);
+	/* Of the two readings of the logs the second finds the first place. */
+	if (rocks_seal_flaw(r->dir, !r->read_only, &flaw) ||
+	    (rocks_log_flaw(r->dir, false, &flaw) && rocks_log_flaw(r->dir, true, &flaw)) ||
+	    rocks_tail_flaw(r->dir, &flaw))
+		return kv_fail(err, KV_CORRUPT, "the database %s cannot be opened: %s, byte %llu: %s", r->dir,
+			       flaw.file, (unsigned long long)flaw.offset, flaw.what);
 	r->opened++;
 	if (r->read_only) {
 		if (!r->scratch)
@@ -271,13 +278,20 @@ static enum kv_rc open_db_locked(struct kv_rocks *r, struct kv_err *err)
 			r->db = open_beside(r, &text);
 		}
 	} else {
+		rocks_unseal(r->dir);
 		r->db = rocksdb_open(r->options, r->dir, &text);
+		if (r->db)
+			rocks_seal(r->dir, false);
 	}
 	if (r->db)
 		return KV_OK;
 
 	enum kv_rc rc = kv_fail(err, rc_of_text(text), "the database %s cannot be opened: %s", r->dir, text);
 
+	/* RocksDB does not name the place, or the wrong file. */
+	if (rc == KV_CORRUPT && rocks_log_flaw(r->dir, true, &flaw))
+		kv_fail(err, rc, "the database %s cannot be opened: %s, byte %llu: %s (%s)", r->dir,
+			flaw.file, (unsigned long long)flaw.offset, flaw.what, text);
 	rocksdb_free(text);
 	return rc;
 }
@@ -295,7 +309,7 @@ void rocks_follow(struct kv_rocks *r)
 	uint64_t now = clock_ms(), before = atomic_load(&r->followed_ms);
 	char *text = NULL;
 
-	if (!r->scratch || now < before + FOLLOW_MS ||
+	if (!r->scratch || atomic_load(&r->still) || now < before + FOLLOW_MS ||
 	    !atomic_compare_exchange_strong(&r->followed_ms, &before, now))
 		return;
 	rocksdb_try_catch_up_with_primary(r->db, &text);
@@ -378,14 +392,19 @@ void kv_rocks_close(struct kv_rocks *r)
 {
 	if (!r)
 		return;
+	bool synced = false;
+
 	if (r->db && !r->read_only && !atomic_load(&r->suspect)) {
 		/* A courtesy to what still rides; nobody was promised it. */
 		char *text = NULL;
 
 		rocksdb_flush_wal(r->db, 1, &text);
+		synced = !text;
 		rocksdb_free(text);
 	}
 	close_db_locked(r);
+	if (synced)
+		rocks_seal(r->dir, true);
 	remove_scratch(r);
 	free_options(r);
 	pthread_rwlock_destroy(&r->lock);
@@ -393,6 +412,11 @@ void kv_rocks_close(struct kv_rocks *r)
 		pthread_mutex_destroy(&r->stripes[i]);
 	free(r->dir);
 	free(r);
+}
+
+void kv_rocks_keep_still(struct kv_rocks *r, bool still)
+{
+	atomic_store(&r->still, still);
 }
 
 struct kv_consensus *kv_rocks_consensus(struct kv_rocks *r)

@@ -32,6 +32,11 @@ struct kv_blobs *kv_rocks_blobs(struct kv_rocks *r);         /* closing the view
  */
 bool kv_rocks_room(struct kv_rocks *r, size_t len);
 
+/* As kv_store_verify and kv_store_keep_still. */
+enum kv_rc kv_rocks_verify(struct kv_rocks *r, kv_damage_fn *found, void *arg,
+			   struct kv_err *err) KV_MUST_CHECK;
+void kv_rocks_keep_still(struct kv_rocks *r, bool still);
+
 /* As kv_store_tidy. */
 enum kv_rc kv_rocks_tidy(struct kv_rocks *r, struct kv_err *err) KV_MUST_CHECK;
 

@@ -61,7 +61,8 @@ struct kv_rocks {
 	/* constant while open */
 	char *dir;
 	bool read_only;
-	char *scratch; /* read_only: a directory of ours that RocksDB wants; NULL: it does not follow */
+	char *scratch;     /* read_only: a directory of ours that RocksDB wants; NULL: it does not follow */
+	atomic_bool still; /* the owner's writes are not looked for any more */
 	_Atomic(uint64_t) followed_ms; /* when the owner's writes were looked for last */
 	rocksdb_options_t *options;
 	rocksdb_block_based_table_options_t *table;
@@ -75,6 +76,31 @@ struct kv_rocks {
 
 extern const struct kv_consensus_ops rocks_consensus_ops;
 extern const struct kv_blob_ops rocks_blob_ops;
+
+/* A place in a log or a manifest that cannot be right. */
+struct rocks_flaw {
+	char file[64];
+	uint64_t offset;
+	const char *what;
+};
+
+/* Look for one in the logs and manifests in dir: those that RocksDB would pass over in silence; with deep,
+ * all.
+ */
+bool rocks_log_flaw(const char *dir, bool deep, struct rocks_flaw *flaw);
+
+/* rocks_table.c: whether a table of the database ends in what RocksDB would misread in silence. */
+bool rocks_tail_flaw(const char *dir, struct rocks_flaw *flaw);
+/* What RocksDB says against opening the database as it is; NULL: nothing. Free with rocksdb_free. */
+char *rocks_open_flaw(const char *dir);
+
+/* rocks_seal.c: note the lengths of the files, on stable storage: of the manifest, or, closed, of all. Forget
+ * that, durably. Look whether a file is shorter than it was noted: the manifest, or all. */
+void rocks_seal(const char *dir, bool closed);
+void rocks_unseal(const char *dir);
+bool rocks_seal_flaw(const char *dir, bool all, struct rocks_flaw *flaw);
+uint32_t rocks_crc(const void *bytes, size_t len); /* CRC-32C */
+bool rocks_has_log(const char *dir);               /* any; each start leaves one */
 
 /* Something was deleted that took so many bytes. */
 void rocks_note_garbage(struct kv_rocks *r, uint64_t bytes);

@@ -100,6 +100,18 @@ enum kv_rc kv_store_usage(struct kv_store *s, struct kv_usage *out, struct kv_er
 	return rc;
 }
 
+enum kv_rc kv_store_verify(struct kv_store *s, kv_damage_fn *found, void *arg, struct kv_err *err)
+{
+	assert(s && found);
+	return checked(tidy_allowed, s->ops->verify(s, found, arg, err), err);
+}
+
+void kv_store_keep_still(struct kv_store *s, bool still)
+{
+	assert(s);
+	s->ops->keep_still(s, still);
+}
+
 void kv_store_close(struct kv_store *s)
 {
 	if (s)

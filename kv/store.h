@@ -79,6 +79,28 @@ enum kv_rc kv_store_tidy(struct kv_store *s, struct kv_err *err) KV_MUST_CHECK;
 
 enum kv_rc kv_store_usage(struct kv_store *s, struct kv_usage *out, struct kv_err *err) KV_MUST_CHECK;
 
+/* What is wrong with a file of the store itself. All borrowed for the call. */
+struct kv_damage {
+	const char *file; /* below the store's directory */
+	bool has_offset;
+	uint64_t offset;
+	const char *what;
+};
+typedef void kv_damage_fn(void *arg, const struct kv_damage *damage);
+
+/*
+ * Read what the store keeps in files of its own make (not the blobs, whose checksums their owners know), and
+ * tell what is damaged. KV_OK says only that it was looked at.
+ */
+enum kv_rc kv_store_verify(struct kv_store *s, kv_damage_fn *found, void *arg,
+			   struct kv_err *err) KV_MUST_CHECK;
+
+/*
+ * Beside an owner: what is read of consensus stays as it is now, all of it as of one moment, until it is let
+ * go on. Large blobs may be deleted all the same. Elsewhere nothing changes.
+ */
+void kv_store_keep_still(struct kv_store *s, bool still);
+
 void kv_store_close(struct kv_store *s); /* NULL is allowed */
 
 /*

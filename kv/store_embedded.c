@@ -246,11 +246,23 @@ static enum kv_rc embedded_tidy(struct kv_store *store, struct kv_err *err)
 	return kv_rocks_tidy(of(store)->rocks, err);
 }
 
+static enum kv_rc embedded_verify(struct kv_store *store, kv_damage_fn *found, void *arg, struct kv_err *err)
+{
+	return kv_rocks_verify(of(store)->rocks, found, arg, err);
+}
+
+static void embedded_keep_still(struct kv_store *store, bool still)
+{
+	kv_rocks_keep_still(of(store)->rocks, still);
+}
+
 static const struct kv_store_ops embedded_ops = {
 	.name = "embedded",
 	.commit = embedded_commit,
 	.tidy = embedded_tidy,
 	.usage = embedded_usage,
+	.verify = embedded_verify,
+	.keep_still = embedded_keep_still,
 	.close = embedded_close,
 };
 
@@ -286,7 +298,7 @@ static enum kv_rc check_format(const char *dir, const char *text, struct kv_err 
 	if (n == 0 || n > 9 || digits[0] == '0' || strcmp(digits + n, "\n") != 0)
 		return kv_fail(err, KV_CORRUPT, "%s/FORMAT is not that of a shardfs store", dir);
 	if (strtoul(digits, NULL, 10) > FORMAT_VERSION)
-		return kv_fail(err, KV_NEWER, "%s has store format %.*s, and this program knows %d", dir,
+		return kv_fail(err, KV_NEWER, "%s/FORMAT says store format %.*s, and this program knows %d", dir,
 			       (int)n, digits, FORMAT_VERSION);
 	return KV_OK;
 }
@@ -331,6 +343,7 @@ static enum kv_rc inspect_unfinished(int dir_fd, const char *dir, enum content *
 
 static enum kv_rc inspect(int dir_fd, const char *dir, enum content *out, struct kv_err *err)
 {
+	static const char *const must[] = {"consensus/CURRENT", "blobs/data"};
 	char text[64];
 	struct stat st;
 
@@ -344,9 +357,10 @@ static enum kv_rc inspect(int dir_fd, const char *dir, enum content *out, struct
 
 	if (rc != KV_OK)
 		return rc;
-	if (fstatat(dir_fd, "consensus/CURRENT", &st, 0) != 0 || fstatat(dir_fd, "blobs/data", &st, 0) != 0)
-		return kv_fail(err, KV_CORRUPT, "the store %s has lost its database or its blobs: %s", dir,
-			       strerrordesc_np(errno));
+	for (size_t i = 0; i < sizeof(must) / sizeof(must[0]); i++)
+		if (fstatat(dir_fd, must[i], &st, 0) != 0)
+			return kv_fail(err, KV_CORRUPT, "the store %s has lost its %s: %s", dir, must[i],
+				       strerrordesc_np(errno));
 	*out = COMPLETE;
 	return KV_OK;
 }

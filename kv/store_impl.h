@@ -14,6 +14,8 @@ struct kv_store_ops {
 			     struct kv_err *err);
 	enum kv_rc (*tidy)(struct kv_store *s, struct kv_err *err);
 	enum kv_rc (*usage)(struct kv_store *s, struct kv_usage *out, struct kv_err *err);
+	enum kv_rc (*verify)(struct kv_store *s, kv_damage_fn *found, void *arg, struct kv_err *err);
+	void (*keep_still)(struct kv_store *s, bool still);
 	void (*close)(struct kv_store *s); /* closes consensus and blobs too */
 };
 

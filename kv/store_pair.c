@@ -56,11 +56,29 @@ static enum kv_rc pair_tidy(struct kv_store *s, struct kv_err *err)
 	return KV_OK;
 }
 
+/* There are no files. */
+static enum kv_rc pair_verify(struct kv_store *s, kv_damage_fn *found, void *arg, struct kv_err *err)
+{
+	(void)s;
+	(void)found;
+	(void)arg;
+	(void)err;
+	return KV_OK;
+}
+
+static void pair_keep_still(struct kv_store *s, bool still)
+{
+	(void)s; /* who shares it sees all at once */
+	(void)still;
+}
+
 static const struct kv_store_ops pair_ops = {
 	.name = "pair",
 	.commit = pair_commit,
 	.tidy = pair_tidy,
 	.usage = pair_usage,
+	.verify = pair_verify,
+	.keep_still = pair_keep_still,
 	.close = pair_close,
 };
 

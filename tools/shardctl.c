@@ -1,282 +1,247 @@
 /*
- * shardctl - look at a store without a mount.
+ * shardctl - look at a store without a mount, check it, mend it, carry shards away and bring them back.
  *
- * It reads: the store may be mounted meanwhile, and what it shows is a past
- * state, as kv/store.h says. Exit status: 0 all is well, 1 something is wrong with the
- * store or the question, 2 wrong usage.
+ * Here: words and options, opening the store, and how it ends. What reads may run beside a mount, and sees a
+ * past state, as kv/store.h says; fsck --repair and import need the store for themselves.
  */
-#include <inttypes.h>
-#include <stdio.h>
+#include "tools/shardctl.h"
+
+#include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-#include "core/part.h"
-#include "core/scan.h"
-#include "core/shard.h"
-#include "core/staged.h"
+static const char exits[] =
+	"Exit status: 0 all is well; 1 something is wrong with the store, or failed; 2 wrong usage;\n"
+	"3 another process has the store, or changes it too fast; 4 no such store, shard or time;\n"
+	"5 what is to be imported is no whole export; 6 what is to be made is there already.\n";
 
-static const char usage[] =
-	"usage: shardctl COMMAND STORE [...]\n"
-	"  ls STORE                 the shards, one line each: id, since, upper, batches, updates\n"
-	"  cat STORE SHARD [TIME]   what a shard holds as of TIME, or of the latest complete one\n"
-	"  fsck STORE               check every shard's state and every byte of its parts and staged batches\n";
-
-static int fail(const struct kv_err *err)
-{
-	fprintf(stderr, "shardctl: %s\n", err->msg);
-	return 1;
-}
-
-/* --- each shard ------------------------------------------------------------------------------------ */
-
-/* Called with each shard; what it returns is the worst of all. */
-typedef int each_fn(struct core_shard *shard, const char *name, void *arg);
-
-static int for_each_shard(struct core_engine *e, each_fn *fn, void *arg)
-{
-	char after[CORE_ID_LEN] = "";
-	struct kv_err err;
-	struct kv_keys keys;
-	int worst = 0;
-
-	do {
-		if (core_shard_list(e, after, 256, &keys, &err) != KV_OK)
-			return fail(&err);
-		for (size_t i = 0; i < keys.count; i++) {
-			struct core_shard_id id;
-			struct core_shard *shard = NULL;
-			enum kv_rc rc;
-			int status = 0;
-
-			if (!core_uuid_parse('s', keys.keys[i], strlen(keys.keys[i]), &id.u))
-				continue;
-			rc = core_shard_open(e, id, &shard, &err);
-			if (rc == KV_OK)
-				status = fn(shard, keys.keys[i], arg);
-			else if (rc != KV_NO_SHARD)
-				status = fail(&err);
-			core_shard_close(shard);
-			worst = status > worst ? status : worst;
-			snprintf(after, sizeof after, "%s", keys.keys[i]);
-		}
-		kv_keys_free(&keys);
-	} while (keys.count != 0);
-	return worst;
-}
-
-static int list_one(struct core_shard *shard, const char *name, void *arg)
-{
-	char since[CORE_FRONTIER_LEN], upper[CORE_FRONTIER_LEN];
-	struct core_state state;
-	struct kv_err err;
-
-	(void)arg;
-	if (core_shard_state(shard, &state, &err) != KV_OK)
-		return fail(&err);
-	printf("%s since=%s upper=%s batches=%zu updates=%" PRIu64 "\n", name,
-	       core_frontier_format(state.since, since), core_frontier_format(state.upper, upper),
-	       state.batch_count, core_state_totals(&state).rows);
-	core_state_fini(&state);
-	return 0;
-}
-
-/* --- cat ------------------------------------------------------------------------------------------- */
-
-static int print_rows(struct core_snapshot *snapshot)
-{
-	struct core_update u;
-	struct kv_err err;
-	bool end = false;
-	char *line = NULL;
-
-	for (;;) {
-		char *grown;
-
-		if (core_snapshot_next(snapshot, &u, &end, &err) != KV_OK) {
-			free(line);
-			return fail(&err);
-		}
-		if (end)
-			break;
-		grown = realloc(line, core_row_text_len(&u));
-		if (grown == NULL)
-			break;
-		line = grown;
-		fwrite(line, 1, core_row_format(&u, line), stdout);
-	}
-	free(line);
-	if (end && fflush(stdout) == 0)
-		return 0;
-	fprintf(stderr, "shardctl: not all rows could be written\n");
-	return 1;
-}
-
-static int cat(struct core_engine *e, const char *name, const char *time)
-{
-	struct core_as_of as_of = {.latest = time == NULL};
-	struct core_shard_id id;
-	struct core_shard *shard = NULL;
-	struct core_snapshot *snapshot = NULL;
-	struct kv_err err;
-	int status;
-
-	if (!core_uuid_parse('s', name, strlen(name), &id.u) ||
-	    (time != NULL && !core_u64_parse(time, strlen(time), &as_of.time))) {
-		fprintf(stderr, "shardctl: SHARD is s and a lower-case uuid, TIME a number\n");
-		return 2;
-	}
-	if (core_shard_open(e, id, &shard, &err) != KV_OK)
-		return fail(&err);
-	status = core_snapshot_open(shard, as_of, &snapshot, &err) == KV_OK ? print_rows(snapshot)
-									    : fail(&err);
-	core_snapshot_close(snapshot);
-	core_shard_close(shard);
-	return status;
-}
-
-/* --- fsck ------------------------------------------------------------------------------------------ */
-
-struct checked {
-	uint64_t shards;
-	uint64_t parts;
-	uint64_t rows;
-	uint64_t staged;
+struct command {
+	const char *name;
+	int (*run)(struct ctl *c);
+	int least; /* arguments behind STORE */
+	int most;
+	const char *options; /* letters of those it takes */
+	const char *usage;
+	const char *help;
 };
 
-static enum kv_rc check_part(const struct core_home *home, const struct core_part *part, struct kv_err *err)
-{
-	struct core_part_reader *reader;
-	struct core_update u;
-	uint64_t rows = 0, sum = 0;
-	bool end = false;
-	enum kv_rc rc = core_part_open(home, part, &reader, err);
+static const struct command commands[] = {
+	{
+		"ls",
+		ctl_ls,
+		0,
+		0,
+		"j",
+		"ls [--json] STORE",
+		"the shards, one line each",
+	},
+	{"state", ctl_state, 1, 1, "j", "state [--json] STORE SHARD", "what is known of a shard"},
+	{"cat", ctl_cat, 1, 2, "j", "cat [--json] STORE SHARD [TIME]",
+	 "what a shard holds as of TIME, or of the latest complete one"},
+	{"fsck", ctl_fsck, 0, 0, "jvrd", "fsck [--json] [-v] [--repair [--drop-damaged]] STORE",
+	 "check every byte that is stored, and mend what can be"},
+	{"export", ctl_export, 0, 1 << 20, "jzo", "export [-z] [-o FILE] [--json] STORE [SHARD...]",
+	 "write shards, or all of them, to FILE or stdout"},
+	{"import", ctl_import, 0, 1, "jas", "import [--as ID] [--skip-existing] [--json] STORE [FILE]",
+	 "make the shards of an export (FILE or stdin)"},
+};
 
-	if (rc != KV_OK)
-		return rc;
-	while (rc == KV_OK && !end) {
-		rc = core_part_next(reader, &u, &end, err);
-		if (rc == KV_OK && !end) {
-			rows++;
-			sum += (uint64_t)u.diff;
+static const char *const details[] = {
+	/* as commands */
+	"  --json  one document a line: id, since, upper, batches, updates, bytes, names\n"
+	"A shard that cannot be loaded is told on stderr, and the others are listed all the same.\n",
+	"  --json  one document\nSHARD is an id (s...) or a name.\n",
+	"  --json  one document a line: time, diff, key, val\n"
+	"SHARD is an id (s...) or a name. Rows are those of the file snapshot, sorted and summed.\n"
+	"TIME is a number from the shard's since on, below its upper.\n",
+	"  --json          one document a line: each finding, each repair, and last a summary\n"
+	"  -v, --verbose   lists notes too: what is there in vain, and harms nothing\n"
+	"  --repair        mend what can be without losing anything that can be read: write broken rollups\n"
+	"                  anew, delete blobs that nobody names. Not beside a mount\n"
+	"  --drop-damaged  with --repair: write batches with damaged parts anew without the updates that "
+	"cannot be\n"
+	"                  read, remove staged batches that cannot be, forget names that cannot be. It tells "
+	"what is\n"
+	"                  lost, and notes it in STORE/REPAIRS\n"
+	"Exit status 1 if damage is left.\n",
+	"  -o, --output FILE  write FILE, which appears when it is whole; else stdout\n"
+	"  -z, --zstd         compressed; import sees that by itself\n"
+	"  --json             a summary, on stdout with -o, else on stderr\n"
+	"SHARD is an id (s...) or a name; none: all shards, and all names. docs/shardctl.md tells the "
+	"format.\n"
+	"Each shard is as of one version, all of them as of one moment, unless the summary says otherwise.\n",
+	"  --as ID          the only shard of FILE gets this id; its names are left out\n"
+	"  --skip-existing  leave shards alone that are there; else nothing is done if one is\n"
+	"  --json           a summary\n"
+	"FILE is read twice: nothing is made before all of it was checked. A STORE that is missing is made.\n"
+	"Without FILE, or with -, stdin is read. Not beside a mount.\n",
+};
+
+static const struct option long_options[] = {
+	{"json", no_argument, NULL, 'j'},     {"verbose", no_argument, NULL, 'v'},
+	{"repair", no_argument, NULL, 'r'},   {"drop-damaged", no_argument, NULL, 'd'},
+	{"zstd", no_argument, NULL, 'z'},     {"output", required_argument, NULL, 'o'},
+	{"as", required_argument, NULL, 'a'}, {"skip-existing", no_argument, NULL, 's'},
+	{"help", no_argument, NULL, 'h'},     {0},
+};
+
+/* --- words ----------------------------------------------------------------------------------------- */
+
+static void print_usage(FILE *to)
+{
+	fputs("usage: shardctl COMMAND [OPTION...] STORE [...]\n", to);
+	for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
+		fprintf(to, "  %-62s %s\n", commands[i].usage, commands[i].help);
+	fputs("`shardctl COMMAND --help` tells more.\n", to);
+	fputs(exits, to);
+}
+
+static void print_help(const struct command *command)
+{
+	printf("usage: shardctl %s\n%s\n%s%s", command->usage, command->help, details[command - commands],
+	       exits);
+}
+
+static int misused(const struct command *command, const char *why)
+{
+	if (why != NULL)
+		fprintf(stderr, "shardctl: %s\n", why);
+	fprintf(stderr, "usage: shardctl %s\n", command->usage);
+	return CTL_USAGE;
+}
+
+static void set_option(struct ctl *c, int letter)
+{
+	c->json = c->json || letter == 'j';
+	c->verbose = c->verbose || letter == 'v';
+	c->repair = c->repair || letter == 'r';
+	c->drop_damaged = c->drop_damaged || letter == 'd';
+	c->compress = c->compress || letter == 'z';
+	c->skip_existing = c->skip_existing || letter == 's';
+	if (letter == 'o')
+		c->output = optarg;
+	if (letter == 'a')
+		c->as = optarg;
+}
+
+/* -1: to be run; else how it ends. */
+static int parse(const struct command *command, int argc, char **argv, struct ctl *c)
+{
+	int letter;
+
+	while ((letter = getopt_long(argc, argv, "hvzo:", long_options, NULL)) != -1) {
+		if (letter == 'h') {
+			print_help(command);
+			return ctl_printed();
 		}
+		if (letter == '?')
+			return misused(command, NULL);
+		if (strchr(command->options, letter) == NULL)
+			return misused(command, "this command does not have that option");
+		set_option(c, letter);
 	}
-	core_part_close(reader);
-	if (rc == KV_OK && (rows != part->rows || sum != part->diffs_sum))
-		rc = kv_fail(err, KV_CORRUPT, "a part has %" PRIu64 " rows where its shard counts %" PRIu64,
-			     rows, part->rows);
-	return rc;
+	if (optind == argc)
+		return misused(command, "which store?");
+	c->dir = argv[optind];
+	c->args = argv + optind + 1;
+	c->arg_count = argc - optind - 1;
+	if (c->arg_count < command->least || c->arg_count > command->most)
+		return misused(command, c->arg_count < command->least ? "which shard?" : "too many words");
+	if (c->drop_damaged && !c->repair)
+		return misused(command, "--drop-damaged goes with --repair");
+	return -1;
 }
 
-/* Every part of a batch; the status. */
-static int check_batch(const struct core_home *home, const struct core_batch *b, struct checked *checked)
-{
-	struct kv_err err;
-	int status = 0;
+/* --- the store ------------------------------------------------------------------------------------- */
 
-	for (size_t i = 0; i < b->part_count; i++) {
-		checked->parts++;
-		checked->rows += b->parts[i].rows;
-		if (check_part(home, &b->parts[i], &err) != KV_OK)
-			status = fail(&err);
+int ctl_open(struct ctl *c, bool own, bool make, const char *purpose)
+{
+	const struct core_engine_config config = {.purpose = purpose, .no_upkeep = true};
+	struct kv_store *store;
+	struct kv_err err;
+	char *format = NULL;
+	bool there;
+
+	if (asprintf(&format, "%s/FORMAT", c->dir) < 0)
+		return CTL_WRONG;
+	there = access(format, F_OK) == 0;
+	free(format);
+	if (own && !make && !there) {
+		fprintf(stderr, "shardctl: there is no store in %s\n", c->dir);
+		return CTL_ABSENT;
 	}
-	return status;
+	if (kv_store_embedded_open(c->dir, !own, purpose, &store, &err) != KV_OK ||
+	    core_engine_open(store, &config, &c->engine, &err) != KV_OK)
+		return ctl_fail(&err);
+	return CTL_OK;
 }
 
-static int check_staged(struct core_shard *shard, const struct core_staged *entry, struct checked *checked)
+int ctl_shard_id(struct ctl *c, const char *word, struct core_shard_id *out)
 {
-	const struct core_home *home = core_shard_home(shard);
-	char line[CORE_BOUNDS_LINE_LEN];
-	struct core_staged_view view;
+	struct core_name name;
 	struct kv_err err;
-	uint64_t size = 0;
-	enum kv_rc rc = core_staged_open(shard, entry->id, &view, &err);
-	int status;
 
-	if (rc != KV_OK) {
-		fprintf(stderr, "shardctl: staged batch %s: %s\n", entry->name, err.msg);
-		return 1;
+	if (core_uuid_parse('s', word, strlen(word), &out->u))
+		return CTL_OK;
+	if (core_name_get(c->engine, word, &name, &err) != KV_OK) {
+		if (err.rc == KV_NOTFOUND)
+			kv_fail(&err, KV_NOTFOUND, "%.200s is neither the id nor the name of a shard", word);
+		return ctl_fail(&err);
 	}
-	checked->staged++;
-	status = check_batch(home, view.batch, checked);
-	rc = core_scan_size(home, view.batch, &size, &err);
-	size += strlen(core_staged_bounds_line(entry, line)) + view.rest_len;
-	if (rc == KV_OK && size != entry->size) {
-		fprintf(stderr,
-			"shardctl: staged batch %s has %" PRIu64 " bytes of text where its shard counts %" PRIu64
-			"\n",
-			entry->name, size, entry->size);
-		status = 1;
-	} else if (rc != KV_OK) {
-		status = fail(&err);
-	}
-	core_staged_close(shard, &view);
-	return status;
+	*out = name.target;
+	return CTL_OK;
 }
 
-static int check_one(struct core_shard *shard, const char *name, void *arg)
-{
-	struct checked *checked = arg;
-	struct core_state state;
-	struct kv_err err;
-	enum kv_rc rc = core_shard_state(shard, &state, &err);
-	int status = 0, found;
+/* --- how it ends ----------------------------------------------------------------------------------- */
 
+int ctl_status_of(enum kv_rc rc)
+{
 	if (rc == KV_OK)
-		rc = core_state_check(&state, &err);
-	if (rc != KV_OK) {
-		fprintf(stderr, "shardctl: shard %s: %s\n", name, err.msg);
-		return 1;
-	}
-	checked->shards++;
-	for (size_t i = 0; i < state.batch_count; i++) {
-		found = check_batch(core_shard_home(shard), state.batches[i], checked);
-		status = found > status ? found : status;
-	}
-	for (size_t i = 0; i < state.staged_count; i++) {
-		found = check_staged(shard, &state.staged[i], checked);
-		status = found > status ? found : status;
-	}
-	core_state_fini(&state);
-	return status;
+		return CTL_OK;
+	if (rc == KV_BUSY || rc == KV_GONE)
+		return CTL_BUSY;
+	if (rc == KV_NOTFOUND || rc == KV_NO_SHARD || rc == KV_COMPACTED || rc == KV_WOULD_BLOCK)
+		return CTL_ABSENT;
+	if (rc == KV_BAD_SYNTAX)
+		return CTL_INPUT;
+	return rc == KV_SHARD_EXISTS ? CTL_EXISTS : CTL_WRONG;
 }
 
-static int fsck(struct core_engine *e)
+int ctl_fail(const struct kv_err *err)
 {
-	struct checked checked = {0};
-	int status = for_each_shard(e, check_one, &checked);
+	fprintf(stderr, "shardctl: %s\n", err->msg);
+	return ctl_status_of(err->rc);
+}
 
-	printf("%s: %" PRIu64 " shards, %" PRIu64 " parts, %" PRIu64 " updates, %" PRIu64 " staged batches\n",
-	       status == 0 ? "clean" : "damage was found in what was read", checked.shards, checked.parts,
-	       checked.rows, checked.staged);
-	return status;
+int ctl_printed(void)
+{
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return CTL_OK;
+	fprintf(stderr, "shardctl: not all of it could be written\n");
+	return CTL_WRONG;
 }
 
 int main(int argc, char **argv)
 {
-	struct kv_store *store;
-	struct core_engine *engine;
-	struct kv_err err;
-	const char *command = argc > 1 ? argv[1] : "";
+	const char *word = argc > 1 ? argv[1] : "";
+	struct ctl c = {0};
 	int status;
 
-	if (strcmp(command, "-h") == 0 || strcmp(command, "--help") == 0) {
-		fputs(usage, stdout);
-		return 0;
+	if (strcmp(word, "-h") == 0 || strcmp(word, "--help") == 0) {
+		print_usage(stdout);
+		return ctl_printed();
 	}
-	if (!((strcmp(command, "ls") == 0 && argc == 3) || (strcmp(command, "fsck") == 0 && argc == 3) ||
-	      (strcmp(command, "cat") == 0 && (argc == 4 || argc == 5)))) {
-		fputs(usage, stderr);
-		return 2;
+	for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+		if (strcmp(word, commands[i].name) != 0)
+			continue;
+		status = parse(&commands[i], argc - 1, argv + 1, &c);
+		if (status >= 0)
+			return status;
+		status = commands[i].run(&c);
+		core_engine_close(c.engine);
+		return status;
 	}
-	if (kv_store_embedded_open(argv[2], true, "shardctl", &store, &err) != KV_OK ||
-	    core_engine_open(store, NULL, &engine, &err) != KV_OK)
-		return fail(&err);
-	if (strcmp(command, "ls") == 0)
-		status = for_each_shard(engine, list_one, NULL);
-	else if (strcmp(command, "fsck") == 0)
-		status = fsck(engine);
-	else
-		status = cat(engine, argv[3], argc == 5 ? argv[4] : NULL);
-	core_engine_close(engine);
-	return status;
+	print_usage(stderr);
+	return CTL_USAGE;
 }

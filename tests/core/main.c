@@ -26,7 +26,8 @@ static Suite *(*const suites[])(void) = {
 	compact_suite,       compaction_suite,
 	background_suite,    upkeep_faults_suite,
 	upkeep_hosts_suite,  upkeep_random_suite,
-	upkeep_stress_suite,
+	upkeep_stress_suite, check_suite,
+	repair_suite,        export_suite,
 };
 
 int main(void)

@@ -47,5 +47,8 @@ Suite *upkeep_random_suite(void);
 Suite *background_suite(void);
 Suite *upkeep_hosts_suite(void);
 Suite *upkeep_stress_suite(void);
+Suite *check_suite(void);
+Suite *repair_suite(void);
+Suite *export_suite(void);
 
 #endif

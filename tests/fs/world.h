@@ -182,5 +182,7 @@ Suite *holds_suite(void);
 Suite *readers_suite(void);
 Suite *ctl_suite(void);
 Suite *metrics_suite(void);
+Suite *corrupt_suite(void);
+Suite *shardctl_suite(void);
 
 #endif
