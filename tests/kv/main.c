@@ -10,6 +10,7 @@ int main(void)
 		store_conformance_suite,
 		fault_suite,
 		rocks_suite,
+		rocks_mend_suite,
 		blob_file_suite,
 		store_embedded_suite,
 		crash_suite,

@@ -404,14 +404,17 @@ static void live_once(const char *dir, struct notes *n, unsigned number)
 	add_client(n, APPENDS, 0, 60, 1, 20);
 	add_client(n, COMPARES, 0, 60, 2, 30);
 	add_client(n, CHURNS, 0, 60, 1, 700);
-	add_client(n, COMPARES, 1, 40, 3, 20000);
-	add_client(n, APPENDS, 1, 40, 5, 9000);
+	add_client(n, COMPARES, 1, 40, 4, 40000);
+	add_client(n, APPENDS, 1, 60, 5, 20000);
 	add_client(n, APPENDS, 2, 8, 6, 80000);
 	add_client(n, CHURNS, 2, 30, 1, 40000);
 	add_client(n, STAGES, 2, 6, 10, 60000);
 	add_client(n, STAGES, 1, 10, 6, 300);
 	add_client(n, LIVES, SHARED + number * LIVES_EACH, LIVES_EACH, 6, 80000);
 	add_client(n, KEEPS, 0, 24, 0, 0);
+	/* Into the directory that the first life made last and did not sync. */
+	if (number > 0 && n->shards[SHARED + LIVES_EACH - 3].made != NEVER)
+		add_client(n, APPENDS, SHARED + LIVES_EACH - 3, 2, 6, 80000);
 	for (size_t i = first; i < n->client_count; i++) {
 		lives[i] = (struct life){dir, n, &n->clients[i]};
 		if (pthread_create(&threads[i], NULL, client_main, &lives[i]) != 0)
