@@ -107,6 +107,7 @@ struct names {
 struct node {
 	struct node *next; /* all nodes */
 	bool is_dir, is_log;
+	bool in_order; /* RocksDB's directory */
 	/* a file */
 	uint8_t *bytes; /* as synced */
 	size_t len;
@@ -149,6 +150,7 @@ static struct node *node_new(struct disk *d, bool is_dir, const char *path)
 		die("no memory", path);
 	n->is_dir = is_dir;
 	n->is_log = fnmatch("*.log", path, 0) == 0;
+	n->in_order = is_dir && fnmatch("*/consensus", path, 0) == 0;
 	n->next = d->all;
 	d->all = n;
 	return n;
@@ -507,16 +509,20 @@ static void cut_file(const struct disk *d, const struct node *n, enum loss loss,
 	}
 }
 
+/* p: of 8. */
 static bool keeps_move(const struct disk *d, size_t i, enum loss loss, unsigned p, struct rng *rng)
 {
+	const struct move *m = &d->moves[i];
+	bool in_order = (m->to_dir && m->to_dir->in_order) || (m->from_dir && m->from_dir->in_order);
+
 	switch (loss) {
 	case LOSE_ALL:
 	case LOSE_NAMES:
 		return false;
 	case LOSE_ORDER:
-		return i * 8 >= d->move_count * (8 - p);
+		return in_order ? i * 8 < d->move_count * p : i * 8 >= d->move_count * (8 - p);
 	case LOSE_RANDOM:
-		return rng_below(rng, 8) < p;
+		return in_order ? i * 8 < d->move_count * p : rng_below(rng, 8) < p;
 	case LOSE_NONE:
 	case LOSE_DATA:
 	case LOSE_BYTES:
