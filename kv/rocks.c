@@ -4,7 +4,8 @@
  * How it works: consensus (rocks_consensus.c) and small blobs (rocks_blobs.c)
  * are views of one database without column families, so that one write batch
  * commits both. Writers of different keys hold different stripes and meet in
- * RocksDB, which syncs its log once for all who wait.
+ * RocksDB, which syncs its log once for all who wait. What a power cut left of
+ * that log is seen to before each opening: rocks_mend.c.
  *
  * Keys in the database (a key of the caller contains no 0x00):
  *

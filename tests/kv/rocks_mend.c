@@ -6,12 +6,15 @@
 #include "tests/kv/worlds.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <rocksdb/c.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "kv/rocks_log.h"
 
 enum { SYNCED = 12, ALL = 18, BYTES = 21000 };
 
@@ -227,6 +230,43 @@ START_TEST(a_log_without_marks_is_not_cut)
 }
 END_TEST
 
+static void *commit_many(void *key)
+{
+	for (uint64_t i = 0; i < 40; i++)
+		if (kv_consensus_compare_and_set(w.c, key, i, i + 1, "v", 1, KV_SYNC, NULL) != KV_OK)
+			abort();
+	return NULL;
+}
+
+/* Of writers that met in one group too, RocksDB tells each which sequence numbers it got. */
+START_TEST(a_batch_vouches_for_all_that_was_synced_before_it)
+{
+	static char names[4][2] = {"a", "b", "c", "d"};
+	struct rocks_log log = {0};
+	pthread_t threads[4];
+	uint8_t *bytes;
+
+	for (int i = 0; i < 4; i++)
+		ck_assert_int_eq(pthread_create(&threads[i], NULL, commit_many, names[i]), 0);
+	for (int i = 0; i < 4; i++)
+		pthread_join(threads[i], NULL);
+	want_cas(w.c, "k", 0, 1, "v", KV_OK);
+	copy_from(w.dir);
+
+	int fd = open_log();
+	off_t len = lseek(fd, 0, SEEK_END);
+
+	bytes = malloc((size_t)len);
+	ck_assert_int_eq(pread(fd, bytes, (size_t)len, 0), len);
+	close(fd);
+	rocks_log_read(bytes, (size_t)len, &log);
+	free(bytes);
+	ck_assert(log.any && !log.unmarked && log.end == ROCKS_LOG_WHOLE);
+	ck_assert_uint_eq(log.next - log.first, (4 * 40 + 1) * 2); /* a version and a head each */
+	ck_assert_uint_eq(log.mark, log.next - 3);
+}
+END_TEST
+
 Suite *rocks_mend_suite(void)
 {
 	Suite *s = suite_create("kv/rocks_mend");
@@ -238,6 +278,7 @@ Suite *rocks_mend_suite(void)
 	tcase_add_test(t, a_log_that_was_extended_with_zeros_is_whole);
 	tcase_add_test(t, damage_in_what_was_synced_is_reported_and_left_alone);
 	tcase_add_test(t, a_log_without_marks_is_not_cut);
+	tcase_add_test(t, a_batch_vouches_for_all_that_was_synced_before_it);
 	suite_add_tcase(s, t);
 	return s;
 }

@@ -134,7 +134,7 @@ enum { HANDLES = 1 << 20, SYNCS = 1 << 20 };
 struct disk {
 	const struct history *h;
 	const char *missing;
-	size_t at, missed;
+	size_t at, matched, missed;
 	struct node *root, *all;
 	struct node **handles;
 	struct sync *syncs;
@@ -280,20 +280,20 @@ static void sync_names(struct disk *d, const struct node *dir, size_t before)
 }
 
 /* Whether the sync is one of those to be taken as not done. */
-static bool is_missing(const struct disk *d, const struct op *op, const struct node *n)
+static bool is_missing(struct disk *d, const struct op *op, const struct node *n)
 {
-	char word[256];
 	const char *kind = !n ? "fs" : n->is_dir ? "dir" : "file";
+	size_t len = strlen(kind);
+	char glob[256] = "";
+	unsigned nth = 0;
 
-	for (const char *p = d->missing; p && *p; p += strcspn(p, ","), p += *p == ',') {
-		size_t len = strcspn(p, ","), klen = strlen(kind);
-
-		snprintf(word, sizeof word, "%.*s", (int)len, p);
-		if (strncmp(word, kind, klen) == 0 && word[klen] == '@' &&
-		    (!n || fnmatch(word + klen + 1, op->path, 0) == 0))
-			return true;
-	}
-	return false;
+	if (!d->missing || strncmp(d->missing, kind, len) != 0 || d->missing[len] != '@')
+		return false;
+	sscanf(d->missing + len + 1, "%255[^#]#%u", glob, &nth);
+	if (n && fnmatch(glob, op->path, 0) != 0)
+		return false;
+	d->matched++;
+	return nth == 0 || d->matched == nth;
 }
 
 static void end_sync(struct disk *d, const struct op *op)

@@ -33,24 +33,29 @@ enum { WORKERS = 2, LOOK_S = 300, FOUND_MAX = 20, ROUND = 48 };
 struct missing {
 	const char *name;
 	const char *syncs; /* see disk_new */
-	bool needed;       /* false: nothing that was promised needs it; why says so */
-	const char *why;
+	bool making;       /* it counts while the store is made, and moments are chosen there */
+	const char *why;   /* NULL: a promise needs it. Else why none does */
 };
 
 static const struct missing missing[] = {
-	{"RocksDB's log", "file@*.log", true, ""},
-	{"RocksDB's tables", "file@*.sst", true, ""},
-	{"RocksDB's MANIFEST", "file@*MANIFEST*", true, ""},
-	{"RocksDB's CURRENT", "file@*.dbtmp", true, ""},
-	{"RocksDB's directory", "dir@*consensus", true, ""},
-	{"the bytes of a blob", "file@*blobs/*", true, ""},
-	{"the directory a blob came to", "dir@*blobs/data/*", true, ""},
-	{"the directory of the directories of blobs", "dir@*blobs/data", true, ""},
-	{"the directory of data/ and tmp/", "dir@*/blobs", true, ""},
-	{"the file system, after a crash", "fs@", true, ""},
-	{"FORMAT", "file@*FORMAT.tmp", true, ""},
-	{"the store's directory", "dir@store", true, ""},
-	{"the directory the store came to", "dir@.", true, ""},
+	{"RocksDB's log", "file@*.log", false, NULL},
+	{"RocksDB's tables", "file@*.sst", false, NULL},
+	{"RocksDB's MANIFEST", "file@*MANIFEST*", false, NULL},
+	{"RocksDB's CURRENT", "file@*.dbtmp", false, NULL},
+	{"RocksDB's directory", "dir@*consensus", false, NULL},
+	{"the bytes of a blob", "file@*blobs/*", false, NULL},
+	{"the directory a blob came to", "dir@*blobs/data/s*/n*", false, NULL},
+	{"the directory of a shard's blobs", "dir@*blobs/data/s????????????????????????????????????", false,
+	 NULL},
+	{"the directory of all blobs", "dir@*blobs/data", false, NULL},
+	{"the directory of data/ and tmp/", "dir@*/blobs", true, NULL},
+	{"the file system, after a crash", "fs@", false, NULL},
+	{"FORMAT", "file@*FORMAT.tmp", true, NULL},
+	{"the store's directory, behind OWNER", "dir@store#1", true, NULL},
+	{"the store's directory, before FORMAT", "dir@store#2", true, NULL},
+	{"the store's directory, behind FORMAT", "dir@store#3", true,
+	 "a store that has lost FORMAT alone is completed with all that is in it"},
+	{"the directory the store came to", "dir@.", true, NULL},
 };
 
 struct moment {
@@ -97,7 +102,8 @@ static int by_op(const void *a, const void *b)
 }
 
 /* A sixth while the store is made; most of the others before or behind a sync or a change of names. */
-static struct moment *choose(const struct history *h, const struct notes *n, size_t count, uint64_t salt)
+static struct moment *choose(const struct history *h, const struct notes *n, size_t count, uint64_t salt,
+			     bool making)
 {
 	struct moment *m = calloc(count, sizeof *m);
 	struct rng rng = {seed ^ salt};
@@ -106,7 +112,7 @@ static struct moment *choose(const struct history *h, const struct notes *n, siz
 	while (made < h->count && h->ops[made].time_ns < n->made)
 		made++;
 	for (size_t i = 0; i < count; i++) {
-		size_t limit = i % 6 == 0 ? made : h->count;
+		size_t limit = making || i % 6 == 0 ? made + 20 : h->count;
 		size_t op = (size_t)rng_below(&rng, limit);
 
 		for (int try = 0; try < 50 && i % 8 != 1 && !is_interesting(&h->ops[op]); try++)
@@ -228,11 +234,11 @@ static void take_line(struct found *f, const char *line, bool show)
 		printf("tests/power: %s\n", line);
 }
 
-/* stop: at the first that is bad. */
-static struct found try_all(const struct history *h, const struct notes *n, size_t count, const char *syncs,
-			    uint64_t salt, bool stop)
+/* x: not NULL: without its syncs, and only to the first that is bad. */
+static struct found try_all(const struct history *h, const struct notes *n, size_t count, uint64_t salt,
+			    const struct missing *x)
 {
-	struct moment *m = choose(h, n, count, salt);
+	struct moment *m = choose(h, n, count, salt, x && x->making);
 	struct found f = {0};
 	pid_t pids[WORKERS];
 	char *line = NULL;
@@ -247,29 +253,29 @@ static struct found try_all(const struct history *h, const struct notes *n, size
 		if (pids[i] == 0) {
 			prctl(PR_SET_PDEATHSIG, SIGKILL);
 			close(fds[0]);
-			worker(h, n, m, count, syncs, i, fds[1]);
+			worker(h, n, m, count, x ? x->syncs : NULL, i, fds[1]);
 		}
 	}
 	close(fds[1]);
 
 	FILE *in = fdopen(fds[0], "r");
 
-	while (!(stop && f.bad) && getline(&line, &cap, in) > 0) {
+	while (!(x && f.bad) && getline(&line, &cap, in) > 0) {
 		line[strcspn(line, "\n")] = '\0';
-		take_line(&f, line, !stop);
+		take_line(&f, line, !x);
 	}
 	for (unsigned i = 0; i < WORKERS; i++) {
 		int status;
 
-		if (stop && f.bad)
+		if (x && f.bad)
 			kill(pids[i], SIGKILL);
-		if (waitpid(pids[i], &status, 0) != pids[i] || (status != 0 && !(stop && f.bad)))
+		if (waitpid(pids[i], &status, 0) != pids[i] || (status != 0 && !(x && f.bad)))
 			die("a worker failed");
 	}
 	fclose(in);
 	free(line);
 	free(m);
-	if (stop) { /* what who was killed has left; its name comes again */
+	if (x) { /* what who was killed has left; its name comes again */
 		check_rmtree(states);
 		mkdir(states, 0700);
 	}
@@ -297,7 +303,7 @@ static bool try_missing(const struct history *h, const struct notes *n, const st
 	missed = disk_missed(d);
 	disk_free(d);
 	while (!f.bad && states_done < most) {
-		f = try_all(h, n, ROUND, x->syncs, ((uint64_t)(x - missing) << 32) + states_done + 77, true);
+		f = try_all(h, n, ROUND, ((uint64_t)(x - missing) << 32) + states_done + 77, x);
 		states_done += f.states;
 	}
 	if (f.bad)
@@ -305,8 +311,8 @@ static bool try_missing(const struct history *h, const struct notes *n, const st
 		       x->name, states_done, f.first);
 	else
 		printf("tests/power: without the %zu syncs of %s: %zu states, nothing found%s%s\n", missed,
-		       x->name, states_done, x->needed ? "" : ", as it should be: ", x->why);
-	return (f.bad != 0) == x->needed;
+		       x->name, states_done, x->why ? ", as it should be: " : "", x->why ? x->why : "");
+	return (f.bad != 0) == (x->why == NULL);
 }
 
 static bool try_each_missing(const struct history *h, const struct notes *n)
@@ -360,7 +366,7 @@ int main(void)
 	       seconds_since(&begun), n.acked, h.count, h.map_len);
 
 	clock_gettime(CLOCK_MONOTONIC, &begun);
-	struct found f = try_all(&h, &n, count, NULL, 0, false);
+	struct found f = try_all(&h, &n, count, 0, NULL);
 
 	printf("tests/power: %zu states, %zu of them bad, %.1f s\n", f.states, f.bad, seconds_since(&begun));
 	good = f.bad == 0 && try_each_missing(&h, &n);

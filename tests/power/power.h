@@ -74,8 +74,10 @@ extern const char *const loss_names[LOSSES];
 
 struct disk;
 
-/* missing: syncs that are taken as not done, "<file|dir|fs>@<glob>" for the path, several parted by commas;
- * NULL: none. */
+/*
+ * missing: syncs that are taken as not done, "<file|dir|fs>@<glob>[#n]" for the path, the n-th of them or
+ * all; NULL: none.
+ */
 struct disk *disk_new(const struct history *h, const char *missing);
 void disk_free(struct disk *d);
 /* Replay the operations before number `end`, which never goes back. */
