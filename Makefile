@@ -85,6 +85,7 @@ check: test-deps layers
 	@$(MAKE) --no-print-directory -s all
 	@$(MAKE) --no-print-directory -s embed
 	@$(MAKE) --no-print-directory -s V=check run-tests
+	@$(MAKE) --no-print-directory -s check-power-quick
 
 # The example of docs/embedding.md, from the public headers and the library alone.
 embed: all
