@@ -391,16 +391,25 @@ static void live_once(const char *dir, struct notes *n, unsigned number)
 {
 	pthread_t threads[CLIENTS_MAX];
 	struct life lives[CLIENTS_MAX];
-	size_t first = n->client_count;
 	pid_t pid = mount_start(dir, number == 0 ? "mkdir@*blobs/data/*:1:after" : NULL);
 	struct life maker = {dir, n, NULL};
 
+	if (number > 0)
+		n->again = now_ns();
 	if (number == 0) {
 		n->made = now_ns();
 		for (unsigned i = 0; i < SHARED; i++)
 			if (make_shard(&maker, i) != 0)
 				die("a shard cannot be made");
 	}
+	/* First of all into the directory that the first life made last and did not sync. */
+	if (number > 0 && n->shards[SHARED + LIVES_EACH - 3].made != NEVER) {
+		add_client(n, APPENDS, SHARED + LIVES_EACH - 3, 2, 6, 80000);
+		client_main(&(struct life){dir, n, &n->clients[n->client_count - 1]});
+	}
+
+	size_t first = n->client_count;
+
 	add_client(n, APPENDS, 0, 60, 1, 20);
 	add_client(n, COMPARES, 0, 60, 2, 30);
 	add_client(n, CHURNS, 0, 60, 1, 700);
@@ -412,9 +421,6 @@ static void live_once(const char *dir, struct notes *n, unsigned number)
 	add_client(n, STAGES, 1, 10, 6, 300);
 	add_client(n, LIVES, SHARED + number * LIVES_EACH, LIVES_EACH, 6, 80000);
 	add_client(n, KEEPS, 0, 24, 0, 0);
-	/* Into the directory that the first life made last and did not sync. */
-	if (number > 0 && n->shards[SHARED + LIVES_EACH - 3].made != NEVER)
-		add_client(n, APPENDS, SHARED + LIVES_EACH - 3, 2, 6, 80000);
 	for (size_t i = first; i < n->client_count; i++) {
 		lives[i] = (struct life){dir, n, &n->clients[i]};
 		if (pthread_create(&threads[i], NULL, client_main, &lives[i]) != 0)

@@ -30,32 +30,35 @@
 
 enum { WORKERS = 2, LOOK_S = 300, FOUND_MAX = 20, ROUND = 48 };
 
+/* Where moments are chosen. */
+enum when { EVER, MAKING, MADE, AGAIN };
+
 struct missing {
 	const char *name;
 	const char *syncs; /* see disk_new */
-	bool making;       /* it counts while the store is made, and moments are chosen there */
-	const char *why;   /* NULL: a promise needs it. Else why none does */
+	enum when when;
+	const char *why; /* NULL: a promise needs it. Else why none does */
 };
 
 static const struct missing missing[] = {
-	{"RocksDB's log", "file@*.log", false, NULL},
-	{"RocksDB's tables", "file@*.sst", false, NULL},
-	{"RocksDB's MANIFEST", "file@*MANIFEST*", false, NULL},
-	{"RocksDB's CURRENT", "file@*.dbtmp", false, NULL},
-	{"RocksDB's directory", "dir@*consensus", false, NULL},
-	{"the bytes of a blob", "file@*blobs/*", false, NULL},
-	{"the directory a blob came to", "dir@*blobs/data/s*/n*", false, NULL},
-	{"the directory of a shard's blobs", "dir@*blobs/data/s????????????????????????????????????", false,
+	{"RocksDB's log", "file@*.log", EVER, NULL},
+	{"RocksDB's tables", "file@*.sst", EVER, NULL},
+	{"RocksDB's MANIFEST", "file@*MANIFEST*", EVER, NULL},
+	{"RocksDB's CURRENT", "file@*.dbtmp", EVER, NULL},
+	{"RocksDB's directory", "dir@*consensus", EVER, NULL},
+	{"the bytes of a blob", "file@*blobs/*", EVER, NULL},
+	{"the directory a blob came to", "dir@*blobs/data/s*/n*", EVER, NULL},
+	{"the directory of a shard's blobs", "dir@*blobs/data/s????????????????????????????????????", EVER,
 	 NULL},
-	{"the directory of all blobs", "dir@*blobs/data", false, NULL},
-	{"the directory of data/ and tmp/", "dir@*/blobs", true, NULL},
-	{"the file system, after a crash", "fs@", false, NULL},
-	{"FORMAT", "file@*FORMAT.tmp", true, NULL},
-	{"the store's directory, behind OWNER", "dir@store#1", true, NULL},
-	{"the store's directory, before FORMAT", "dir@store#2", true, NULL},
-	{"the store's directory, behind FORMAT", "dir@store#3", true,
+	{"the directory of all blobs", "dir@*blobs/data", EVER, NULL},
+	{"the directory of data/ and tmp/", "dir@*/blobs", MAKING, NULL},
+	{"the file system, after a crash", "fs@", AGAIN, NULL},
+	{"FORMAT", "file@*FORMAT.tmp", MADE, NULL},
+	{"the store's directory, behind OWNER", "dir@store#1", MAKING, NULL},
+	{"the store's directory, before FORMAT", "dir@store#2", MADE, NULL},
+	{"the store's directory, behind FORMAT", "dir@store#3", MADE,
 	 "a store that has lost FORMAT alone is completed with all that is in it"},
-	{"the directory the store came to", "dir@.", true, NULL},
+	{"the directory the store came to", "dir@.", MAKING, NULL},
 };
 
 struct moment {
@@ -101,22 +104,34 @@ static int by_op(const void *a, const void *b)
 	return m->op < n->op ? -1 : m->op > n->op;
 }
 
+/* The first operation after a time. */
+static size_t op_at(const struct history *h, uint64_t time_ns)
+{
+	size_t op = 0;
+
+	while (op < h->count && h->ops[op].time_ns < time_ns)
+		op++;
+	return op;
+}
+
 /* A sixth while the store is made; most of the others before or behind a sync or a change of names. */
 static struct moment *choose(const struct history *h, const struct notes *n, size_t count, uint64_t salt,
-			     bool making)
+			     enum when when)
 {
 	struct moment *m = calloc(count, sizeof *m);
 	struct rng rng = {seed ^ salt};
-	size_t made = 0;
+	size_t made = op_at(h, n->made) + 20, again = op_at(h, n->again);
 
-	while (made < h->count && h->ops[made].time_ns < n->made)
-		made++;
 	for (size_t i = 0; i < count; i++) {
-		size_t limit = making || i % 6 == 0 ? made + 20 : h->count;
-		size_t op = (size_t)rng_below(&rng, limit);
+		size_t from = when == AGAIN ? again : when == MADE ? made - 36 : 0;
+		size_t len = when == AGAIN                  ? 200
+			     : when == MADE                 ? 30
+			     : when == MAKING || i % 6 == 0 ? made
+							    : h->count;
+		size_t op = from + (size_t)rng_below(&rng, len);
 
 		for (int try = 0; try < 50 && i % 8 != 1 && !is_interesting(&h->ops[op]); try++)
-			op = (size_t)rng_below(&rng, limit);
+			op = from + (size_t)rng_below(&rng, len);
 		m[i] = (struct moment){op + (size_t)rng_below(&rng, 2), (enum loss)rng_below(&rng, LOSSES),
 				       rng_below(&rng, UINT64_MAX)};
 	}
@@ -238,7 +253,7 @@ static void take_line(struct found *f, const char *line, bool show)
 static struct found try_all(const struct history *h, const struct notes *n, size_t count, uint64_t salt,
 			    const struct missing *x)
 {
-	struct moment *m = choose(h, n, count, salt, x && x->making);
+	struct moment *m = choose(h, n, count, salt, x ? x->when : EVER);
 	struct found f = {0};
 	pid_t pids[WORKERS];
 	char *line = NULL;

@@ -129,6 +129,7 @@ struct notes {
 	struct client *clients;
 	size_t client_count;
 	uint64_t made;  /* the mount has answered for the first time */
+	uint64_t again; /* the same of its second life */
 	uint64_t acked; /* all that was told */
 };
 
