@@ -87,6 +87,7 @@ check: test-deps layers
 	@$(MAKE) --no-print-directory -s all
 	@$(MAKE) --no-print-directory -s embed
 	@$(MAKE) --no-print-directory -s V=check run-tests
+	@$(MAKE) --no-print-directory -s check-power-quick
 
 # The example of docs/embedding.md, from the public headers and the library alone.
 embed: all
@@ -236,3 +237,24 @@ clean:
 	rm -rf build
 
 -include $(shell find $(O) -name '*.d' 2>/dev/null)
+
+# --- power loss, and calls that fail or kill -----------------------------------------------------------
+# An interposed library for tests: tests/shim/shim.c says what it can do.
+$(O)/shim.so: $(wildcard tests/shim/*.[ch])
+	@mkdir -p $(@D)
+	@echo '  LINK $@'
+	$(Q)$(CC) -std=gnu17 -g -O2 -U_FORTIFY_SOURCE -D_GNU_SOURCE -I. $(WARN) -fPIC -shared -fvisibility=hidden \
+		-o $@ $(filter %.c,$^) -ldl -lpthread
+
+# Power cuts: tests/power/main.c has its environment. The quick form leaves the missing syncs out.
+check-power: test-deps
+	@$(MAKE) --no-print-directory -s V=check run-power
+check-power-quick: test-deps
+	@POWER_STATES=$${POWER_STATES:-150} POWER_ONLY=none $(MAKE) --no-print-directory -s V=check run-power
+run-power: $(O)/tests/run-power $(O)/shardfs $(O)/shardctl $(O)/shim.so
+	@python3 tests/shim/selftest.py $(O)/shim.so
+	@SHARDFS=$(O)/shardfs SHARDCTL=$(O)/shardctl SHIM=$(abspath $(O)/shim.so) $(O)/tests/run-power
+$(O)/tests/run-power: $(call obj,$(sort $(wildcard tests/power/*.c)) tests/check_util.c) $(O)/libshard.a
+	@echo '  LINK $@'
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS) -lcheck -lsubunit -lrt -lm
+.PHONY: check-power check-power-quick run-power

@@ -4,7 +4,8 @@
  * How it works: consensus (rocks_consensus.c) and small blobs (rocks_blobs.c)
  * are views of one database without column families, so that one write batch
  * commits both. Writers of different keys hold different stripes and meet in
- * RocksDB, which syncs its log once for all who wait.
+ * RocksDB, which syncs its log once for all who wait. What a power cut left of
+ * that log is seen to before each opening: rocks_mend.c.
  *
  * Keys in the database (a key of the caller contains no 0x00):
  *
@@ -33,6 +34,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <time.h>
@@ -52,11 +54,9 @@ static const uint64_t reserve = (uint64_t)32 << 20;
  */
 static const int log_nothing = 5;
 
-/* Where no log can be written. */
-static const char no_logs[] = "/proc/self/ns";
-
 enum {
-	WAL_TOLERATE_CORRUPTED_TAIL = 0,
+	WAL_TOLERATE_CORRUPTED_TAIL = 0, /* rocks_mend.c has seen to the rest */
+	WAL_POINT_IN_TIME = 2,
 	OPEN_TRIES = 3,
 	FOLLOW_MS = 50, /* a secondary looks for the owner's writes so often at most */
 };
@@ -254,27 +254,42 @@ static void make_scratch(struct kv_rocks *r)
 		rmdir(path); /* there was no memory for its name; or no directory, and this does nothing */
 }
 
+enum kv_rc rocks_fail_open(struct kv_rocks *r, char *text, struct kv_err *err)
+{
+	enum kv_rc rc = kv_fail(err, rc_of_text(text), "the database %s cannot be opened: %s", r->dir, text);
+
+	rocksdb_free(text);
+	return rc;
+}
+
 /* Sets r->db. The caller holds `lock` exclusively, or is alone. */
 static enum kv_rc open_db_locked(struct kv_rocks *r, struct kv_err *err)
 {
 	struct rocks_flaw flaw;
 	char *text = NULL;
+	bool torn;
+	enum kv_rc rc;
 
 	assert(!r->db);
-	/* Of the two readings of the logs the second finds the first place. */
-	if (rocks_seal_flaw(r->dir, !r->read_only, &flaw) ||
-	    (rocks_log_flaw(r->dir, false, &flaw) && rocks_log_flaw(r->dir, true, &flaw)) ||
+	if (rocks_seal_flaw(r->dir, !r->read_only, &flaw) || rocks_manifest_flaw(r->dir, &flaw) ||
 	    rocks_tail_flaw(r->dir, &flaw))
 		return kv_fail(err, KV_CORRUPT, "the database %s cannot be opened: %s, byte %llu: %s", r->dir,
 			       flaw.file, (unsigned long long)flaw.offset, flaw.what);
+	rc = rocks_mend_logs(r, &torn, err);
+	if (rc != KV_OK)
+		return rc;
+	if (torn && r->read_only)
+		rocksdb_options_set_wal_recovery_mode(r->options, WAL_POINT_IN_TIME);
 	r->opened++;
+	if (getrandom(&r->nonce, sizeof(r->nonce), 0) != sizeof(r->nonce))
+		return kv_fail_errno(err, errno, KV_IO, "no random number can be had");
 	if (r->read_only) {
 		if (!r->scratch)
 			make_scratch(r);
 		r->db = open_beside(r, &text);
 		if (!r->db && r->scratch) { /* not as a secondary: then as it is now */
 			remove_scratch(r);
-			rocksdb_options_set_db_log_dir(r->options, no_logs);
+			rocksdb_options_set_db_log_dir(r->options, ROCKS_NO_LOGS);
 			r->db = open_beside(r, &text);
 		}
 	} else {
@@ -283,17 +298,11 @@ static enum kv_rc open_db_locked(struct kv_rocks *r, struct kv_err *err)
 		if (r->db)
 			rocks_seal(r->dir, false);
 	}
-	if (r->db)
-		return KV_OK;
-
-	enum kv_rc rc = kv_fail(err, rc_of_text(text), "the database %s cannot be opened: %s", r->dir, text);
-
-	/* RocksDB does not name the place, or the wrong file. */
-	if (rc == KV_CORRUPT && rocks_log_flaw(r->dir, true, &flaw))
-		kv_fail(err, rc, "the database %s cannot be opened: %s, byte %llu: %s (%s)", r->dir,
-			flaw.file, (unsigned long long)flaw.offset, flaw.what, text);
-	rocksdb_free(text);
-	return rc;
+	if (!r->db)
+		return rocks_fail_open(r, text, err);
+	if (!r->read_only)
+		rocks_all_synced(r); /* invariant 3 */
+	return KV_OK;
 }
 
 static uint64_t clock_ms(void)
@@ -394,14 +403,8 @@ void kv_rocks_close(struct kv_rocks *r)
 		return;
 	bool synced = false;
 
-	if (r->db && !r->read_only && !atomic_load(&r->suspect)) {
-		/* A courtesy to what still rides; nobody was promised it. */
-		char *text = NULL;
-
-		rocksdb_flush_wal(r->db, 1, &text);
-		synced = !text;
-		rocksdb_free(text);
-	}
+	if (r->db && !r->read_only && !atomic_load(&r->suspect))
+		synced = rocks_vouch_for_all(r);
 	close_db_locked(r);
 	if (synced)
 		rocks_seal(r->dir, true);
@@ -573,6 +576,8 @@ enum kv_rc rocks_write_and_leave(struct kv_rocks *r, rocksdb_writebatch_t *batch
 	rocksdb_write(r->db, sync == KV_RIDE ? r->write_ride : r->write_sync, batch, &text);
 	if (text)
 		atomic_store(&r->suspect, true); /* before anyone else can enter: invariant 3 */
+	else if (sync != KV_RIDE)
+		rocks_batch_synced(r, batch);
 	rocks_leave(r);
 	if (!text)
 		return KV_OK;

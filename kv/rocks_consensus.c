@@ -229,7 +229,7 @@ static enum kv_rc commit_locked(struct kv_rocks *r, const char *key, uint64_t ex
 		return rocks_not_begun(rc, err);
 	}
 
-	rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
+	rocksdb_writebatch_t *batch = rocks_batch_new(r);
 
 	for (size_t i = 0; i < count; i++) {
 		const struct rocks_record blob = rocks_blob_record(blobs[i].key);
@@ -299,7 +299,7 @@ static enum kv_rc delete_versions(struct kv_rocks *r, rocksdb_writebatch_t *batc
 			rocksdb_writebatch_delete(batch, k, len);
 	}
 	if (*count > POINT_DELETES_MAX) {
-		rocksdb_writebatch_clear(batch);
+		rocks_batch_clear(r, batch);
 		rocksdb_writebatch_delete_range(batch, first->bytes, first->len, end->bytes, end->len);
 	}
 	return iterated(it, options, KV_OK, err);
@@ -335,7 +335,7 @@ static enum kv_rc truncate_locked(struct kv_rocks *r, const char *key, uint64_t 
 		return rc;
 
 	const struct rocks_record first = rocks_version_record(key, floor_locked(r, floor, key));
-	rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
+	rocksdb_writebatch_t *batch = rocks_batch_new(r);
 
 	opened = r->opened;
 
@@ -390,7 +390,7 @@ static enum kv_rc remove_locked(struct kv_rocks *r, const char *key, uint64_t ex
 	if (rc != KV_OK)
 		return rc;
 
-	rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
+	rocksdb_writebatch_t *batch = rocks_batch_new(r);
 
 	floor_of(r, key)->key[0] = '\0'; /* its next life may begin lower */
 	rc = rocks_read_head(r, r->read, &head, &found, err);

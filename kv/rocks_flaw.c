@@ -1,10 +1,10 @@
 /*
- * rocks_log.c - RocksDB's logs and manifests, looked at as files.
+ * rocks_flaw.c - RocksDB's manifests, looked at as files.
  *
- * RocksDB reads a log up to what looks like a write that a crash cut off, and tells nobody
- * that it stopped. A record whose length was damaged looks so, and so does a page of zeros: what was
- * committed behind it would be gone without a word. And where it does tell, it names neither file nor place.
- * So the files are looked at here, before it opens them.
+ * A manifest is a log of what files there are. RocksDB reads it up to what looks like a write that a crash
+ * cut off, and tells nobody that it stopped. A record whose length was damaged looks so, and so does a page
+ * of zeros: the tables behind it would be gone without a word. And where it does tell, it names no place. So
+ * they are looked at here, before it opens them. (What it committed last is in the logs: rocks_mend.c.)
  *
  * The bytes, little endian: blocks of 32 KiB; in a block records, and less than 7 bytes of zeros at its end.
  *
@@ -35,11 +35,10 @@ enum { BLOCK = 32 << 10, HEAD = 7, TYPE_LAST = 4, AT_LENGTH = 4, AT_TYPE = 6 };
 static const uint32_t castagnoli = 0x82f63b78u, mask_delta = 0xa282ead8u;
 
 struct reader {
-	uint8_t *block;
+	const uint8_t *block;
 	size_t len;
 	uint64_t base; /* where the block begins in the file */
 	bool ends;     /* it is the file's last */
-	bool deep;     /* checksums are looked at */
 	bool hole;     /* zeros were met */
 	uint64_t hole_at;
 	struct rocks_flaw *flaw;
@@ -167,7 +166,7 @@ static bool look_at_block(const struct crc *c, struct reader *r)
 				return was_whole(c, r, pos) &&
 				       flawed(r, r->base + pos, "the length of a record is wrong");
 			return flawed(r, r->base + pos, "a record is longer than its block");
-		} else if (r->deep && !is_right(c, r, pos, len)) {
+		} else if (!is_right(c, r, pos, len)) {
 			return flawed(r, r->base + pos, "the checksum of a record is wrong");
 		}
 		pos += HEAD + len;
@@ -176,11 +175,11 @@ static bool look_at_block(const struct crc *c, struct reader *r)
 }
 
 /* Fill the block, or what is left. */
-static bool read_block(int fd, struct reader *r)
+static bool read_block(int fd, uint8_t *block, struct reader *r)
 {
 	r->len = 0;
 	while (r->len < BLOCK) {
-		ssize_t n = pread(fd, r->block + r->len, BLOCK - r->len, (off_t)(r->base + r->len));
+		ssize_t n = pread(fd, block + r->len, BLOCK - r->len, (off_t)(r->base + r->len));
 
 		if (n == 0)
 			break;
@@ -193,22 +192,23 @@ static bool read_block(int fd, struct reader *r)
 	return true;
 }
 
-static bool look_at_file(int dir, const char *name, bool deep, struct rocks_flaw *flaw)
+static bool look_at_file(int dir, const char *name, struct rocks_flaw *flaw)
 {
 	int fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
-	struct reader r = {.deep = deep, .flaw = flaw, .block = fd >= 0 ? malloc(BLOCK) : NULL};
+	uint8_t *block = fd >= 0 ? malloc(BLOCK) : NULL;
+	struct reader r = {.flaw = flaw, .block = block};
 	struct crc crc;
 	bool found = false;
 
 	crc_init(&crc);
 	/* What cannot be read now is left to RocksDB: it may be another's, who deletes it. */
-	while (r.block && !found && read_block(fd, &r)) {
+	while (block && !found && read_block(fd, block, &r)) {
 		found = look_at_block(&crc, &r);
 		if (r.ends)
 			break;
 		r.base += BLOCK;
 	}
-	free(r.block);
+	free(block);
 	if (fd >= 0)
 		close(fd);
 	if (found)
@@ -216,23 +216,26 @@ static bool look_at_file(int dir, const char *name, bool deep, struct rocks_flaw
 	return found;
 }
 
-static bool is_log(const char *name)
-{
-	const char *dot = strrchr(name, '.');
-
-	return (dot && strcmp(dot, ".log") == 0) || strncmp(name, "MANIFEST-", strlen("MANIFEST-")) == 0;
-}
-
-bool rocks_log_flaw(const char *dir, bool deep, struct rocks_flaw *flaw)
+bool rocks_manifest_flaw(const char *dir, struct rocks_flaw *flaw)
 {
 	DIR *d = opendir(dir);
 	bool found = false;
 
 	for (struct dirent *e = d ? readdir(d) : NULL; e && !found; e = readdir(d))
-		found = is_log(e->d_name) && look_at_file(dirfd(d), e->d_name, deep, flaw);
+		found = strncmp(e->d_name, "MANIFEST-", strlen("MANIFEST-")) == 0 &&
+			look_at_file(dirfd(d), e->d_name, flaw);
 	if (d)
 		closedir(d);
 	return found;
+}
+
+bool rocks_record_was_whole(const uint8_t *record, size_t len)
+{
+	const struct reader r = {.block = record, .len = len};
+	struct crc crc;
+
+	crc_init(&crc);
+	return len >= HEAD && was_whole(&crc, &r, 0);
 }
 
 bool rocks_has_log(const char *dir)
@@ -240,8 +243,11 @@ bool rocks_has_log(const char *dir)
 	DIR *d = opendir(dir);
 	bool found = !d;
 
-	for (struct dirent *e = d ? readdir(d) : NULL; e && !found; e = readdir(d))
-		found = is_log(e->d_name) && strchr(e->d_name, '.');
+	for (struct dirent *e = d ? readdir(d) : NULL; e && !found; e = readdir(d)) {
+		const char *dot = strrchr(e->d_name, '.');
+
+		found = dot && strcmp(dot, ".log") == 0;
+	}
 	if (d)
 		closedir(d);
 	return found;

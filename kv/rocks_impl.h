@@ -56,7 +56,10 @@ struct kv_rocks {
 		suspect; /* a write failed since db was opened; set with `lock` shared, cleared exclusive */
 
 	uint64_t opened;           /* how often; changed with `lock` exclusive */
+	_Atomic(uint64_t) synced;  /* RocksDB's sequence numbers up to this one are on stable storage */
 	_Atomic(uint64_t) garbage; /* bytes deleted since rocks_tidy.c merged the files */
+
+	uint64_t nonce; /* of the marks in its logs, for an opening; changed with `lock` exclusive */
 
 	/* constant while open */
 	char *dir;
@@ -84,10 +87,11 @@ struct rocks_flaw {
 	const char *what;
 };
 
-/* Look for one in the logs and manifests in dir: those that RocksDB would pass over in silence; with deep,
- * all.
- */
-bool rocks_log_flaw(const char *dir, bool deep, struct rocks_flaw *flaw);
+/* rocks_flaw.c: look for one in the manifests in dir. */
+bool rocks_manifest_flaw(const char *dir, struct rocks_flaw *flaw);
+/* Whether the record, which says that it is longer than the len bytes that are there of its block, was whole
+ * once: a shorter length makes its checksum right and ends where a record may begin. */
+bool rocks_record_was_whole(const uint8_t *record, size_t len);
 
 /* rocks_table.c: whether a table of the database ends in what RocksDB would misread in silence. */
 bool rocks_tail_flaw(const char *dir, struct rocks_flaw *flaw);
@@ -104,6 +108,9 @@ bool rocks_has_log(const char *dir);               /* any; each start leaves one
 
 /* Something was deleted that took so many bytes. */
 void rocks_note_garbage(struct kv_rocks *r, uint64_t bytes);
+
+/* Where RocksDB can write no log, and finds none. */
+#define ROCKS_NO_LOGS "/proc/self/ns"
 
 /* --- records --- */
 
@@ -149,6 +156,28 @@ enum kv_rc rocks_write_and_leave(struct kv_rocks *r, rocksdb_writebatch_t *batch
 
 /* KV_READONLY, or KV_NOSPACE if len more bytes would go into the reserve (see kv_rocks_room). */
 enum kv_rc rocks_may_grow(struct kv_rocks *r, size_t len, struct kv_err *err) KV_MUST_CHECK;
+
+/* The code and sentence of an opening that failed; text is taken. */
+enum kv_rc rocks_fail_open(struct kv_rocks *r, char *text, struct kv_err *err);
+
+/* --- logs (rocks_mend.c) --- */
+
+/*
+ * Before the database is opened: give up what was never synced of its logs if they do not hold together, so
+ * that RocksDB finds them whole. read_only nothing is changed; *torn says that something is to be given up.
+ * KV_CORRUPT  what was synced is damaged
+ */
+enum kv_rc rocks_mend_logs(struct kv_rocks *r, bool *torn, struct kv_err *err) KV_MUST_CHECK;
+
+/* A batch to be written; it begins with the mark that says what is synced now. */
+rocksdb_writebatch_t *rocks_batch_new(struct kv_rocks *r);
+void rocks_batch_clear(struct kv_rocks *r, rocksdb_writebatch_t *batch);
+
+/* The batch was written, and synced; or all that is in the database is. */
+void rocks_batch_synced(struct kv_rocks *r, rocksdb_writebatch_t *batch);
+void rocks_all_synced(struct kv_rocks *r);
+/* Sync all that was written, and leave a mark behind it that says so. */
+bool rocks_vouch_for_all(struct kv_rocks *r);
 
 pthread_mutex_t *rocks_stripe(struct kv_rocks *r, const char *key);
 

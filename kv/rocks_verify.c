@@ -117,7 +117,7 @@ enum kv_rc kv_rocks_verify(struct kv_rocks *r, kv_damage_fn *found, void *arg, s
 	char name[sizeof(flaw.file) + 16];
 	enum kv_rc rc;
 
-	if (rocks_seal_flaw(r->dir, false, &flaw) || rocks_log_flaw(r->dir, true, &flaw)) {
+	if (rocks_seal_flaw(r->dir, false, &flaw) || rocks_manifest_flaw(r->dir, &flaw)) {
 		snprintf(name, sizeof(name), "consensus/%s", flaw.file);
 		found(arg,
 		      &(struct kv_damage){

@@ -11,6 +11,7 @@ int main(void)
 		fault_suite,
 		rocks_suite,
 		log_suite,
+		rocks_mend_suite,
 		blob_file_suite,
 		store_embedded_suite,
 		crash_suite,

@@ -53,6 +53,7 @@ Suite *store_conformance_suite(void);
 Suite *fault_suite(void);
 Suite *rocks_suite(void);
 Suite *log_suite(void);
+Suite *rocks_mend_suite(void);
 Suite *blob_file_suite(void);
 Suite *store_embedded_suite(void);
 Suite *crash_suite(void);
