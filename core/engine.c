@@ -185,6 +185,11 @@ static struct core_shard *shard_get(struct core_engine *e, struct core_shard_id 
 			.stops = &e->stops,
 		};
 		HASH_ADD(hh, e->shards, home.shard, sizeof id, s);
+		if (!core_hashed(s)) {
+			shard_free(s);
+			s = NULL;
+			goto out;
+		}
 		s->hashed = true;
 	}
 	s->cold = cold && (s->cold || !s->loaded);
@@ -319,10 +324,16 @@ static struct core_shard *idle_locked(struct core_shard *s)
 
 	if (!s->hashed)
 		return s;
-	HASH_DEL(e->shards, s);
-	if (!s->loaded || s->cold)
+	if (!s->loaded || s->cold) {
+		HASH_DEL(e->shards, s);
 		return s;
-	HASH_ADD(hh, e->shards, home.shard, sizeof s->home.shard, s);
+	}
+	if (HASH_COUNT(e->shards) > 1) { /* alone it is the last one where it stands */
+		HASH_DEL(e->shards, s);
+		HASH_ADD(hh, e->shards, home.shard, sizeof s->home.shard, s);
+		if (!core_hashed(s))
+			return s;
+	}
 	/* As bytes: decoded a state takes some three times what it does encoded. */
 	s->idle_bytes = sizeof *s + 3 * (s->rollup_bytes + s->rollup_weight);
 	e->idle_bytes += s->idle_bytes;
