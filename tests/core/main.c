@@ -19,7 +19,7 @@ static Suite *(*const suites[])(void) = {
 	waiters_suite,       sweep_suite,        gc_suite,
 	compact_suite,       compaction_suite,   background_suite,
 	upkeep_faults_suite, upkeep_hosts_suite, upkeep_random_suite,
-	upkeep_stress_suite,
+	upkeep_stress_suite, nth_suite,
 };
 
 int main(void)

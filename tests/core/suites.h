@@ -46,5 +46,6 @@ Suite *upkeep_random_suite(void);
 Suite *background_suite(void);
 Suite *upkeep_hosts_suite(void);
 Suite *upkeep_stress_suite(void);
+Suite *nth_suite(void);
 
 #endif
