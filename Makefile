@@ -221,3 +221,11 @@ clean:
 	rm -rf build
 
 -include $(shell find $(O) -name '*.d' 2>/dev/null)
+
+# --- power loss, and calls that fail or kill -----------------------------------------------------------
+# An interposed library for tests: tests/shim/shim.c says what it can do.
+$(O)/shim.so: $(wildcard tests/shim/*.[ch])
+	@mkdir -p $(@D)
+	@echo '  LINK $@'
+	$(Q)$(CC) -std=gnu17 -g -O2 -U_FORTIFY_SOURCE -D_GNU_SOURCE -I. $(WARN) -fPIC -shared -fvisibility=hidden \
+		-o $@ $(filter %.c,$^) -ldl -lpthread
