@@ -162,7 +162,7 @@ TEST_SRC = $(sort $(wildcard tests/$(T)/*.c))
 LIB_core = $(O)/libshard-alloc.a
 LIB_fs = $(O)/libshard.a
 LIB_kv = $(O)/libshard.a
-link-test: $(call obj,$(TEST_SRC) $(sort $(wildcard tests/*.c))) $(LIB_$(T)) | $(if $(filter fs,$(T)),$(EXAMPLES) $(O)/shardfs-alloc)
+link-test: $(call obj,$(TEST_SRC) $(sort $(wildcard tests/*.c))) $(LIB_$(T)) | $(if $(filter fs,$(T)),$(EXAMPLES) $(O)/alloc/shardfs $(O)/shim.so)
 	@echo '  LINK $@'
 	$(Q)$(CC) $(LDFLAGS) -o $(O)/tests/run-$(T) $^ $(PKG_LIBS) -lcheck -lsubunit -lrt -lm
 .PHONY: link-test run-tests FORCE
@@ -176,7 +176,7 @@ $(O)/libshard-alloc.a: $(O)/libshard.a
 $(O)/alloc/%.o: $(O)/%.o
 	@mkdir -p $(@D)
 	$(Q)$(ALLOC) $< $@
-$(O)/shardfs-alloc: $(patsubst %.c,$(O)/alloc/%.o,$(FS_SRC)) $(O)/tests/alloc.o $(O)/libshard-alloc.a
+$(O)/alloc/shardfs: $(patsubst %.c,$(O)/alloc/%.o,$(FS_SRC)) $(O)/tests/alloc.o $(O)/libshard-alloc.a
 	@echo '  LINK $@'
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
 

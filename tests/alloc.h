@@ -1,7 +1,7 @@
 /*
  * alloc.h - memory and threads that run out on request.
  *
- * The Makefile makes a second libshard-alloc.a, and a mount shardfs-alloc, in which the allocating calls of
+ * The Makefile makes a second libshard-alloc.a, and a mount alloc/shardfs, in which the allocating calls of
  * our own objects go through here: malloc and its like, strdup, asprintf, open_memstream, pthread_create,
  * and the contexts of zstd. Libraries and tests keep their own. What is freed is freed as always.
  *

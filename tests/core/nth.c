@@ -361,7 +361,7 @@ unsigned nth_run(const struct nth_scene *scene, enum disk_kind kind, enum nth_wa
 	struct trial t = {.scene = scene, .kind = kind, .way = way};
 	struct rng rng = rng_new((uint64_t)way * 1000 + strlen(scene->name));
 	bool all = getenv("NTH_ALL") != NULL;
-	unsigned failed = 0, skip = way == NTH_MEMORY ? 30 : 4;
+	unsigned failed = 0, skip = way == NTH_MEMORY ? 60 : 6;
 
 	rehearse(&t);
 	t.nth = all ? 1 : 1 + (unsigned)rng_below(&rng, skip);

@@ -258,8 +258,7 @@ static enum kv_rc scan(struct nth_world *w, struct kv_err *err)
 		core_scan_close(scan);
 		scan = NULL;
 	}
-	if (rc == KV_OK)
-		core_state_fini(&state);
+	core_state_fini(&state);
 	return rc;
 }
 
