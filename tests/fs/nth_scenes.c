@@ -85,17 +85,25 @@ static int append_inline(struct stage_set *s)
 	return commit(s, "begin expected_upper=3 new_upper=5 " TOKEN "\n3\t1\td\tx\n4\t1\te\ty\ncommit\n");
 }
 
-static int append_blob(struct stage_set *s)
+/* A transaction with one row, more than goes with a version; given. */
+static char *blob_txn(const char *begin, unsigned time)
 {
-	enum { LEN = 300000 };
+	enum { LEN = 500000 };
 	struct rng r = rng_new(5);
 	char *text = malloc(LEN + 200);
-	int n = sprintf(text, "begin expected_upper=3 new_upper=4 " TOKEN "\n3\t1\tlarge\t"), rc;
+	int n = sprintf(text, "begin %s\n%u\t1\tlarge\t", begin, time);
 
 	for (int i = 0; i < LEN; i++)
 		text[n++] = (char)('0' + rng_below(&r, 40));
 	strcpy(text + n, "\ncommit\n");
-	rc = commit(s, text);
+	return text;
+}
+
+static int append_blob(struct stage_set *s)
+{
+	char *text = blob_txn("expected_upper=3 new_upper=4 " TOKEN, 3);
+	int rc = commit(s, text);
+
 	free(text);
 	return rc;
 }
@@ -159,6 +167,13 @@ static int metrics(struct stage_set *s)
 
 	free(text);
 	return rc != 0 ? rc : or_errno(statvfs(s->shard, &vfs));
+}
+
+static int append_and_read_blob(struct stage_set *s)
+{
+	int rc = append_blob(s);
+
+	return rc != 0 ? rc : read_any(s, "snapshot");
 }
 
 /* Up to what is there. */
@@ -345,6 +360,7 @@ const struct nth_scene nth_scenes[] = {
 	{"append", append_inline, 0, false},
 	{"append a blob", append_blob, 0, false},
 	{"append and read the verdict", append_and_read_verdict, 0, true},
+	{"append and read a blob", append_and_read_blob, 0, true},
 	{"snapshot", snapshot, 0, false},
 	{"as_of", as_of, 0, false},
 	{"wait", waited, 0, false},
@@ -382,10 +398,12 @@ struct stage_set nth_prepare(void)
 {
 	struct stage_set s = {.shard = shard_new(&w), .removed = shard_new(&w)};
 	char *id = shard_id(), *fresh = shard_id();
+	char *blob = blob_txn("expected_upper=0 new_upper=- since=-", 0);
 
 	want_txn(s.shard, "begin expected_upper=0 new_upper=1\n0\t1\ta\tx\ncommit\n"
 			  "begin expected_upper=1 new_upper=3\n1\t1\tb\tx\n2\t-1\ta\tx\ncommit\n");
-	want_txn(s.removed, "begin expected_upper=0 new_upper=- since=-\n0\t1\ta\tx\ncommit\n");
+	want_txn(s.removed, blob);
+	free(blob);
 	ck_errno(write_once(at(s.shard, "holds/default"), "0"), 0);
 	s.name = NULL;
 	ck_assert_int_gt(asprintf(&s.name, "%s/name/%s", w.mnt, id), 0);
@@ -503,8 +521,10 @@ void nth_again(const struct nth_scene *scene, const struct nth_want *want, struc
 	       const char *when)
 {
 	int rc = nth_run(scene, s);
+	char *said = slurp_rc(at(s->shard, "errors"));
 
-	ck_assert_msg(rc == 0 || (scene->done != 0 && rc == scene->done), "%s: %s: again: %s", scene->name,
-		      when, strerrorname_np(rc));
+	ck_assert_msg(rc == 0 || (scene->done != 0 && rc == scene->done), "%s: %s: again: %s\n%s",
+		      scene->name, when, strerrorname_np(rc), said);
+	free(said);
 	nth_check(scene, want, s, 0, when);
 }

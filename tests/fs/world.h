@@ -183,5 +183,6 @@ Suite *readers_suite(void);
 Suite *ctl_suite(void);
 Suite *metrics_suite(void);
 Suite *nth_suite(void);
+Suite *nth_calls_suite(void);
 
 #endif
