@@ -229,3 +229,13 @@ $(O)/shim.so: $(wildcard tests/shim/*.[ch])
 	@echo '  LINK $@'
 	$(Q)$(CC) -std=gnu17 -g -O2 -U_FORTIFY_SOURCE -D_GNU_SOURCE -I. $(WARN) -fPIC -shared -fvisibility=hidden \
 		-o $@ $(filter %.c,$^) -ldl -lpthread
+
+# Power cuts: tests/power/main.c has its environment.
+check-power: test-deps
+	@$(MAKE) --no-print-directory -s V=check run-power
+run-power: $(O)/tests/run-power $(O)/shardfs $(O)/shim.so
+	@SHARDFS=$(O)/shardfs SHIM=$(abspath $(O)/shim.so) $(O)/tests/run-power
+$(O)/tests/run-power: $(call obj,$(sort $(wildcard tests/power/*.c)) tests/check_util.c) $(O)/libshard.a
+	@echo '  LINK $@'
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS) -lcheck -lsubunit -lrt -lm
+.PHONY: check-power run-power

@@ -52,11 +52,9 @@ static const uint64_t reserve = (uint64_t)32 << 20;
  */
 static const int log_nothing = 5;
 
-/* Where no log can be written. */
-static const char no_logs[] = "/proc/self/ns";
-
 enum {
-	WAL_TOLERATE_CORRUPTED_TAIL = 0,
+	WAL_TOLERATE_CORRUPTED_TAIL = 0, /* rocks_mend.c has seen to the rest */
+	WAL_POINT_IN_TIME = 2,
 	OPEN_TRIES = 3,
 	FOLLOW_MS = 50, /* a secondary looks for the owner's writes so often at most */
 };
@@ -254,31 +252,43 @@ static void make_scratch(struct kv_rocks *r)
 		rmdir(path); /* there was no memory for its name; or no directory, and this does nothing */
 }
 
+enum kv_rc rocks_fail_open(struct kv_rocks *r, char *text, struct kv_err *err)
+{
+	enum kv_rc rc = kv_fail(err, rc_of_text(text), "the database %s cannot be opened: %s", r->dir, text);
+
+	rocksdb_free(text);
+	return rc;
+}
+
 /* Sets r->db. The caller holds `lock` exclusively, or is alone. */
 static enum kv_rc open_db_locked(struct kv_rocks *r, struct kv_err *err)
 {
 	char *text = NULL;
+	bool torn;
+	enum kv_rc rc = rocks_mend_logs(r, &torn, err);
 
 	assert(!r->db);
+	if (rc != KV_OK)
+		return rc;
+	if (torn && r->read_only)
+		rocksdb_options_set_wal_recovery_mode(r->options, WAL_POINT_IN_TIME);
 	if (r->read_only) {
 		if (!r->scratch)
 			make_scratch(r);
 		r->db = open_beside(r, &text);
 		if (!r->db && r->scratch) { /* not as a secondary: then as it is now */
 			remove_scratch(r);
-			rocksdb_options_set_db_log_dir(r->options, no_logs);
+			rocksdb_options_set_db_log_dir(r->options, ROCKS_NO_LOGS);
 			r->db = open_beside(r, &text);
 		}
 	} else {
 		r->db = rocksdb_open(r->options, r->dir, &text);
 	}
-	if (r->db)
-		return KV_OK;
-
-	enum kv_rc rc = kv_fail(err, rc_of_text(text), "the database %s cannot be opened: %s", r->dir, text);
-
-	rocksdb_free(text);
-	return rc;
+	if (!r->db)
+		return rocks_fail_open(r, text, err);
+	if (!r->read_only)
+		rocks_all_synced(r); /* invariant 3 */
+	return KV_OK;
 }
 
 static uint64_t clock_ms(void)
@@ -548,6 +558,8 @@ enum kv_rc rocks_write_and_leave(struct kv_rocks *r, rocksdb_writebatch_t *batch
 	rocksdb_write(r->db, sync == KV_RIDE ? r->write_ride : r->write_sync, batch, &text);
 	if (text)
 		atomic_store(&r->suspect, true); /* before anyone else can enter: invariant 3 */
+	else if (sync != KV_RIDE)
+		rocks_batch_synced(r, batch);
 	rocks_leave(r);
 	if (!text)
 		return KV_OK;

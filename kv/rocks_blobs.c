@@ -71,7 +71,7 @@ static enum kv_rc rocks_set(struct kv_blobs *b, const char *key, const void *dat
 	if (rc != KV_OK)
 		return rc;
 
-	rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
+	rocksdb_writebatch_t *batch = rocks_batch_new(r);
 
 	rocks_batch_put(batch, &record, data, len);
 	rc = rocks_write_and_leave(r, batch, KV_SYNC, &probe, err);
@@ -98,7 +98,7 @@ static enum kv_rc delete_locked(struct kv_rocks *r, const char *key, bool *exist
 	(void)rocksdb_pinnableslice_value(value, &len);
 	rocksdb_pinnableslice_destroy(value);
 
-	rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
+	rocksdb_writebatch_t *batch = rocks_batch_new(r);
 
 	rocks_batch_delete(batch, &record);
 	rc = rocks_write_and_leave(r, batch, KV_RIDE, &probe, err);

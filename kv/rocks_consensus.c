@@ -225,7 +225,7 @@ static enum kv_rc commit_locked(struct kv_rocks *r, const char *key, uint64_t ex
 		return rocks_not_begun(rc, err);
 	}
 
-	rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
+	rocksdb_writebatch_t *batch = rocks_batch_new(r);
 
 	for (size_t i = 0; i < count; i++) {
 		const struct rocks_record blob = rocks_blob_record(blobs[i].key);
@@ -288,7 +288,7 @@ static enum kv_rc delete_versions(struct kv_rocks *r, rocksdb_writebatch_t *batc
 			rocksdb_writebatch_delete(batch, k, len);
 	}
 	if (*count > POINT_DELETES_MAX) {
-		rocksdb_writebatch_clear(batch);
+		rocks_batch_clear(r, batch);
 		rocksdb_writebatch_delete_range(batch, first->bytes, first->len, end->bytes, end->len);
 	}
 	return iterated(it, options, KV_OK, err);
@@ -308,7 +308,7 @@ static enum kv_rc truncate_locked(struct kv_rocks *r, const char *key, uint64_t 
 	if (rc != KV_OK)
 		return rc;
 
-	rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
+	rocksdb_writebatch_t *batch = rocks_batch_new(r);
 
 	rc = rocks_read_head(r, r->read, &head, &found, err);
 	if (rc == KV_OK && found == KV_NO_VERSION)
@@ -359,7 +359,7 @@ static enum kv_rc remove_locked(struct kv_rocks *r, const char *key, uint64_t ex
 	if (rc != KV_OK)
 		return rc;
 
-	rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
+	rocksdb_writebatch_t *batch = rocks_batch_new(r);
 
 	rc = rocks_read_head(r, r->read, &head, &found, err);
 	if (rc == KV_OK && found == KV_NO_VERSION)

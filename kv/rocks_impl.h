@@ -47,6 +47,7 @@ struct kv_rocks {
 	atomic_bool
 		suspect; /* a write failed since db was opened; set with `lock` shared, cleared exclusive */
 
+	_Atomic(uint64_t) synced;  /* RocksDB's sequence numbers up to this one are on stable storage */
 	_Atomic(uint64_t) garbage; /* bytes deleted since rocks_tidy.c merged the files */
 
 	/* constant while open */
@@ -69,6 +70,9 @@ extern const struct kv_blob_ops rocks_blob_ops;
 
 /* Something was deleted that took so many bytes. */
 void rocks_note_garbage(struct kv_rocks *r, uint64_t bytes);
+
+/* Where RocksDB can write no log, and finds none. */
+#define ROCKS_NO_LOGS "/proc/self/ns"
 
 /* --- records --- */
 
@@ -114,6 +118,26 @@ enum kv_rc rocks_write_and_leave(struct kv_rocks *r, rocksdb_writebatch_t *batch
 
 /* KV_READONLY, or KV_NOSPACE if len more bytes would go into the reserve (see kv_rocks_room). */
 enum kv_rc rocks_may_grow(struct kv_rocks *r, size_t len, struct kv_err *err) KV_MUST_CHECK;
+
+/* The code and sentence of an opening that failed; text is taken. */
+enum kv_rc rocks_fail_open(struct kv_rocks *r, char *text, struct kv_err *err);
+
+/* --- logs (rocks_mend.c) --- */
+
+/*
+ * Before the database is opened: give up what was never synced of its logs if they do not hold together, so
+ * that RocksDB finds them whole. read_only nothing is changed; *torn says that something is to be given up.
+ * KV_CORRUPT  what was synced is damaged
+ */
+enum kv_rc rocks_mend_logs(struct kv_rocks *r, bool *torn, struct kv_err *err) KV_MUST_CHECK;
+
+/* A batch to be written; it begins with the mark that says what is synced now. */
+rocksdb_writebatch_t *rocks_batch_new(struct kv_rocks *r);
+void rocks_batch_clear(struct kv_rocks *r, rocksdb_writebatch_t *batch);
+
+/* The batch was written, and synced; or all that is in the database is. */
+void rocks_batch_synced(struct kv_rocks *r, rocksdb_writebatch_t *batch);
+void rocks_all_synced(struct kv_rocks *r);
 
 pthread_mutex_t *rocks_stripe(struct kv_rocks *r, const char *key);
 

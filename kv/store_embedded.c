@@ -20,7 +20,7 @@
  * 2. FORMAT is there iff the store was made completely. So a directory without
  *    it is made from the beginning, and one with it must hold a database and
  *    blobs: lost ones are reported, not replaced by empty ones.
- * 3. OWNER is the first file made. Without FORMAT and OWNER only an empty
+ * 3. OWNER is the first file made, and synced before any other is. Without FORMAT and OWNER only an empty
  *    directory (lost+found does not count) is taken.
  * 4. A blob may lie in both places, after a commit with an unknown outcome:
  *    then with the same bytes. It is listed once and deleted from both.
@@ -497,6 +497,8 @@ static enum kv_rc open_owner(struct embedded *s, const char *dir, const char *pu
 		rc = inspect(s->dir_fd, dir, &content, err);
 	if (rc != KV_OK)
 		return rc;
+	if (content != COMPLETE && fsync(s->dir_fd) != 0) /* invariant 3, after a power cut too */
+		return kv_fail_errno(err, errno, KV_IO, "%s cannot be synced", dir);
 	if (mkdirat(s->dir_fd, "blobs", 0700) != 0 && errno != EEXIST)
 		return kv_fail_errno(err, errno, KV_IO, "%s/blobs cannot be made", dir);
 	rc = open_parts(s, dir, false, err);

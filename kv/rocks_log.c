@@ -1,0 +1,262 @@
+/*
+ * rocks_log.c - reading a write-ahead log of RocksDB.
+ *
+ *   a log         blocks of 32 KiB; a fragment does not cross them, less than 7 bytes at their end are not
+ * used a fragment    crc32c of type and bytes (masked, 4 bytes little-endian), length (2), type (1), bytes
+ *   type          1 a whole record; 2 its first fragment, 3 one in the middle, 4 its last; 0 nothing was
+ * written a record      sequence number (8, little-endian), count of numbers it takes (4), operations a mark
+ * the operation 3 (log data), its length 12, "sync", the number (8, little-endian)
+ *
+ * How it works: fragment by fragment, each against its sum. Behind a fault there are two places to begin
+ * again: where the wrong fragment says that it ends, and the next block. So what follows a damaged header in
+ * its block is not found. It is not looked for byte by byte: what users store could then pass for records.
+ *
+ * Invariant: the sequence numbers of records follow each other without gap. A gap is a fault.
+ */
+#include "kv/rocks_log.h"
+
+#include <string.h>
+
+enum {
+	BLOCK = 32 << 10,
+	FRAGMENT_HEADER = 7,
+	RECORD_HEADER = 12,
+	RECORD_BEGIN = RECORD_HEADER + 2 + ROCKS_MARK_LEN,
+	LOG_DATA = 3,
+};
+enum { NOTHING, ALL, FIRST, MIDDLE, LAST };
+
+static const char mark_word[4] = {'s', 'y', 'n', 'c'};
+
+struct reader {
+	const uint8_t *bytes;
+	size_t len, at;
+	size_t claim; /* where the fragment whose sum was wrong says that it ends */
+};
+
+struct record {
+	size_t from;                 /* where its first fragment is */
+	uint8_t begin[RECORD_BEGIN]; /* its first bytes */
+	size_t len;
+};
+
+enum found { RECORD, END, CUT, FAULT };
+
+static uint64_t get_le(const uint8_t *p, unsigned bytes)
+{
+	uint64_t v = 0;
+
+	while (bytes-- > 0)
+		v = v << 8 | p[bytes];
+	return v;
+}
+
+void rocks_mark_make(uint64_t synced, char mark[ROCKS_MARK_LEN])
+{
+	memcpy(mark, mark_word, sizeof(mark_word));
+	for (unsigned i = 0; i < 8; i++)
+		mark[sizeof(mark_word) + i] = (char)(unsigned char)(synced >> 8 * i);
+}
+
+/* --- sums ----------------------------------------------------------------------------------------------- */
+
+static uint32_t sum_plain(uint32_t sum, const uint8_t *p, size_t len)
+{
+	static const uint32_t nibbles[16] = {0x00000000, 0x105ec76f, 0x20bd8ede, 0x30e349b1,
+					     0x417b1dbc, 0x5125dad3, 0x61c69362, 0x7198540d,
+					     0x82f63b78, 0x92a8fc17, 0xa24bb5a6, 0xb21572c9,
+					     0xc38d26c4, 0xd3d3e1ab, 0xe330a81a, 0xf36e6f75};
+
+	for (; len > 0; len--, p++) {
+		sum ^= *p;
+		sum = nibbles[sum & 15] ^ sum >> 4;
+		sum = nibbles[sum & 15] ^ sum >> 4;
+	}
+	return sum;
+}
+
+#ifdef __x86_64__
+__attribute__((target("sse4.2"))) static uint32_t sum_quick(uint32_t sum, const uint8_t *p, size_t len)
+{
+	uint64_t wide = sum, word;
+
+	for (; len >= sizeof(word); len -= sizeof(word), p += sizeof(word)) {
+		memcpy(&word, p, sizeof(word));
+		wide = __builtin_ia32_crc32di(wide, word);
+	}
+	sum = (uint32_t)wide;
+	for (; len > 0; len--, p++)
+		sum = __builtin_ia32_crc32qi(sum, *p);
+	return sum;
+}
+#endif
+
+/* CRC-32C, masked as RocksDB does it. */
+static uint32_t masked_sum(const uint8_t *p, size_t len)
+{
+	uint32_t sum;
+
+#ifdef __x86_64__
+	if (__builtin_cpu_supports("sse4.2"))
+		sum = ~sum_quick(UINT32_MAX, p, len);
+	else
+#endif
+		sum = ~sum_plain(UINT32_MAX, p, len);
+	return (sum >> 15 | sum << 17) + 0xa282ead8u;
+}
+
+/* --- records -------------------------------------------------------------------------------------------- */
+
+static bool is_zero(const uint8_t *p, size_t len)
+{
+	return len == 0 || (p[0] == 0 && memcmp(p, p + 1, len - 1) == 0);
+}
+
+/* Whether a fragment of this type may come now. */
+static bool fits(unsigned type, bool inside)
+{
+	return inside ? type == MIDDLE || type == LAST : type == ALL || type == FIRST;
+}
+
+/* The fragment at r->at, which then is behind it: its type; or END, CUT, FAULT, and nothing moves. */
+static enum found next_fragment(struct reader *r, unsigned *type, const uint8_t **bytes, size_t *len)
+{
+	size_t room = BLOCK - r->at % BLOCK;
+
+	if (room < FRAGMENT_HEADER) {
+		r->at += room;
+		room = BLOCK;
+	}
+	if (r->at >= r->len)
+		return END;
+
+	const uint8_t *p = r->bytes + r->at;
+	size_t left = r->len - r->at;
+
+	if (left < FRAGMENT_HEADER)
+		return is_zero(p, left) ? END : CUT;
+	*len = (size_t)get_le(p + 4, 2);
+	*type = p[6];
+	if (*type == NOTHING && is_zero(p, left))
+		return END;
+	if (*type < ALL || *type > LAST || FRAGMENT_HEADER + *len > room)
+		return FAULT;
+	if (FRAGMENT_HEADER + *len > left)
+		return CUT;
+	if (get_le(p, 4) != masked_sum(p + 6, 1 + *len)) {
+		r->claim = r->at + FRAGMENT_HEADER + *len;
+		return FAULT;
+	}
+	*bytes = p + FRAGMENT_HEADER;
+	r->at += FRAGMENT_HEADER + *len;
+	return RECORD;
+}
+
+/* The record at r->at, which then is behind it. */
+static enum found next_record(struct reader *r, struct record *out)
+{
+	const uint8_t *bytes;
+	unsigned type;
+	size_t len, start = r->at;
+	bool inside = false;
+
+	out->len = 0;
+	do {
+		size_t from = r->at;
+		enum found found = next_fragment(r, &type, &bytes, &len);
+
+		if (found == END && inside) /* at the end of the file it was cut; zeros are not its end */
+			found = r->at >= r->len ? CUT : FAULT;
+		if (found == RECORD && !fits(type, inside)) {
+			found = FAULT;
+			if (inside) /* it may begin the next record; else it is passed over */
+				r->at = from;
+		}
+		if (found != RECORD) {
+			out->from = start;
+			return found;
+		}
+
+		size_t room = sizeof(out->begin) - out->len;
+
+		memcpy(out->begin + out->len, bytes, len < room ? len : room);
+		out->len += len < room ? len : room;
+		inside = true;
+	} while (type != ALL && type != LAST);
+	out->from = start;
+	return out->len >= RECORD_HEADER ? RECORD : FAULT;
+}
+
+static uint64_t seq_of(const struct record *rec)
+{
+	return get_le(rec->begin, 8);
+}
+
+static uint64_t next_of(const struct record *rec)
+{
+	return seq_of(rec) + get_le(rec->begin + 8, 4);
+}
+
+static void take_mark(const struct record *rec, struct rocks_log *out)
+{
+	const uint8_t *p = rec->begin + RECORD_HEADER;
+	uint64_t mark;
+
+	if (rec->len < RECORD_BEGIN || p[0] != LOG_DATA || p[1] != ROCKS_MARK_LEN ||
+	    memcmp(p + 2, mark_word, sizeof(mark_word)) != 0) {
+		out->unmarked = true;
+		return;
+	}
+	mark = get_le(p + 2 + sizeof(mark_word), 8);
+	if (mark > out->mark)
+		out->mark = mark;
+}
+
+/* --- the log -------------------------------------------------------------------------------------------- */
+
+/* Records wherever they can be found from r->at on. */
+static void read_behind(struct reader *r, struct rocks_log *out)
+{
+	struct record rec;
+
+	while (r->at < r->len) {
+		size_t from = r->at;
+		enum found found = next_record(r, &rec);
+
+		if (found == RECORD) {
+			if (!out->behind || seq_of(&rec) < out->behind_first)
+				out->behind_first = seq_of(&rec);
+			out->behind = true;
+			take_mark(&rec, out);
+		} else if (r->at == from) {
+			r->at = r->claim > from ? r->claim : (from / BLOCK + 1) * BLOCK;
+		}
+	}
+}
+
+void rocks_log_read(const uint8_t *bytes, size_t len, struct rocks_log *out)
+{
+	struct reader r = {bytes, len, 0, 0};
+	struct record rec;
+	enum found found = RECORD;
+
+	*out = (struct rocks_log){.number = out->number};
+	while (found == RECORD) {
+		found = next_record(&r, &rec);
+		if (found == RECORD && out->any && seq_of(&rec) != out->next) {
+			found = FAULT;
+			r.at = rec.from;
+		}
+		if (found != RECORD)
+			break;
+		if (!out->any)
+			out->first = seq_of(&rec);
+		out->any = true;
+		out->next = next_of(&rec);
+		out->good = r.at;
+		take_mark(&rec, out);
+	}
+	out->end = found == END ? ROCKS_LOG_WHOLE : found == CUT ? ROCKS_LOG_CUT : ROCKS_LOG_FAULT;
+	if (found == FAULT)
+		read_behind(&r, out);
+}
