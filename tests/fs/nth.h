@@ -30,7 +30,7 @@ extern const struct nth_scene nth_scenes[];
 extern const size_t nth_scene_count;
 
 struct stage_set nth_prepare(void);
-void nth_free(struct stage_set *s);
+void nth_free(struct stage_set *s); /* while it is mounted */
 /* All that is to be seen of it; given. */
 char *nth_print(const struct stage_set *s);
 /* Shards are as they are, but the mount is another one. */

@@ -416,8 +416,16 @@ struct stage_set nth_prepare(void)
 	return s;
 }
 
+/* Names go, since all of them are one document, which is not to grow from run to run. */
 void nth_free(struct stage_set *s)
 {
+	static const char *const behind[] = {"", "-also", "-moved"};
+	char path[PATH_MAX];
+
+	for (size_t i = 0; i < sizeof behind / sizeof behind[0]; i++) {
+		snprintf(path, sizeof path, "%s%s", s->name, behind[i]);
+		(void)unlink(path);
+	}
 	free(s->shard);
 	free(s->name);
 	free(s->removed);
