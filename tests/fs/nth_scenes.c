@@ -53,7 +53,7 @@ static int list(struct stage_set *s, const char *dir)
 			break;
 		}
 		if (fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0)
-			rc = errno;
+			rc = errno == ENOENT ? 0 : errno; /* batches are folded */
 		else if (isalpha((unsigned char)e->d_name[0]) && strlen(e->d_name) < 20)
 			hear(s, e->d_name); /* not of batches, which are folded; nor those with ids */
 	}
