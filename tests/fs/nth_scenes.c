@@ -395,6 +395,16 @@ const size_t nth_scene_count = sizeof nth_scenes / sizeof nth_scenes[0];
 
 /* --- their shards ------------------------------------------------------------------------------------- */
 
+/* Stored before anything fails: a close would do it later. */
+static void put_there(struct stage_set *s)
+{
+	int fd = open(at(s->shard, "batches/there"), O_WRONLY | O_CREAT, 0644);
+
+	ck_assert_int_eq(put_all(fd, "7\t1\tz\tz\n", 8), 0);
+	ck_works(fsync(fd));
+	close(fd);
+}
+
 struct stage_set nth_prepare(void)
 {
 	struct stage_set s = {.shard = shard_new(&w), .removed = shard_new(&w)};
@@ -412,7 +422,8 @@ struct stage_set nth_prepare(void)
 	free(id);
 	free(fresh);
 	ck_works(symlink(s.shard, s.name));
-	free(want_sh("printf '7\\t1\\tz\\tz\\n' > %s/batches/there; echo 0 > %s/holds/x", s.shard, s.shard));
+	ck_errno(write_once(at(s.shard, "holds/x"), "0"), 0);
+	put_there(&s);
 	return s;
 }
 
@@ -436,6 +447,8 @@ static void print_file(FILE *out, const char *dir, const char *name)
 {
 	char *text = slurp_rc(at(dir, name));
 
+	if (text == NULL && (errno == EIO || errno == ETIMEDOUT)) /* the call that fails may be one of ours */
+		text = slurp_rc(at(dir, name));
 	fprintf(out, "%s: %.200s %zu\n", name, text != NULL ? text : strerrorname_np(errno),
 		text != NULL ? strlen(text) : 0);
 	free(text);
