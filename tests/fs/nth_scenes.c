@@ -395,13 +395,13 @@ const size_t nth_scene_count = sizeof nth_scenes / sizeof nth_scenes[0];
 
 /* --- their shards ------------------------------------------------------------------------------------- */
 
-/* Stored before anything fails: a close would do it later. */
-static void put_there(struct stage_set *s)
+/* Stored before anything fails: of a staged batch a close would do it later. */
+static void put_new(const struct stage_set *s, const char *name, const char *text)
 {
-	int fd = open(at(s->shard, "batches/there"), O_WRONLY | O_CREAT, 0644);
+	int fd = open(at(s->shard, name), O_WRONLY | O_CREAT, 0644);
 
-	ck_assert_int_eq(put_all(fd, "7\t1\tz\tz\n", 8), 0);
-	ck_works(fsync(fd));
+	ck_assert_int_eq(put_all(fd, text, strlen(text)), 0);
+	(void)fsync(fd);
 	close(fd);
 }
 
@@ -422,8 +422,8 @@ struct stage_set nth_prepare(void)
 	free(id);
 	free(fresh);
 	ck_works(symlink(s.shard, s.name));
-	ck_errno(write_once(at(s.shard, "holds/x"), "0"), 0);
-	put_there(&s);
+	put_new(&s, "holds/x", "0\n");
+	put_new(&s, "batches/there", "7\t1\tz\tz\n");
 	return s;
 }
 
