@@ -15,12 +15,12 @@
 #include <string.h>
 
 #include "core/builder.h"
+#include "core/codec_impl.h"
 #include "core/engine_impl.h"
 #include "core/manifest.h"
 #include "core/scan.h"
 #include "core/staged.h"
 #include "core/staged_impl.h"
-#include "core/state.pb-c.h"
 #include "core/transition_impl.h"
 #include "core/txn.h"
 #include "core/write_impl.h"
@@ -394,19 +394,23 @@ static enum kv_rc parse(const void *data, size_t len, struct core_shard_id *shar
 {
 	const uint8_t *payload;
 	size_t payload_len;
+	struct core_unpacking u;
 	Pb__Transmitted *pb;
 	enum kv_rc rc = core_unframe('T', 0, data, len, &payload, &payload_len, err);
 	bool good;
 
 	if (rc != KV_OK)
 		return rc;
-	pb = pb__transmitted__unpack(NULL, payload_len, payload);
+	core_unpacking_init(&u);
+	pb = pb__transmitted__unpack(&u.memory, payload_len, payload);
 	good = pb != NULL && pb->shard.len == sizeof shard->u.b && pb->staged.len == sizeof staged->b;
 	if (good) {
 		memcpy(shard->u.b, pb->shard.data, sizeof shard->u.b);
 		memcpy(staged->b, pb->staged.data, sizeof staged->b);
 	}
-	pb__transmitted__free_unpacked(pb, NULL);
+	pb__transmitted__free_unpacked(pb, &u.memory);
+	if (u.nomem)
+		return kv_fail_rc(err, KV_NOMEM);
 	return good ? KV_OK : kv_fail(err, KV_CORRUPT, "%zu bytes that stand for no batch", len);
 }
 

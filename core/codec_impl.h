@@ -34,6 +34,16 @@ Pb__Batch *core_pb_batch(struct core_arena *a, const struct core_batch *b);
 /* What a decoder of a part of a document says. */
 enum core_got { CORE_GOT_IT, CORE_GOT_BAD, CORE_GOT_NOMEM };
 
+/* What protobuf-c unpacks with. It takes want of memory for bytes that are not a message, so that is noted
+ * here. */
+struct core_unpacking {
+	ProtobufCAllocator memory;
+	bool nomem;
+};
+void core_unpacking_init(struct core_unpacking *u); /* in place */
+/* Of bytes that were not unpacked: why. */
+enum core_got core_not_unpacked(const struct core_unpacking *u);
+
 bool core_get_bytes(const ProtobufCBinaryData *pb, void *out, size_t len);  /* false: another length */
 enum core_got core_get_batch(const Pb__Batch *pb, struct core_batch **out); /* a reference; NULL if not it */
 

@@ -187,7 +187,12 @@ static struct core_shard *shard_get(struct core_engine *e, struct core_shard_id 
 			.stops = &e->stops,
 		};
 		HASH_ADD(hh, e->shards, home.shard, sizeof id, s);
-		s->hashed = true;
+		s->hashed = core_hashed(s);
+		if (!s->hashed) {
+			shard_free(s);
+			s = NULL;
+			goto out;
+		}
 	}
 	s->cold = cold && (s->cold || !s->loaded);
 	core_shard_take_locked(s);
@@ -227,10 +232,7 @@ static bool bury(struct core_shard *s)
 	if (core_machine_bury(s, burial_of(s), &err) == KV_OK)
 		core_count(e, CORE_M_BURIED, 1);
 	else
-		core_notice(
-			e,
-			"a removed shard was not deleted, which will be done when it is next looked at: %s",
-			err.msg);
+		core_notice(e, "a removed shard is not deleted until it is looked at again: %s", err.msg);
 	pthread_mutex_lock(&e->mu);
 	for (struct core_shard **p = &e->dying; *p != NULL; p = &(*p)->next_dying) {
 		if (*p == s) {
@@ -318,13 +320,17 @@ static bool is_full_locked(const struct core_engine *e)
 static struct core_shard *idle_locked(struct core_shard *s)
 {
 	struct core_engine *e = s->engine;
+	bool keeps = s->loaded && !s->cold;
+	bool moves = !keeps || HASH_COUNT(e->shards) > 1; /* alone it is the last one already */
 
 	if (!s->hashed)
 		return s;
-	HASH_DEL(e->shards, s);
-	if (!s->loaded || s->cold)
+	if (moves)
+		HASH_DEL(e->shards, s);
+	if (keeps && moves)
+		HASH_ADD(hh, e->shards, home.shard, sizeof s->home.shard, s);
+	if (!keeps || !core_hashed(s))
 		return s;
-	HASH_ADD(hh, e->shards, home.shard, sizeof s->home.shard, s);
 	/* As bytes: decoded a state takes some three times what it does encoded. */
 	s->idle_bytes = sizeof *s + 3 * (s->rollup_bytes + s->rollup_weight);
 	e->idle_bytes += s->idle_bytes;

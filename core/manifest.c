@@ -137,6 +137,7 @@ enum kv_rc core_manifest_decode(struct core_shard_id shard, struct core_uuid id,
 {
 	const uint8_t *payload;
 	size_t payload_len;
+	struct core_unpacking u;
 	Pb__Manifest *pb;
 	enum kv_rc rc;
 
@@ -144,10 +145,11 @@ enum kv_rc core_manifest_decode(struct core_shard_id shard, struct core_uuid id,
 	rc = core_unframe('M', core_shard_seed(shard), data, len, &payload, &payload_len, err);
 	if (rc != KV_OK)
 		return rc;
-	pb = pb__manifest__unpack(NULL, payload_len, payload);
-	rc = core_got_rc(pb != NULL ? get_manifest(pb, id, out) : CORE_GOT_BAD, "manifest", err);
+	core_unpacking_init(&u);
+	pb = pb__manifest__unpack(&u.memory, payload_len, payload);
+	rc = core_got_rc(pb != NULL ? get_manifest(pb, id, out) : core_not_unpacked(&u), "manifest", err);
 	if (pb != NULL)
-		pb__manifest__free_unpacked(pb, NULL);
+		pb__manifest__free_unpacked(pb, &u.memory);
 	if (rc != KV_OK)
 		core_manifest_fini(out);
 	return rc;

@@ -12,8 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/codec_impl.h"
 #include "core/engine_impl.h"
-#include "core/state.pb-c.h"
 
 #define NAMES_KEY "names"
 enum { NAMES_SEED = 0x6e616d65 };
@@ -35,12 +35,12 @@ static void doc_fini(struct core_names_doc *doc)
 	*doc = (struct core_names_doc){0};
 }
 
-static bool doc_fill(struct core_names_doc *doc, const Pb__Names *pb)
+static enum core_got doc_fill(struct core_names_doc *doc, const Pb__Names *pb)
 {
 	doc->next_id = pb->next_id;
 	doc->names = calloc(pb->n_names + 2, sizeof *doc->names); /* room for one more */
 	if (doc->names == NULL)
-		return false;
+		return CORE_GOT_NOMEM;
 	for (; doc->count < pb->n_names; doc->count++) {
 		struct core_name *name = &doc->names[doc->count];
 		const Pb__Name *from = pb->names[doc->count];
@@ -48,14 +48,14 @@ static bool doc_fill(struct core_names_doc *doc, const Pb__Names *pb)
 		if (strlen(from->name) >= sizeof name->name ||
 		    (doc->count != 0 && strcmp(name[-1].name, from->name) >= 0) ||
 		    !core_uuid_parse('s', from->target, strlen(from->target), &name->target.u))
-			return false;
+			return CORE_GOT_BAD;
 		strcpy(name->name, from->name); /* its length was checked */
 		name->id = from->id;
 		name->uid = from->uid;
 		name->gid = from->gid;
 		name->made_ms = from->made_ms;
 	}
-	return true;
+	return CORE_GOT_IT;
 }
 
 static enum kv_rc doc_read(struct core_engine *e, struct core_names_doc *doc, struct kv_err *err)
@@ -64,7 +64,8 @@ static enum kv_rc doc_read(struct core_engine *e, struct core_names_doc *doc, st
 	const uint8_t *payload;
 	size_t len;
 	enum kv_rc rc = kv_consensus_head(kv_store_consensus(e->store), NAMES_KEY, &head, err);
-	Pb__Names *pb = NULL;
+	struct core_unpacking u;
+	Pb__Names *pb;
 
 	*doc = (struct core_names_doc){.next_id = 1};
 	if (rc == KV_NOTFOUND) {
@@ -75,12 +76,13 @@ static enum kv_rc doc_read(struct core_engine *e, struct core_names_doc *doc, st
 		return rc;
 	doc->version = head.seqno;
 	rc = core_unframe('N', NAMES_SEED, head.data, head.len, &payload, &len, err);
-	if (rc == KV_OK)
-		pb = pb__names__unpack(NULL, len, payload);
-	if (rc == KV_OK && (pb == NULL || !doc_fill(doc, pb)))
-		rc = kv_fail(err, KV_CORRUPT, "not well-formed");
-	if (pb != NULL)
-		pb__names__free_unpacked(pb, NULL);
+	if (rc == KV_OK) {
+		core_unpacking_init(&u);
+		pb = pb__names__unpack(&u.memory, len, payload);
+		rc = core_got_rc(pb != NULL ? doc_fill(doc, pb) : core_not_unpacked(&u), "text", err);
+		if (pb != NULL)
+			pb__names__free_unpacked(pb, &u.memory);
+	}
 	free(head.data);
 	if (rc != KV_OK) {
 		doc_fini(doc);

@@ -42,6 +42,8 @@ bool core_state_copy(const struct core_state *s, struct core_state *out)
 	out->batch_cap = s->batch_count;
 	out->batches = calloc(s->batch_count + 1, sizeof(struct core_batch *));
 	out->holds = calloc(s->hold_count + 1, sizeof *out->holds);
+	out->hold_cap = s->hold_count;
+	out->rollup_cap = s->rollup_count;
 	out->token_cap = s->token_count;
 	out->tokens = calloc(s->token_count + 1, sizeof *out->tokens);
 	out->rollups = calloc(s->rollup_count + 1, sizeof *out->rollups);

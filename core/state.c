@@ -264,17 +264,15 @@ static enum kv_rc reserve_splices(struct core_state *s, const struct core_diff *
 
 enum kv_rc core_state_reserve(struct core_state *s, const struct core_diff *d, struct kv_err *err)
 {
-	size_t cap = s->hold_count;
 	enum kv_rc rc = reserve_splices(s, d, err);
 
 	if (rc != KV_OK)
 		return rc;
-	/* Holds and rollups are few and change seldom: exact arrays. */
 	if (d->hold_count != 0 &&
-	    !reserve((void **)&s->holds, &cap, s->hold_count + d->hold_count, sizeof *s->holds))
+	    !reserve((void **)&s->holds, &s->hold_cap, s->hold_count + d->hold_count, sizeof *s->holds))
 		return kv_fail_rc(err, KV_NOMEM);
-	cap = s->rollup_count;
-	if (d->has_rollup && !reserve((void **)&s->rollups, &cap, s->rollup_count + 1, sizeof *s->rollups))
+	if (d->has_rollup &&
+	    !reserve((void **)&s->rollups, &s->rollup_cap, s->rollup_count + 1, sizeof *s->rollups))
 		return kv_fail_rc(err, KV_NOMEM);
 	if (d->has_token && s->token_count < CORE_TOKENS_MAX &&
 	    !reserve((void **)&s->tokens, &s->token_cap, s->token_count + 1, sizeof *s->tokens))

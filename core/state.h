@@ -152,12 +152,14 @@ struct core_state {
 	size_t batch_cap;
 	struct core_hold *holds;
 	size_t hold_count;
+	size_t hold_cap;
 	struct core_done *tokens; /* oldest first, from token_first on; round the end once there are all */
 	size_t token_count;
 	size_t token_cap;
 	size_t token_first; /* 0 until there are CORE_TOKENS_MAX */
 	struct core_rollup *rollups;
 	size_t rollup_count;
+	size_t rollup_cap;
 	struct core_staged *staged; /* in no order */
 	size_t staged_count;
 	size_t staged_cap;

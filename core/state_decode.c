@@ -359,11 +359,38 @@ enum kv_rc core_got_rc(enum core_got got, const char *what, struct kv_err *err)
 	return got == CORE_GOT_IT ? KV_OK : kv_fail(err, KV_CORRUPT, "a %s that is not well-formed", what);
 }
 
+static void *unpacking_take(void *arg, size_t size)
+{
+	struct core_unpacking *u = arg;
+	void *p = malloc(size);
+
+	u->nomem = u->nomem || p == NULL;
+	return p;
+}
+
+static void unpacking_give(void *arg, void *p)
+{
+	(void)arg;
+	free(p);
+}
+
+void core_unpacking_init(struct core_unpacking *u)
+{
+	*u = (struct core_unpacking){
+		.memory = {.alloc = unpacking_take, .free = unpacking_give, .allocator_data = u}};
+}
+
+enum core_got core_not_unpacked(const struct core_unpacking *u)
+{
+	return u->nomem ? CORE_GOT_NOMEM : CORE_GOT_BAD;
+}
+
 enum kv_rc core_diff_decode(struct core_shard_id shard, const void *data, size_t len, struct core_diff *out,
 			    struct kv_err *err)
 {
 	const uint8_t *payload;
 	size_t payload_len;
+	struct core_unpacking u;
 	Pb__Diff *pb;
 	enum kv_rc rc;
 
@@ -371,10 +398,11 @@ enum kv_rc core_diff_decode(struct core_shard_id shard, const void *data, size_t
 	rc = core_unframe('D', core_shard_seed(shard), data, len, &payload, &payload_len, err);
 	if (rc != KV_OK)
 		return rc;
-	pb = pb__diff__unpack(NULL, payload_len, payload);
-	rc = core_got_rc(pb != NULL ? get_diff(pb, out) : CORE_GOT_BAD, "version", err);
+	core_unpacking_init(&u);
+	pb = pb__diff__unpack(&u.memory, payload_len, payload);
+	rc = core_got_rc(pb != NULL ? get_diff(pb, out) : core_not_unpacked(&u), "version", err);
 	if (pb != NULL)
-		pb__diff__free_unpacked(pb, NULL);
+		pb__diff__free_unpacked(pb, &u.memory);
 	if (rc != KV_OK)
 		core_diff_fini(out);
 	return rc;
@@ -494,6 +522,7 @@ enum kv_rc core_state_decode(struct core_shard_id shard, const void *data, size_
 {
 	const uint8_t *payload;
 	size_t payload_len;
+	struct core_unpacking u;
 	Pb__State *pb;
 	enum kv_rc rc;
 
@@ -501,10 +530,11 @@ enum kv_rc core_state_decode(struct core_shard_id shard, const void *data, size_
 	rc = core_unframe('R', core_shard_seed(shard), data, len, &payload, &payload_len, err);
 	if (rc != KV_OK)
 		return rc;
-	pb = pb__state__unpack(NULL, payload_len, payload);
-	rc = core_got_rc(pb != NULL ? get_state(pb, out) : CORE_GOT_BAD, "rollup", err);
+	core_unpacking_init(&u);
+	pb = pb__state__unpack(&u.memory, payload_len, payload);
+	rc = core_got_rc(pb != NULL ? get_state(pb, out) : core_not_unpacked(&u), "rollup", err);
 	if (pb != NULL)
-		pb__state__free_unpacked(pb, NULL);
+		pb__state__free_unpacked(pb, &u.memory);
 	if (rc == KV_OK)
 		rc = core_state_check(out, err);
 	if (rc != KV_OK)

@@ -144,7 +144,8 @@ static enum kv_rc make(struct fs *fs, const struct fs_node *dir, const char *nam
 	end_change(fs, shard);
 	if (rc == KV_OK)
 		*nodeid = fs_nodeid_id(&fs->nodes, FS_STAGED, dir->shard, dir->first_seqno, entry.id);
-	return rc == KV_OK && *nodeid == 0 ? kv_fail_rc(err, KV_NOMEM) : rc;
+	/* Who insists on a new one cannot simply try again. */
+	return rc == KV_OK && *nodeid == 0 ? kv_fail_rc(err, exclusive ? KV_UNKNOWN : KV_NOMEM) : rc;
 }
 
 /* Whether a file of this name may be made in dir: 0, or the errno why not. */
@@ -178,7 +179,7 @@ static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 	else if (rc != KV_OK)
 		fs_reply_rc(req, rc);
 	else
-		fs_reply_entry(fs, req, nodeid);
+		fs_reply_made(fs, req, nodeid);
 }
 
 /* A new file of either directory. Holds are there only when they are written. */
@@ -206,9 +207,10 @@ static enum kv_rc create(struct fs *fs, const struct fs_node *dir, const char *n
 		if (rc != KV_OK)
 			fs_handle_close(fi);
 	}
-	if (rc != KV_OK)
-		fs_node_forget(&fs->nodes, e->ino, 1);
-	return rc;
+	if (rc == KV_OK)
+		return KV_OK;
+	fs_node_forget(&fs->nodes, e->ino, 1);
+	return dir->kind == FS_BATCHES && (fi->flags & O_EXCL) != 0 ? kv_fail_rc(err, KV_UNKNOWN) : rc;
 }
 
 static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,

@@ -68,6 +68,10 @@ void fs_errors_add(struct fs_errors *e, struct core_shard_id shard, pid_t pid, u
 		if (of != NULL) {
 			of->shard = shard;
 			HASH_ADD(hh, e->shards, shard, sizeof shard, of);
+			if (!core_hashed(of)) {
+				free(of);
+				of = NULL;
+			}
 		}
 	}
 	if (of != NULL) {

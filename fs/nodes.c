@@ -71,8 +71,12 @@ static struct fs_slot *slot_locked(struct fs_nodes *n, struct core_shard_id id, 
 	s->id = id;
 	s->first_seqno = first_seqno;
 	s->number = n->slot_count;
-	n->slots[n->slot_count++] = s;
 	HASH_ADD(hh, n->slots_by_id, id, SLOT_KEY_LEN, s);
+	if (!core_hashed(s)) {
+		free(s);
+		return NULL;
+	}
+	n->slots[n->slot_count++] = s;
 	return s;
 }
 
@@ -108,6 +112,10 @@ static struct fs_entry *entry_new_locked(struct fs_nodes *n, enum fs_kind kind, 
 	e->slot = s->number;
 	e->lookups = 1;
 	HASH_ADD(hh, n->entries, nodeid, sizeof e->nodeid, e);
+	if (!core_hashed(e)) {
+		free(e);
+		return NULL;
+	}
 	return e;
 }
 

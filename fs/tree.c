@@ -79,7 +79,7 @@ enum kv_rc fs_entry(struct fs *fs, struct fuse_entry_param *e, struct kv_err *er
 	return rc;
 }
 
-void fs_reply_entry(struct fs *fs, fuse_req_t req, uint64_t nodeid)
+static void reply_entry(struct fs *fs, fuse_req_t req, uint64_t nodeid, bool made)
 {
 	struct fuse_entry_param e = {.ino = nodeid};
 	struct kv_err err;
@@ -87,10 +87,20 @@ void fs_reply_entry(struct fs *fs, fuse_req_t req, uint64_t nodeid)
 
 	if (rc != KV_OK) {
 		fs_node_forget(&fs->nodes, nodeid, 1);
-		fs_reply_rc(req, rc);
+		fs_reply_rc(req, made ? KV_UNKNOWN : rc);
 	} else if (fuse_reply_entry(req, &e) != 0) {
 		fs_node_forget(&fs->nodes, nodeid, 1); /* interrupted: the kernel never saw it */
 	}
+}
+
+void fs_reply_entry(struct fs *fs, fuse_req_t req, uint64_t nodeid)
+{
+	reply_entry(fs, req, nodeid, false);
+}
+
+void fs_reply_made(struct fs *fs, fuse_req_t req, uint64_t nodeid)
+{
+	reply_entry(fs, req, nodeid, true);
 }
 
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -297,12 +307,12 @@ static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 	}
 	rc = core_shard_create(fs->engine, id, owner, &err);
 	fs_commit_end(fs);
-	if (rc == KV_OK)
-		rc = fs_look_shard(fs, name, &nodeid, &err);
+	if (rc == KV_OK && fs_look_shard(fs, name, &nodeid, &err) != KV_OK)
+		rc = KV_UNKNOWN; /* it is made, and cannot be shown */
 	if (rc != KV_OK)
 		fs_reply_rc(req, rc);
 	else
-		fs_reply_entry(fs, req, nodeid);
+		fs_reply_made(fs, req, nodeid);
 }
 
 static enum kv_rc remove_shard(struct fs *fs, const char *name, struct kv_err *err)
@@ -407,7 +417,7 @@ static void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, co
 	if (rc != KV_OK)
 		fs_reply_rc(req, rc);
 	else
-		fs_reply_entry(fs, req, fs_nodeid_top(FS_NAME, link.id));
+		fs_reply_made(fs, req, fs_nodeid_top(FS_NAME, link.id));
 }
 
 /* Whether names of these directories may be changed to this one: 0, or the errno why not. *dir: the first

@@ -14,4 +14,7 @@ enum kv_rc fs_entry(struct fs *fs, struct fuse_entry_param *e, struct kv_err *er
 /* Answer with it. What cannot be told is forgotten. */
 void fs_reply_entry(struct fs *fs, fuse_req_t req, uint64_t nodeid);
 
+/* The same of what was made just now. It is there even if that cannot be told: then the outcome is unknown. */
+void fs_reply_made(struct fs *fs, fuse_req_t req, uint64_t nodeid);
+
 #endif

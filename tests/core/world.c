@@ -166,7 +166,7 @@ static uint64_t tick(void *arg)
 	return ((struct disk *)arg)->now_us++;
 }
 
-struct core_engine *disk_open(struct disk *d)
+enum kv_rc disk_try_open(struct disk *d, struct core_engine **out, struct kv_err *err)
 {
 	struct core_engine_config config = {.no_upkeep = !d->upkeep,
 					    .rest_ms = 1,
@@ -174,15 +174,23 @@ struct core_engine *disk_open(struct disk *d)
 					    .purpose = d->purpose,
 					    .now_us = d->now_us != 0 ? tick : NULL,
 					    .now_arg = d};
+	struct kv_store *store = NULL;
+	enum kv_rc rc = KV_OK;
+
+	*out = NULL;
+	if (d->kind == DISK_EMBEDDED)
+		rc = kv_store_embedded_open(d->dir, false, "a test", &store, err);
+	else if ((store = lend(d)) == NULL)
+		rc = kv_fail_rc(err, KV_NOMEM);
+	return rc == KV_OK ? core_engine_open(store, &config, out, err) : rc;
+}
+
+struct core_engine *disk_open(struct disk *d)
+{
 	struct core_engine *e;
-	struct kv_store *store;
 	struct kv_err err;
 
-	if (d->kind == DISK_EMBEDDED)
-		ck_ok(kv_store_embedded_open(d->dir, false, "a test", &store, &err), err);
-	else
-		store = lend(d);
-	ck_ok(core_engine_open(store, &config, &e, &err), err);
+	ck_ok(disk_try_open(d, &e, &err), err);
 	return e;
 }
 

@@ -34,6 +34,7 @@ struct disk {
 struct disk *disk_new(enum disk_kind kind);
 void disk_free(struct disk *d); /* every engine on it is closed */
 struct core_engine *disk_open(struct disk *d);
+enum kv_rc disk_try_open(struct disk *d, struct core_engine **out, struct kv_err *err);
 void disk_fail(struct disk *d, unsigned nth, enum kv_fault kind);
 void disk_heal(struct disk *d);
 /* Blobs and keys of versions that are there; not when embedded. */

@@ -262,11 +262,20 @@ EXPORT int truncate(const char *path, off_t size)
 	return rc;
 }
 
+/* A hole behind the end: room that was taken ahead is given back. RocksDB does so where truncating failed. */
+static bool is_behind_end(int fd, int mode, off_t offset)
+{
+	struct stat st;
+
+	return mode == (FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE) && fstat(fd, &st) == 0 &&
+	       offset >= st.st_size;
+}
+
 EXPORT int fallocate(int fd, int mode, off_t offset, off_t len)
 {
 	const struct shim_file *f = shim_file_of(fd);
 
-	if (f && mode & ~FALLOC_FL_KEEP_SIZE)
+	if (f && mode & ~FALLOC_FL_KEEP_SIZE && !is_behind_end(fd, mode, offset))
 		shim_abort("this mode of fallocate is not modelled", f->path);
 	return f ? SIZE_CALL(fd, f, NEXT(fallocate)(fd, mode, offset, len))
 		 : NEXT(fallocate)(fd, mode, offset, len);
@@ -324,9 +333,10 @@ EXPORT int fdatasync(int fd)
 	return f ? SYNC_CALL(shim_sync_class(f), f, f->path, true, NEXT(fdatasync)(fd)) : NEXT(fdatasync)(fd);
 }
 
+/* Without flags it does nothing, so it cannot fail: RocksDB asks so whether there is such a call. */
 EXPORT int sync_file_range(int fd, off_t offset, off_t len, unsigned flags)
 {
-	const struct shim_file *f = shim_file_of(fd);
+	const struct shim_file *f = flags != 0 ? shim_file_of(fd) : NULL;
 
 	return f ? SYNC_CALL(shim_sync_class(f), f, f->path, false,
 			     NEXT(sync_file_range)(fd, offset, len, flags))
