@@ -213,3 +213,15 @@ $(O)/shim.so: $(wildcard tests/shim/*.[ch])
 	@echo '  LINK $@'
 	$(Q)$(CC) -std=gnu17 -g -O2 -U_FORTIFY_SOURCE -D_GNU_SOURCE -I. $(WARN) -fPIC -shared -fvisibility=hidden \
 		-o $@ $(filter %.c,$^) -ldl -lpthread
+
+# --- crashes -------------------------------------------------------------------------------------------
+# kill -9 of the mount at random moments and at its system calls: tests/crash/main.c says what the environment
+# may be (CRASH_KILLS, SEED). The quick form is part of run-tests.
+check-crash: test-deps
+	@$(MAKE) --no-print-directory -s V=check build/check/tests/run-crash build/check/shim.so
+	@SHIM=build/check/shim.so SHARDFS=build/check/shardfs SHARDCTL=build/check/shardctl build/check/tests/run-crash
+CRASH_HELP = tests/fs/world.c tests/fs/shards.c tests/check_util.c
+$(O)/tests/run-crash: $(call obj,$(sort $(wildcard tests/crash/*.c)) $(CRASH_HELP)) $(O)/libshard.a | $(O)/shardfs $(O)/shardctl
+	@echo '  LINK $@'
+	$(Q)$(CC) $(LDFLAGS) -Wl,--wrap=_ck_assert_failed,--wrap=_mark_point -o $@ $^ $(PKG_LIBS) -lcheck -lsubunit -lrt -lm
+.PHONY: check-crash
