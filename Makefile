@@ -166,8 +166,11 @@ link-test: $(call obj,$(TEST_SRC) $(sort $(wildcard tests/*.c))) $(O)/libshard.a
 
 SAN_ENV = ASAN_OPTIONS=detect_leaks=1:abort_on_error=1 TSAN_OPTIONS=suppressions=tests/tsan.supp:halt_on_error=1 \
 	UBSAN_OPTIONS=print_stacktrace=1
-run-tests: $(TEST_RUNNERS)
-	@for r in $(TEST_RUNNERS); do $(SAN_ENV) SHARDFS=$(O)/shardfs SHARDCTL=$(O)/shardctl $$r || exit 1; done
+# A sanitizer wants to be the first library of a process; there the kills are at random moments alone.
+CRASH_SHIM = $(if $(filter check clang,$(V)),$(O)/shim.so)
+run-tests: $(TEST_RUNNERS) $(O)/tests/run-crash $(CRASH_SHIM)
+	@for r in $(TEST_RUNNERS) $(O)/tests/run-crash; do $(SAN_ENV) CRASH_QUICK=1 CRASH_OUT=$(O)/crash SHIM=$(CRASH_SHIM) \
+		SHARDFS=$(O)/shardfs SHARDCTL=$(O)/shardctl $$r || exit 1; done
 
 # Random clients on a mount for a long time; not part of check. Environment: SOAK_S (seconds), SEED, SOAK_SLOTS,
 # SOAK_KILLS, SOAK_OUT; see tests/soak/main.c. The helpers of the tests are taken, Check's way to fail is not.

@@ -56,6 +56,7 @@ extern struct world world;
 	X(KILLS_RANDOM, "kills under load")                      \
 	X(KILLS_START, "kills of a start")                       \
 	X(KILLS_STOP, "kills of a clean stop")                   \
+	X(KILLS_LOADED, "kills at a failpoint under load")       \
 	X(KILLS_POINT, "kills at a failpoint")                   \
 	X(POINT_RUNS, "runs to a failpoint that was not met")    \
 	X(LOOKS, "looks at all that was acknowledged")           \
@@ -257,7 +258,8 @@ void listen_close(struct client *c);
 
 /* --- the parts ------------------------------------------------------------------------------------- */
 
-/* Start the mount with env before its name; the exit status, and what it said, given. */
+/* Start the mount with env before its name; the exit status, and what it said, given. world.pid 0: it is
+ * dead. */
 int mount_start(const char *env, char **said);
 /* It must start; the time is noted. */
 void mount_restart(void);
@@ -268,10 +270,12 @@ void mount_stop(void);
 void fsck_now(void);
 /* `gc` of the shards that are there, a clean stop; then nothing lies in the store that none of them names. */
 void end_clean(struct shard *const *live, size_t count);
+/* Whether blobs of a shard that is not one of them lie in files. */
+bool files_of_others(struct shard *const *live, size_t count);
 /* The store is not owned. What lies in it that nobody names, in words, given; NULL: nothing. (leftover.c) */
 char *leftover(struct shard *const *live, size_t count);
 
-void run_random(unsigned kills);
+void run_random(unsigned kills, uint64_t seed);
 void run_points(void);
 
 /* --- the gate (gate.c) ----------------------------------------------------------------------------- */

@@ -58,6 +58,7 @@ void gate_open(void)
 {
 	pthread_mutex_lock(&lock);
 	up = true;
+	ended = false;
 	pthread_cond_broadcast(&changed);
 	pthread_mutex_unlock(&lock);
 }

@@ -9,6 +9,9 @@ int mount_start(const char *env, char **said)
 	int status = sh(said, "%s %s %s %s", env, shardfs_path(), world.store, world.mnt);
 
 	world.pid = status == 0 ? world_find(&world) : 0;
+	/* It died as soon as it had answered. */
+	while (status == 0 && world.pid == 0 && waitpid(-1, NULL, WNOHANG) == 0)
+		rest_us(500);
 	return status;
 }
 
@@ -63,10 +66,10 @@ void fsck_now(void)
 	free(said);
 }
 
-/* Whether blobs of a shard that is not one of them lie in files. */
-static bool files_of_others(struct shard *const *live, size_t count)
+bool files_of_others(struct shard *const *live, size_t count)
 {
-	char *out = want_sh("ls %s/blobs/data", world.store);
+	/* Directories that a kill left empty do not count. */
+	char *out = want_sh("cd %s/blobs/data && find . -type f | cut -c3-", world.store);
 	bool found = false;
 
 	for (char *p = out; *p != '\0'; p = strchr(p, '\n') + 1) {

@@ -23,12 +23,15 @@ _Atomic bool death_expected;
 
 bool excused(struct client *c, int e)
 {
-	bool died = e == ENOTCONN || e == ECONNABORTED || e == EIO || e == ENODEV || e == ESHUTDOWN;
+	bool expected = atomic_load(&death_expected); /* before the number: it ends after that has changed */
+	/* ECONNREFUSED: it died before it had answered the first request, which tells what it can. */
+	bool died = e == ENOTCONN || e == ECONNABORTED || e == EIO || e == ENODEV || e == ESHUTDOWN ||
+		    e == ECONNREFUSED;
 
 	/* A mount that is started clears the dead one away; then the path leads to nothing. */
 	if (!died && e != ENOENT)
 		return false;
-	c->broken = c->mount != atomic_load(&mount_number) || (died && atomic_load(&death_expected));
+	c->broken = c->mount != atomic_load(&mount_number) || (died && expected);
 	return c->broken;
 }
 

@@ -18,7 +18,7 @@
 #include <signal.h>
 #include <sys/wait.h>
 
-enum { CLASSES_MAX = 32, ALL_UP_TO = 40, SAMPLED = 25, QUICK_POINTS = 24 };
+enum { CLASSES_MAX = 32, ALL_UP_TO = 24, SAMPLED = 10, QUICK_POINTS = 24 };
 
 /* What a run works on. */
 struct run {
@@ -106,7 +106,6 @@ static void prepare_finished(struct run *run)
 {
 	prepare_much(run);
 	expect(run, "finish", op_finish(&run->c, run->s));
-	expect(run, "holds", op_let_go(&run->c, run->s));
 }
 
 static void act_small(struct run *run)
@@ -129,6 +128,13 @@ static void act_staged(struct run *run)
 	staged_turn(&run->c);
 }
 
+/* Parts in files, and three batches at once. */
+static void act_staged_large(struct run *run)
+{
+	(void)pieces_plan(run->s, 40, 16 << 10, NONE, true);
+	staged_turn(&run->c);
+}
+
 static void after_staged(struct run *run)
 {
 	while (run->c.pending != NONE || run->s->staged_for != NONE)
@@ -140,9 +146,21 @@ static void act_compact(struct run *run)
 	expect(run, "compact", op_ctl(&run->c, run->s, "compact"));
 }
 
+/* With something to collect: what a reader had kept, versions and rollups before the newest. */
 static void act_gc(struct run *run)
 {
-	expect(run, "gc", op_ctl(&run->c, run->s, "gc"));
+	static const char *const words[] = {"compact", "gc", "rollup", "gc"};
+	int fd = open(at(run->s->dir, "snapshot"), O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		expect(run, "snapshot", errno);
+	for (size_t i = 0; i < sizeof words / sizeof *words && !run->c.broken; i++) {
+		expect(run, words[i], op_ctl(&run->c, run->s, words[i]));
+		if (i == 1)
+			close(fd);
+	}
+	if (run->c.broken)
+		close(fd);
 }
 
 static void act_rollup(struct run *run)
@@ -150,17 +168,54 @@ static void act_rollup(struct run *run)
 	expect(run, "rollup", op_ctl(&run->c, run->s, "rollup"));
 }
 
+static bool lives(void)
+{
+	siginfo_t info = {0};
+
+	return waitid(P_PID, (id_t)world.pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == 0;
+}
+
 static void act_rmdir(struct run *run)
 {
-	char path[PATH_MAX];
 	uint64_t since = 0;
 
-	expect(run, "rmdir", op_remove(&run->c, run->s));
-	snprintf(path, sizeof path, "%s/blobs/data/%s", world.store, run->s->id);
-	while (!run->c.broken && access(path, F_OK) == 0 && kill(world.pid, 0) == 0 &&
-	       waitpid(world.pid, NULL, WNOHANG | WNOWAIT) == 0 && until_deadline(&since))
+	expect(run, "holds", op_let_go(&run->c, run->s));
+	if (!run->c.broken)
+		expect(run, "rmdir", op_remove(&run->c, run->s));
+	while (!run->c.broken && files_of_others(NULL, 0) && lives() && until_deadline(&since))
 		;
 	rest_us(20000); /* its versions, and the mark that it dies */
+}
+
+static void after_rmdir(struct run *run)
+{
+	expect(run, "holds", run->s->promises[P_SHARD].acked[0] != '\0' ? op_let_go(&run->c, run->s) : 0);
+	expect(run, "rmdir", op_remove(&run->c, run->s));
+}
+
+/* What crashes leave: a blob on its way, and one that nobody names. */
+static void plant(struct run *run)
+{
+	char *id = shard_id();
+
+	free(want_sh("touch %s/blobs/tmp/0123456789abcdef && mkdir -p %s/blobs/data/%s/n%s && "
+		     "head -c 5000 /dev/zero >%s/blobs/data/%s/n%s/p%s",
+		     world.store, world.store, run->s->id, id + 1, world.store, run->s->id, id + 1, id + 1));
+	check_write(at(world.dir, "planted"), id + 1);
+	free(id);
+}
+
+/* Until the sweep has taken what was planted. */
+static void act_swept(struct run *run)
+{
+	char *id = check_read(at(world.dir, "planted")), path[PATH_MAX];
+	uint64_t since = 0;
+
+	act_small(run);
+	snprintf(path, sizeof path, "%s/blobs/data/%s/n%s", world.store, run->s->id, id);
+	free(id);
+	while (!run->c.broken && access(path, F_OK) == 0 && lives() && until_deadline(&since))
+		;
 }
 
 static void act_mkdir(struct run *run)
@@ -196,14 +251,15 @@ static const struct scenario scenarios[] = {
 	{"append, a small blob", prepare_shard, act_hollow, send_again, false, false},
 	{"append of 17 MiB", prepare_shard, act_large, send_again, false, false},
 	{"stage and commit", prepare_shard, act_staged, after_staged, false, false},
+	{"stage and commit MiB", prepare_shard, act_staged_large, after_staged, false, false},
 	{"ctl compact", prepare_much, act_compact, NULL, false, false},
 	{"ctl gc", prepare_much, act_gc, NULL, false, false},
 	{"ctl rollup", prepare_much, act_rollup, NULL, false, false},
-	{"rmdir", prepare_finished, act_rmdir, NULL, false, false},
+	{"rmdir", prepare_finished, act_rmdir, after_rmdir, false, false},
 	{"mkdir, holds, name", prepare_shard, act_mkdir, after_mkdir, false, false},
 	{"hold and name moved", prepare_shard, act_holds, NULL, false, false},
 	{"clean stop", prepare_much, act_stop, NULL, false, false},
-	{"start", prepare_much, act_small, send_again, true, false},
+	{"start after a kill", prepare_much, act_swept, send_again, true, false},
 	{"first start", nothing, act_mkdir, after_mkdir, true, true},
 };
 enum { SCENARIOS = sizeof scenarios / sizeof *scenarios };
@@ -250,7 +306,13 @@ static void make_template(struct template *t, const struct scenario *sc)
 	check_rmtree(world.store);
 	mount_restart();
 	sc->prepare(&run);
-	mount_stop();
+	if (sc->at_start) {
+		ck_works(kill(world.pid, SIGKILL));
+		(void)mount_reap();
+		plant(&run);
+	} else {
+		mount_stop();
+	}
 	check_rmtree(t->store);
 	free(want_sh("cp -a %s %s", world.store, t->store));
 }
@@ -310,7 +372,7 @@ static bool do_act(struct run *run, const struct template *t, const char *rule, 
 	if (rule == NULL && t->sc->act == act_stop)
 		(void)mount_reap();
 	*counts = check_read(at(world.dir, "counts"));
-	met = world.pid == 0 || (rule != NULL && count_of_class(*counts, class) >= nth);
+	met = rule != NULL && (world.pid == 0 || count_of_class(*counts, class) >= nth);
 	if (rule != NULL && t->sc->act == act_stop) {
 		status = mount_reap();
 		met = WIFSIGNALED(status);

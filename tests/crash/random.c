@@ -1,9 +1,14 @@
-/* random.c - kills at random moments under mixed load. After most restarts all is at rest for a look, after
- * the others the clients come at once; at some kills the next start is killed too. */
+/*
+ * random.c - kills at random moments under mixed load. After most restarts all is at rest for a look, after
+ * the others the clients come at once. At some kills the next start is killed too; some mounts run under the
+ * interposed library (tests/shim/) and die of themselves, at one of their calls.
+ */
 #include "tests/crash/crash.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <signal.h>
+#include <sys/wait.h>
 
 enum { SLOTS_MAX = 3, FSCK_EACH = 10 };
 
@@ -11,6 +16,7 @@ static struct slot slots[SLOTS_MAX];
 static struct client clients[SLOTS_MAX][CLIENT_KINDS];
 static pthread_t threads[SLOTS_MAX][CLIENT_KINDS];
 static unsigned slot_count;
+static char point[32]; /* where the mount will die of itself; "": it will not */
 
 static void start_clients(struct rng *r)
 {
@@ -68,9 +74,23 @@ static void await_moment(struct rng *r)
 	rest_us(rng_below(r, rng_below(r, 4) == 0 ? 20000 : 2000));
 }
 
+/* Until it has died at its point; what it does not come to in that time is killed as others are. */
+static bool await_death(void)
+{
+	enum { PATIENCE_MS = 2000 };
+	uint64_t begun = now_ms();
+	siginfo_t info = {0};
+
+	while (info.si_pid == 0 && now_ms() - begun < PATIENCE_MS && !look_is_due()) {
+		ck_works(waitid(P_PID, (id_t)world.pid, &info, WEXITED | WNOHANG | WNOWAIT));
+		rest_us(500);
+	}
+	return info.si_pid != 0;
+}
+
 static void kill_now(struct rng *r)
 {
-	bool stopping = rng_below(r, 10) == 0;
+	bool died = point[0] != '\0' && await_death(), stopping = !died && rng_below(r, 10) == 0;
 
 	gate_shut();
 	for (int i = 0; i < DOINGS; i++)
@@ -82,7 +102,48 @@ static void kill_now(struct rng *r)
 	}
 	(void)kill(world.pid, SIGKILL);
 	(void)mount_reap();
-	counted(stopping ? N_KILLS_STOP : N_KILLS_RANDOM, 1);
+	counted(died ? N_KILLS_LOADED : stopping ? N_KILLS_STOP : N_KILLS_RANDOM, 1);
+	if (died)
+		killed_at("under load, at", point);
+	point[0] = '\0';
+	atomic_store(&death_expected, false);
+}
+
+/* Start a mount that is to die at a call; false: it died in its start. */
+static bool start_to_die(struct rng *r)
+{
+	static const struct {
+		const char *class;
+		unsigned calls;
+	} classes[] = {
+		{"write-log", 150}, {"write-blob", 60}, {"write-other", 40}, {"sync-log", 150},
+		{"sync-blob", 30},  {"sync-dir", 30},   {"rename", 20},      {"unlink", 20},
+		{"mkdir", 15},      {"truncate", 20},   {"create", 30},      {"reply", 300},
+	};
+	static const char *const modes[] = {"before", "after", "torn"};
+	unsigned class = (unsigned)rng_below(r, sizeof classes / sizeof *classes),
+		 mode = (unsigned)rng_below(r, 3);
+	char env[2 * PATH_MAX + 100], *said;
+	int status;
+
+	mode = mode == 2 && strncmp(classes[class].class, "write", 5) != 0 ? 0 : mode;
+	snprintf(point, sizeof point, "%s, %s", classes[class].class, modes[mode]);
+	snprintf(env, sizeof env, "SHIM_DIR=%s SHIM_KILL=%s:%u:%s LD_PRELOAD=%s", world.store,
+		 classes[class].class, 1 + (unsigned)rng_below(r, classes[class].calls), modes[mode],
+		 options.shim);
+	atomic_store(&death_expected, true);
+	status = mount_start(env, &said);
+	if (status != 0 && strstr(said, "died of signal 9") == NULL)
+		crash_fail("it does not start: exit %d: %s", status, said);
+	free(said);
+	if (world.pid != 0)
+		return true;
+	counted(N_KILLS_LOADED, 1);
+	killed_at("start, at", point);
+	point[0] = '\0';
+	/* Nobody has begun anything: the gate is shut. */
+	atomic_store(&death_expected, false);
+	return false;
 }
 
 /* A start that is killed on its way. */
@@ -120,14 +181,17 @@ static void look_at_all(void)
 
 static void one_round(struct rng *r, uint64_t done)
 {
-	await_moment(r);
+	if (point[0] == '\0')
+		await_moment(r);
 	kill_now(r);
 	if (done % FSCK_EACH == FSCK_EACH / 2)
 		fsck_now();
 	if (rng_below(r, 10) == 0)
 		kill_start(r);
-	mount_restart();
-	if (look_is_due() || rng_below(r, 3) != 0) {
+	if (options.shim == NULL || look_is_due() || rng_below(r, 3) != 0 || !start_to_die(r))
+		mount_restart();
+	/* A mount that is to die may do so at a look. */
+	if (point[0] == '\0' && (look_is_due() || rng_below(r, 3) != 0)) {
 		gate_wait();
 		look_at_all();
 	}
@@ -138,7 +202,8 @@ static void one_round(struct rng *r, uint64_t done)
 
 static uint64_t kills(void)
 {
-	return count_of(N_KILLS_RANDOM) + count_of(N_KILLS_STOP) + count_of(N_KILLS_START);
+	return count_of(N_KILLS_RANDOM) + count_of(N_KILLS_STOP) + count_of(N_KILLS_START) +
+	       count_of(N_KILLS_LOADED);
 }
 
 /* All clients end, at a last kill, and what they leave is looked at. */
@@ -149,10 +214,12 @@ static void end_all(void)
 
 	gate_shut();
 	gate_end();
-	ck_works(kill(world.pid, SIGKILL));
+	(void)kill(world.pid, SIGKILL);
 	(void)mount_reap();
 	counted(N_KILLS_RANDOM, 1);
+	point[0] = '\0';
 	gate_wait();
+	atomic_store(&death_expected, false);
 	for (unsigned i = 0; i < slot_count; i++)
 		for (unsigned k = 0; k < CLIENT_KINDS; k++)
 			pthread_join(threads[i][k], NULL);
@@ -169,18 +236,20 @@ static void end_all(void)
 	fsck_now();
 }
 
-void run_random(unsigned wanted)
+void run_random(unsigned wanted, uint64_t seed)
 {
-	struct rng r = rng_new(600);
+	struct rng r = {.state = seed};
+	uint64_t before = kills();
 
+	memset(slots, 0, sizeof slots);
 	mount_restart();
 	start_clients(&r);
 	gate_open();
-	while (kills() + 1 < wanted) {
+	while (kills() - before + 1 < wanted) {
 		one_round(&r, kills());
 		progress("%" PRIu64 " of %u kills under load, %" PRIu64 " transactions acknowledged, %" PRIu64
 			 " unknown",
-			 kills(), wanted, count_of(N_ACKED), count_of(N_UNKNOWN));
+			 kills() - before, wanted, count_of(N_ACKED), count_of(N_UNKNOWN));
 	}
 	end_all();
 	for (unsigned i = 0; i < slot_count; i++)
