@@ -187,8 +187,11 @@ $(O)/alloc/shardfs: $(patsubst %.c,$(O)/alloc/%.o,$(FS_SRC)) $(O)/tests/alloc.o 
 
 SAN_ENV = ASAN_OPTIONS=detect_leaks=1:abort_on_error=1 TSAN_OPTIONS=suppressions=tests/tsan.supp:halt_on_error=1 \
 	UBSAN_OPTIONS=print_stacktrace=1
-run-tests: $(TEST_RUNNERS)
-	@for r in $(TEST_RUNNERS); do $(SAN_ENV) SHARDFS=$(O)/shardfs SHARDCTL=$(O)/shardctl $$r || exit 1; done
+# A sanitizer wants to be the first library of a process; there the kills are at random moments alone.
+CRASH_SHIM = $(if $(filter check clang,$(V)),$(O)/shim.so)
+run-tests: $(TEST_RUNNERS) $(O)/tests/run-crash $(CRASH_SHIM)
+	@for r in $(TEST_RUNNERS) $(O)/tests/run-crash; do $(SAN_ENV) CRASH_QUICK=1 CRASH_OUT=$(O)/crash SHIM=$(CRASH_SHIM) \
+		SHARDFS=$(O)/shardfs SHARDCTL=$(O)/shardctl $$r || exit 1; done
 	@$(MAKE) --no-print-directory -s V=$(V) fuzz-replay
 
 # Random clients on a mount for a long time; not part of check. Environment: SOAK_S (seconds), SEED, SOAK_SLOTS,
@@ -274,3 +277,14 @@ $(O)/tests/run-power: $(call obj,$(sort $(wildcard tests/power/*.c)) tests/check
 	@echo '  LINK $@'
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS) -lcheck -lsubunit -lrt -lm
 .PHONY: check-power check-power-quick run-power
+# --- crashes -------------------------------------------------------------------------------------------
+# kill -9 of the mount at random moments and at its system calls: tests/crash/main.c says what the environment
+# may be (CRASH_KILLS, SEED). The quick form is part of run-tests.
+check-crash: test-deps
+	@$(MAKE) --no-print-directory -s V=check build/check/tests/run-crash build/check/shim.so
+	@SHIM=build/check/shim.so SHARDFS=build/check/shardfs SHARDCTL=build/check/shardctl build/check/tests/run-crash
+CRASH_HELP = tests/fs/world.c tests/fs/shards.c tests/check_util.c
+$(O)/tests/run-crash: $(call obj,$(sort $(wildcard tests/crash/*.c)) $(CRASH_HELP)) $(O)/libshard.a | $(O)/shardfs $(O)/shardctl
+	@echo '  LINK $@'
+	$(Q)$(CC) $(LDFLAGS) -Wl,--wrap=_ck_assert_failed,--wrap=_mark_point -o $@ $^ $(PKG_LIBS) -lcheck -lsubunit -lrt -lm
+.PHONY: check-crash

@@ -163,7 +163,7 @@ static enum kv_rc start_over(struct core_shard *s, struct kv_err *err)
 			return rc;
 		rc = read_rollup(s, &rollup, &state, &bytes, err);
 	} while ((rc == KV_CORRUPT || rc == KV_GONE) && rollup.seqno != before);
-	if (rc == KV_CORRUPT && tombstone) {
+	if ((rc == KV_CORRUPT || rc == KV_GONE) && tombstone) {
 		/* A removal that was cut short deletes its rollups before its versions. */
 		state = (struct core_state){.seqno = seqno, .tombstone = true};
 		rc = KV_OK;

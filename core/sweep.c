@@ -3,8 +3,9 @@
  *
  * A blob's key carries the instance that wrote it. One of ours may be about to be named; one of an instance
  * that is over is named now or never again, except that parts move from a staged batch to a committed one,
- * which is why both are looked at in one copy of the state. With a sole owner every other instance is over.
- * Elsewhere nobody knows, and nothing is swept.
+ * which is why both are looked at in one copy of the state; those that are loose in a manifest become blobs
+ * as they move, and count as named before. With a sole owner every other instance is over. Elsewhere nobody
+ * knows, and nothing is swept.
  *
  * Keys: <shard>/<instance>/<part>, <shard>/<instance>/<manifest>, <shard>/v<seqno>/<instance>-<try>.
  */
@@ -42,14 +43,16 @@ static char *names_add(struct names *n)
 	return n->v[n->count++];
 }
 
+/* Loose parts too: a commit makes blobs of them at any moment, under the instance that staged them. */
 static bool name_parts(struct core_shard_id shard, const struct core_batch *b, struct names *n)
 {
 	for (size_t i = 0; i < b->part_count; i++) {
-		char *key = b->parts[i].inline_data == NULL ? names_add(n) : NULL;
+		bool is_blob = b->parts[i].inline_data == NULL || b->parts[i].loose;
+		char *key = is_blob ? names_add(n) : NULL;
 
 		if (key != NULL)
 			core_part_key(shard, &b->parts[i], key);
-		else if (b->parts[i].inline_data == NULL)
+		else if (is_blob)
 			return false;
 	}
 	return true;

@@ -240,6 +240,37 @@ START_TEST(a_removal_cut_short_at_any_call_goes_on_when_it_is_looked_at)
 }
 END_TEST
 
+/* On a store of which another is an owner, what is missing may have been deleted. */
+START_TEST(a_removal_cut_short_at_any_call_is_no_damage_to_those_beside)
+{
+	bool fired = true;
+
+	for (unsigned nth = 1; fired; nth++) {
+		struct rig rig = rig_new(DISK_SHARED);
+		struct core_shard *s = NULL;
+		struct kv_err err;
+		enum kv_rc rc, then;
+
+		fill(rig.shard);
+		finish(rig.shard);
+		kv_faults_arm(rig.disk->faults, nth, KV_FAULT_BEFORE, true);
+		rc = core_shard_remove(rig.shard, &err);
+		core_shard_close(rig.shard);
+		rig.shard = NULL;
+		rig_settle(&rig);
+		fired = kv_faults_fired(rig.disk->faults);
+		rig_crash(&rig);
+		disk_heal(rig.disk);
+		rig.engine = disk_open(rig.disk);
+		then = core_shard_open(rig.engine, rig.id, &s, &err);
+		ck_assert_msg(then == (rc == KV_OK ? KV_NO_SHARD : KV_OK), "call %u: %s", nth,
+			      then == KV_OK ? "still there" : err.msg);
+		core_shard_close(s);
+		rig_free(&rig);
+	}
+}
+END_TEST
+
 START_TEST(a_creation_is_whole_or_absent_whichever_call_fails)
 {
 	for (unsigned kind = 0; kind < KINDS; kind++) {
@@ -427,6 +458,7 @@ Suite *life_suite(void)
 	tcase_add_test(t, a_shard_made_anew_while_the_old_one_is_read_is_another_one);
 	tcase_add_test(t, a_second_life_s_removal_leaves_what_readers_of_the_first_need);
 	tcase_add_test(t, a_removal_cut_short_at_any_call_goes_on_at_the_next_start);
+	tcase_add_test(t, a_removal_cut_short_at_any_call_is_no_damage_to_those_beside);
 	tcase_add_loop_test(t, a_removal_cut_short_at_any_call_goes_on_when_it_is_looked_at, 0, 2);
 	tcase_add_loop_test(t, a_creation_is_whole_or_absent_whichever_call_fails, 0, 2);
 	tcase_add_test(t, a_shard_can_be_made_once);

@@ -6,6 +6,8 @@
 
 #include <unistd.h>
 
+#include "kv/blob_impl.h"
+
 static struct core_shard *open_shard(struct core_engine *e, struct core_shard_id id)
 {
 	struct core_shard *s;
@@ -272,6 +274,80 @@ START_TEST(staged_batches_that_are_being_written_are_not_swept)
 }
 END_TEST
 
+/* A layer that commits the staged batch "one" as the sweep, which has named everything, begins to list. */
+struct meddler {
+	struct kv_blobs base;
+	struct kv_blobs *to;
+	struct core_shard *shard; /* NULL: it only passes on */
+};
+
+static struct meddler *meddler(struct kv_blobs *b)
+{
+	return (struct meddler *)b;
+}
+
+static enum kv_rc meddler_get(struct kv_blobs *b, const char *key, uint64_t offset, void *buf, size_t len,
+			      size_t *got, struct kv_err *err)
+{
+	return kv_blob_get(meddler(b)->to, key, offset, buf, len, got, err);
+}
+
+static enum kv_rc meddler_set(struct kv_blobs *b, const char *key, const void *data, size_t len,
+			      struct kv_err *err)
+{
+	return kv_blob_set(meddler(b)->to, key, data, len, err);
+}
+
+static enum kv_rc meddler_delete(struct kv_blobs *b, const char *key, bool *existed, uint64_t *size,
+				 struct kv_err *err)
+{
+	return kv_blob_delete(meddler(b)->to, key, existed, size, err);
+}
+
+static enum kv_rc meddler_list(struct kv_blobs *b, const char *prefix, const char *after, size_t limit,
+			       struct kv_blob_list *out, struct kv_err *err)
+{
+	struct core_shard *shard = meddler(b)->shard;
+
+	meddler(b)->shard = NULL;
+	if (shard != NULL)
+		ck_assert_str_eq(verdict_staged(shard, "expected_upper=0 new_upper=9", "one", ""),
+				 "ok 0 9 updates=1");
+	return kv_blob_list(meddler(b)->to, prefix, after, limit, out, err);
+}
+
+static void meddler_close(struct kv_blobs *b)
+{
+	kv_blobs_close(meddler(b)->to);
+}
+
+static const struct kv_blob_ops meddler_ops = {
+	.name = "meddler",
+	.get = meddler_get,
+	.set = meddler_set,
+	.delete = meddler_delete,
+	.list = meddler_list,
+	.close = meddler_close,
+};
+
+START_TEST(a_batch_staged_before_a_restart_may_be_committed_while_its_shard_is_swept)
+{
+	struct rig rig = rig_new(DISK_SOLE);
+	struct meddler between = {.base.ops = &meddler_ops, .to = rig.disk->blobs};
+	char *row = large_row("5", "s", 6000);
+
+	stage_whole(rig.shard, "one", NULL, row);
+	rig.disk->blobs = &between.base;
+	reopen_well(&rig);
+	between.shard = rig.shard;
+	chore(rig.shard, CORE_GC);
+	ck_assert_ptr_null(between.shard);
+	check_blobs(rig.disk, rig.shard, true);
+	free(row);
+	rig_free(&rig);
+}
+END_TEST
+
 START_TEST(a_store_that_others_write_to_is_not_swept)
 {
 	struct rig rig = rig_new(DISK_SHARED);
@@ -332,6 +408,7 @@ Suite *sweep_suite(void)
 	tcase_add_loop_test(t, a_removed_staged_batch_that_is_read_stays_until_it_is_closed, 0, 2);
 	tcase_add_loop_test(t, a_removed_shard_that_is_read_stays_though_the_one_made_anew_is_swept, 0, 2);
 	tcase_add_test(t, staged_batches_that_are_being_written_are_not_swept);
+	tcase_add_test(t, a_batch_staged_before_a_restart_may_be_committed_while_its_shard_is_swept);
 	tcase_add_test(t, a_store_that_others_write_to_is_not_swept);
 	tcase_add_loop_test(t, a_sweep_that_fails_at_any_call_harms_nothing, 0, 5);
 	suite_add_tcase(s, t);
