@@ -231,7 +231,7 @@ static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 		fs_reply_errno(req, errnum);
 	} else if (rc != KV_OK) {
 		fs_reply_rc(req, rc);
-	} else if (fuse_reply_create(req, &e, fi) != 0) {
+	} else if (!fs_reply_created(req, &e, fi)) {
 		fs_handle_close(fi);
 		fs_node_forget(&fs->nodes, e.ino, 1);
 	}

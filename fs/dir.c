@@ -244,7 +244,7 @@ static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	if (fs_node_get(&fs->nodes, ino, &d->node))
 		rc = start(fs, d, &err);
 	fi->fh = (uintptr_t)d;
-	if (rc == KV_OK && fuse_reply_open(req, fi) == 0)
+	if (rc == KV_OK && fs_reply_opened(req, fi))
 		return;
 	if (rc != KV_OK)
 		fs_reply_rc(req, rc);
@@ -255,7 +255,7 @@ static void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info 
 {
 	(void)ino;
 	dir_end(&dir_of(fi)->open);
-	fuse_reply_err(req, 0);
+	fs_reply_done(req);
 }
 
 /* The entry at offset at + 1; NULL: there is none (in the page in hand). */
@@ -322,7 +322,7 @@ static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset
 	if (rc != KV_OK && used == 0)
 		fs_reply_rc(req, rc);
 	else
-		fuse_reply_buf(req, buf, used);
+		fs_reply_listing(req, buf, used);
 	free(buf);
 }
 
@@ -331,7 +331,7 @@ static void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fus
 	(void)ino;
 	(void)datasync;
 	(void)fi;
-	fuse_reply_err(req, 0);
+	fs_reply_done(req);
 }
 
 void fs_fill_dir_ops(struct fuse_lowlevel_ops *ops)

@@ -120,7 +120,7 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		rc = fs_handle_open(fs, &node, fi, fuse_req_ctx(req)->pid, &err);
 	if (rc != KV_OK)
 		fs_reply_rc(req, rc);
-	else if (fuse_reply_open(req, fi) != 0)
+	else if (!fs_reply_opened(req, fi))
 		fs_handle_close(fi);
 }
 
@@ -128,7 +128,7 @@ static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 {
 	(void)ino;
 	fs_handle_close(fi);
-	fuse_reply_err(req, 0);
+	fs_reply_done(req);
 }
 
 enum kv_rc fs_handle_cut(struct fuse_file_info *fi, uint64_t size, struct kv_err *err)
@@ -296,7 +296,7 @@ static void op_poll(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, s
 	pthread_mutex_lock(&h->mu);
 	ready = is_ready(h, ph);
 	pthread_mutex_unlock(&h->mu);
-	fuse_reply_poll(req, ready ? POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM : POLLOUT | POLLWRNORM);
+	fs_reply_poll(req, ready ? POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM : POLLOUT | POLLWRNORM);
 }
 
 /* --- writing --------------------------------------------------------------------------------------- */
@@ -360,7 +360,7 @@ static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	(void)ino;
 	if (h->staged != NULL)
 		fs_staged_flushed(h->staged);
-	fuse_reply_err(req, 0);
+	fs_reply_done(req);
 }
 
 /* But for staged batches, what was acknowledged is durable already. */

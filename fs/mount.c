@@ -418,6 +418,7 @@ int fs_mount_run(struct fs_command *command, void (*ready)(void *arg), void *arg
 	fs_errors_init(&life.fs.errors);
 	fs_stages_init(&life.fs.stages);
 	fs_budget_init(&life.fs.reading);
+	fs_counts_init(&life.fs.counts);
 	/* Before any thread is made, so that all of them leave these to the stopping one. */
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	if (start(&life, why)) {
@@ -433,6 +434,7 @@ int fs_mount_run(struct fs_command *command, void (*ready)(void *arg), void *arg
 	fs_errors_fini(&life.fs.errors);
 	fs_stages_fini(&life.fs.stages);
 	fs_budget_fini(&life.fs.reading);
+	fs_counts_fini(&life.fs.counts);
 	core_engine_close(life.fs.engine);
 	pthread_cond_destroy(&life.fs.idle);
 	pthread_mutex_destroy(&life.fs.stop_mu);

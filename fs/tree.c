@@ -88,7 +88,7 @@ void fs_reply_entry(struct fs *fs, fuse_req_t req, uint64_t nodeid)
 	if (rc != KV_OK) {
 		fs_node_forget(&fs->nodes, nodeid, 1);
 		fs_reply_rc(req, rc);
-	} else if (fuse_reply_entry(req, &e) != 0) {
+	} else if (!fs_reply_found(req, &e)) {
 		fs_node_forget(&fs->nodes, nodeid, 1); /* interrupted: the kernel never saw it */
 	}
 }
@@ -112,14 +112,14 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
 {
 	fs_node_forget(&fs_of(req)->nodes, ino, nlookup);
-	fuse_reply_none(req);
+	fs_reply_forgot(req);
 }
 
 static void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
 {
 	for (size_t i = 0; i < count; i++)
 		fs_node_forget(&fs_of(req)->nodes, forgets[i].ino, forgets[i].nlookup);
-	fuse_reply_none(req);
+	fs_reply_forgot(req);
 }
 
 /* --- attributes ------------------------------------------------------------------------------------ */
@@ -141,7 +141,7 @@ static void reply_attr(struct fs *fs, fuse_req_t req, const struct fs_node *node
 	if (rc != KV_OK)
 		fs_reply_rc(req, rc);
 	else
-		fuse_reply_attr(req, &st, timeout);
+		fs_reply_attr(req, &st, timeout);
 }
 
 static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -258,7 +258,7 @@ static void op_readlink(fuse_req_t req, fuse_ino_t ino)
 		return;
 	}
 	core_uuid_format('s', name.target.u, target + strlen(target));
-	fuse_reply_readlink(req, target);
+	fs_reply_link(req, target);
 }
 
 /* --- making and removing --------------------------------------------------------------------------- */
@@ -476,7 +476,7 @@ static void op_statfs(fuse_req_t req, fuse_ino_t ino)
 	st.f_blocks = usage.total_bytes / st.f_frsize;
 	st.f_bfree = usage.free_bytes / st.f_frsize;
 	st.f_bavail = usage.avail_bytes / st.f_frsize;
-	fuse_reply_statfs(req, &st);
+	fs_reply_statfs(req, &st);
 }
 
 void fs_fill_tree_ops(struct fuse_lowlevel_ops *ops)
