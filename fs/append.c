@@ -198,7 +198,7 @@ static void spend(struct fs_append *a, enum kv_rc rc, struct kv_err *err)
 	drop_line(a);
 	fs_verdict_error(err, verdict);
 	fs_verdicts_add(&a->verdicts, verdict);
-	fs_errors_add(&a->fs->errors, core_shard_id(a->shard), a->pid, a->uid, verdict + strlen("error "));
+	fs_errors_add(&a->fs->errors, a->shard, a->pid, a->uid, verdict + strlen("error "));
 }
 
 enum kv_rc fs_append_write(struct fs_append *a, pid_t pid, uid_t uid, const char *buf, size_t len,
@@ -264,7 +264,7 @@ void fs_append_close(struct fs_append *a)
 		snprintf(what, sizeof what,
 			 "Abandoned updates=%" PRIu64 " message=\"%s; nothing was applied\"", a->rows,
 			 why_abandoned(a));
-		fs_errors_add(&a->fs->errors, core_shard_id(a->shard), a->pid, a->uid, what);
+		fs_errors_add(&a->fs->errors, a->shard, a->pid, a->uid, what);
 	}
 	drop_txn(a);
 	free(a->line);

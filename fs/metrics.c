@@ -160,7 +160,7 @@ static void put_mount(FILE *f, struct fs *fs)
 	single(f, "open_files", "gauge", open, "Files and directories that are open.");
 	single(f, "nodes", "gauge", nodes.entries,
 	       "Batches, holds, times and others with names of their own that the kernel knows.");
-	single(f, "node_shards", "gauge", nodes.shards, "Shards that were looked up since the start.");
+	single(f, "node_shards", "gauge", nodes.shards, "Shards of which the kernel knows a file.");
 	single(f, "stream_bytes", "gauge", atomic_load(&fs->reading.text),
 	       "Memory of texts that open files keep to be read again.");
 	single(f, "read_buffer_bytes", "gauge", fs_budget_held(&fs->reading),

@@ -234,7 +234,7 @@ enum kv_rc fs_show(struct fs_handle *h, const struct fs_node *node, int flags, p
 	case FS_STATE:
 		return show_state(h, err);
 	case FS_ERRORS:
-		return set_text(h, fs_errors_text(&h->fs->errors, node->shard), err);
+		return set_text(h, fs_errors_text(&h->fs->errors, node->shard, node->first_seqno), err);
 	case FS_APPEND:
 		h->append = fs_append_open(h->fs, h->shard);
 		return h->append != NULL ? KV_OK : kv_fail_rc(err, KV_NOMEM);

@@ -296,7 +296,7 @@ static void note(struct fs_staged *s, pid_t pid, uid_t uid, enum kv_rc rc, struc
 	if (core_staged_get_by_id(s->shard, s->writer.id, &entry, NULL) == KV_OK)
 		kv_wrap(err, rc, "batches/%s", entry.name);
 	fs_verdict_error(err, verdict);
-	fs_errors_add(&s->fs->errors, core_shard_id(s->shard), pid, uid, verdict + strlen("error "));
+	fs_errors_add(&s->fs->errors, s->shard, pid, uid, verdict + strlen("error "));
 }
 
 enum kv_rc fs_staged_write(struct fs_staged *s, pid_t pid, uid_t uid, bool append, uint64_t offset,

@@ -309,6 +309,7 @@ static enum kv_rc remove_shard(struct fs *fs, const char *name, struct kv_err *e
 {
 	struct core_shard_id id;
 	struct core_shard *shard;
+	struct core_info info;
 	enum kv_rc rc;
 
 	if (!fs_parse_shard_id(name, &id))
@@ -316,7 +317,10 @@ static enum kv_rc remove_shard(struct fs *fs, const char *name, struct kv_err *e
 	rc = core_shard_open(fs->engine, id, &shard, err);
 	if (rc != KV_OK)
 		return rc;
-	if (fs_commit_begin(fs)) {
+	rc = core_shard_info(shard, false, &info, err);
+	if (rc != KV_OK) {
+		core_shard_close(shard);
+	} else if (fs_commit_begin(fs)) {
 		rc = core_shard_remove(shard, err);
 		core_shard_close(shard); /* the last one to close deletes it */
 		fs_commit_end(fs);
@@ -325,7 +329,7 @@ static enum kv_rc remove_shard(struct fs *fs, const char *name, struct kv_err *e
 		core_shard_close(shard);
 	}
 	if (rc == KV_OK)
-		fs_errors_forget(&fs->errors, id);
+		fs_errors_forget(&fs->errors, id, info.first_seqno);
 	return rc;
 }
 
