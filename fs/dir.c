@@ -21,7 +21,7 @@
 #include "fs/files.h"
 #include "fs/text.h"
 
-enum { SHARDS_PAGE = 512 };
+enum { SHARDS_PAGE = 512, NAME_COST = 64 };
 
 struct dir {
 	struct fs_open open; /* first: dir_end() is handed it */
@@ -232,17 +232,25 @@ static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	struct fs *fs = fs_of(req);
 	struct dir *d = calloc(1, sizeof *d);
 	struct kv_err err;
-	enum kv_rc rc = KV_NOTFOUND;
+	enum kv_rc rc;
 
 	if (d == NULL) {
 		fs_reply_rc(req, KV_NOMEM);
 		return;
 	}
+	rc = fs_limits_enter(&fs->limits, fuse_req_ctx(req)->uid, &d->open.user, &err);
+	if (rc != KV_OK) {
+		free(d);
+		fs_reply_rc(req, rc);
+		return;
+	}
+	d->open.weight = 1;
 	pthread_mutex_init(&d->mu, NULL);
 	d->fs = fs;
 	fs_open_add(fs, &d->open, dir_end);
-	if (fs_node_get(&fs->nodes, ino, &d->node))
-		rc = start(fs, d, &err);
+	rc = fs_node_get(&fs->nodes, ino, &d->node) ? start(fs, d, &err) : KV_NOTFOUND;
+	if (rc == KV_OK)
+		rc = fs_limits_weigh(&fs->limits, d->open.user, d->count * NAME_COST, &d->open.weight, &err);
 	fi->fh = (uintptr_t)d;
 	if (rc == KV_OK && fs_reply_opened(req, fi))
 		return;

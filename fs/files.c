@@ -23,6 +23,8 @@
 #include "fs/handle.h"
 #include "fs/holds.h"
 
+enum { STREAM_COST = 3 * FS_OPEN_BYTES };
+
 static struct fs_handle *handle_of(const struct fuse_file_info *fi)
 {
 	return (struct fs_handle *)(uintptr_t)fi->fh;
@@ -87,11 +89,48 @@ static enum kv_rc open_handle(struct fs *fs, const struct fs_node *node, int fla
 	return rc;
 }
 
-enum kv_rc fs_handle_open(struct fs *fs, const struct fs_node *node, struct fuse_file_info *fi, pid_t pid,
-			  struct kv_err *err)
+static bool is_stream(enum fs_kind kind)
+{
+	return kind == FS_SNAPSHOT || kind == FS_AS_OF || kind == FS_LISTEN || kind == FS_SUBSCRIBE;
+}
+
+/* Bytes that h keeps until it is closed: its text, or the least that a stream keeps of its own. */
+static size_t cost(const struct fs_handle *h)
+{
+	return is_stream(h->kind) ? STREAM_COST : h->text_len;
+}
+
+/* The same, within the limits of the user. */
+static enum kv_rc open_counted(struct fs *fs, const struct fs_node *node, int flags,
+			       const struct fuse_ctx *ctx, struct fs_handle **out, struct kv_err *err)
+{
+	struct fs_user *user;
+	size_t weight = 1;
+	enum kv_rc rc = fs_limits_enter(&fs->limits, ctx->uid, &user, err);
+
+	*out = NULL;
+	if (rc != KV_OK)
+		return rc;
+	rc = open_handle(fs, node, flags, ctx->pid, out, err);
+	if (rc == KV_OK)
+		rc = fs_limits_weigh(&fs->limits, user, cost(*out), &weight, err);
+	if (rc == KV_OK) {
+		(*out)->open.user = user;
+		(*out)->open.weight = weight;
+		return KV_OK;
+	}
+	if (*out != NULL)
+		handle_put(*out);
+	*out = NULL;
+	fs_limits_leave(&fs->limits, user, weight);
+	return rc;
+}
+
+enum kv_rc fs_handle_open(struct fs *fs, const struct fs_node *node, struct fuse_file_info *fi,
+			  const struct fuse_ctx *ctx, struct kv_err *err)
 {
 	struct fs_handle *h;
-	enum kv_rc rc = open_handle(fs, node, fi->flags, pid, &h, err);
+	enum kv_rc rc = open_counted(fs, node, fi->flags, ctx, &h, err);
 
 	if (rc != KV_OK)
 		return rc;
@@ -117,7 +156,7 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	enum kv_rc rc = KV_NOTFOUND;
 
 	if (fs_node_get(&fs->nodes, ino, &node))
-		rc = fs_handle_open(fs, &node, fi, fuse_req_ctx(req)->pid, &err);
+		rc = fs_handle_open(fs, &node, fi, fuse_req_ctx(req), &err);
 	if (rc != KV_OK)
 		fs_reply_rc(req, rc);
 	else if (!fs_reply_opened(req, fi))
@@ -223,11 +262,6 @@ static bool read_stream(fuse_req_t req, struct fs_handle *h, size_t size, off_t 
 	else
 		fs_reply_read_rc(req, rc);
 	return true;
-}
-
-static bool is_stream(enum fs_kind kind)
-{
-	return kind == FS_SNAPSHOT || kind == FS_AS_OF || kind == FS_LISTEN || kind == FS_SUBSCRIBE;
 }
 
 static void do_read(fuse_req_t req, size_t size, off_t offset, const struct fuse_file_info *fi)

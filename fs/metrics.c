@@ -139,11 +139,13 @@ static void put_errors(FILE *f, const struct fs_counts *c)
 static void put_mount(FILE *f, struct fs *fs)
 {
 	struct fs_nodes_count nodes = fs_nodes_count(&fs->nodes);
+	struct fs_limits_count users;
 	size_t open;
 
 	pthread_mutex_lock(&fs->open_mu);
 	open = fs->open_count;
 	pthread_mutex_unlock(&fs->open_mu);
+	users = fs_limits_count(&fs->limits);
 	family(f, PREFIX, "build_info", "gauge", "Always 1; the label tells which program this is.");
 	fprintf(f, PREFIX "build_info{version=\"" SHARDFS_VERSION "\"} 1\n");
 	put_requests(f, &fs->counts);
@@ -158,6 +160,11 @@ static void put_mount(FILE *f, struct fs *fs)
 	single(f, "requests_in_flight", "gauge", fs_counts_in_flight(&fs->counts),
 	       "Requests of the kernel that are not answered yet, the one that made this text among them.");
 	single(f, "open_files", "gauge", open, "Files and directories that are open.");
+	single(f, "open_users", "gauge", users.users, "Users who have files open.");
+	single(f, "unfinished_bytes", "gauge", users.held,
+	       "Memory of what was written to transactions and staged batches and is not finished.");
+	single(f, "limits_refused_total", "counter", users.refused,
+	       "Opens and writes refused for a limit of a user, or of all.");
 	single(f, "nodes", "gauge", nodes.entries,
 	       "Batches, holds, times and others with names of their own that the kernel knows.");
 	single(f, "node_shards", "gauge", nodes.shards, "Shards of which the kernel knows a file.");

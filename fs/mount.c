@@ -105,6 +105,14 @@ void fs_open_remove(struct fs *fs, struct fs_open *o)
 		o->next->at = o->at;
 	fs->open_count--;
 	pthread_mutex_unlock(&fs->open_mu);
+	(void)!fs_open_hold(fs, o, 0, NULL);
+	fs_limits_leave(&fs->limits, o->user, o->weight);
+}
+
+enum kv_rc fs_open_hold(struct fs *fs, struct fs_open *o, size_t bytes, struct kv_err *err)
+{
+	/* Most transactions come whole, in one small write: these cost no lock. */
+	return bytes == o->held ? KV_OK : fs_limits_hold(&fs->limits, o->user, &o->held, bytes, err);
 }
 
 /* After the last request: what the kernel did not close any more. */
@@ -419,6 +427,7 @@ int fs_mount_run(struct fs_command *command, void (*ready)(void *arg), void *arg
 	fs_stages_init(&life.fs.stages);
 	fs_budget_init(&life.fs.reading);
 	fs_counts_init(&life.fs.counts);
+	fs_limits_init(&life.fs.limits, command->options.max_user_open, command->options.max_open);
 	/* Before any thread is made, so that all of them leave these to the stopping one. */
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	if (start(&life, why)) {
@@ -435,6 +444,7 @@ int fs_mount_run(struct fs_command *command, void (*ready)(void *arg), void *arg
 	fs_stages_fini(&life.fs.stages);
 	fs_budget_fini(&life.fs.reading);
 	fs_counts_fini(&life.fs.counts);
+	fs_limits_fini(&life.fs.limits);
 	core_engine_close(life.fs.engine);
 	pthread_cond_destroy(&life.fs.idle);
 	pthread_mutex_destroy(&life.fs.stop_mu);

@@ -7,6 +7,7 @@
 #include "fs/tree.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h> /* RENAME_NOREPLACE */
 #include <stdlib.h>
 #include <string.h>
@@ -101,6 +102,11 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	uint64_t nodeid = 0;
 	enum kv_rc rc = KV_NOTFOUND;
 
+	/* The kernel lets 1,024 bytes pass. It looks before it makes or moves anything, so this is enough. */
+	if (strlen(name) > NAME_MAX) {
+		fs_reply_errno(req, ENAMETOOLONG);
+		return;
+	}
 	if (fs_node_get(&fs->nodes, parent, &dir))
 		rc = fs_look(fs, &dir, name, &nodeid, &err);
 	if (rc != KV_OK)

@@ -182,5 +182,6 @@ Suite *holds_suite(void);
 Suite *readers_suite(void);
 Suite *ctl_suite(void);
 Suite *metrics_suite(void);
+Suite *hostile_suite(void);
 
 #endif
