@@ -183,5 +183,6 @@ Suite *readers_suite(void);
 Suite *ctl_suite(void);
 Suite *metrics_suite(void);
 Suite *hostile_suite(void);
+Suite *full_suite(void);
 
 #endif
