@@ -10,7 +10,7 @@ int main(void)
 		staged_clients_suite, writers_suite,   listen_suite,  listen_wait_suite, listen_many_suite,
 		read_many_suite,      replicate_suite, holds_suite,   readers_suite,     ctl_suite,
 		metrics_suite,        linear_suite,    beside_suite,  blind_suite,       property_suite,
-		examples_suite,       follows_suite,   hostile_suite, full_suite,
+		examples_suite,       follows_suite,   hostile_suite, full_suite,        ordinary_suite,
 	};
 	int status;
 

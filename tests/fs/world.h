@@ -184,5 +184,6 @@ Suite *ctl_suite(void);
 Suite *metrics_suite(void);
 Suite *hostile_suite(void);
 Suite *full_suite(void);
+Suite *ordinary_suite(void);
 
 #endif
