@@ -264,7 +264,7 @@ static bool read_stream(fuse_req_t req, struct fs_handle *h, size_t size, off_t 
 	return true;
 }
 
-static void do_read(fuse_req_t req, size_t size, off_t offset, const struct fuse_file_info *fi)
+static void read_now(fuse_req_t req, size_t size, off_t offset, const struct fuse_file_info *fi)
 {
 	struct fs_handle *h = handle_of(fi);
 	bool answered = true;
@@ -291,15 +291,94 @@ static void do_read(fuse_req_t req, size_t size, off_t offset, const struct fuse
 	handle_put(h);
 }
 
+/* A read of a stream whose turn has not come. */
+struct queued_read {
+	struct fs_turn turn; /* first: the functions below are handed it */
+	size_t size;
+	off_t offset;
+	struct fuse_file_info fi;
+};
+
+static void do_read(fuse_req_t req, size_t size, off_t offset, const struct fuse_file_info *fi, bool go_on);
+
+static bool queue_begin(struct fs_parked *p)
+{
+	return fs_turns_queue(&fs_of(p->req)->turns, (struct fs_turn *)p);
+}
+
+static bool queue_cancel(struct fs_parked *p)
+{
+	return fs_turns_leave_queue(&fs_of(p->req)->turns, (struct fs_turn *)p);
+}
+
+static void queue_end(struct fs_parked *p, enum kv_rc rc)
+{
+	struct queued_read *q = (struct queued_read *)p;
+
+	if (rc != KV_OK)
+		fs_reply_rc(p->req, rc);
+	else if (q->turn.has)
+		read_now(p->req, q->size, q->offset, &q->fi);
+	else
+		do_read(p->req, q->size, q->offset, &q->fi, false);
+}
+
+static void queue_free(struct fs_parked *p)
+{
+	free(p);
+}
+
+static void queue_read(fuse_req_t req, size_t size, off_t offset, const struct fuse_file_info *fi)
+{
+	static const struct fs_park_ops ops = {.kind = FS_PARKED_TURN,
+					       .begin = queue_begin,
+					       .cancel = queue_cancel,
+					       .end = queue_end,
+					       .free = queue_free};
+	struct queued_read *q = calloc(1, sizeof *q);
+
+	if (q == NULL) {
+		fs_reply_rc(req, KV_NOMEM);
+		return;
+	}
+	q->turn.uid = fuse_req_ctx(req)->uid;
+	q->size = size;
+	q->offset = offset;
+	q->fi = *fi;
+	fs_park(&fs_of(req)->waits, &q->turn.parked, &ops, req);
+}
+
+/* With go_on, also those that wait for their turn when this one is done. The thread of fs_waits has others to
+ * wake, and does not go on. */
+static void do_read(fuse_req_t req, size_t size, off_t offset, const struct fuse_file_info *fi, bool go_on)
+{
+	struct fs *fs = fs_of(req);
+	struct fs_turn *next;
+
+	if (!is_stream(handle_of(fi)->kind)) {
+		read_now(req, size, offset, fi);
+		return;
+	}
+	if (!fs_turns_enter(&fs->turns)) {
+		queue_read(req, size, offset, fi);
+		return;
+	}
+	read_now(req, size, offset, fi);
+	while ((next = fs_turns_next(&fs->turns, go_on)) != NULL) {
+		fs_count_parked(); /* the time is not that of the first request any more */
+		fs_park_run(&next->parked);
+	}
+}
+
 static void read_again(fuse_req_t req, const struct fs_read *read)
 {
-	do_read(req, read->size, read->offset, &read->fi);
+	do_read(req, read->size, read->offset, &read->fi, false);
 }
 
 static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
 	(void)ino;
-	do_read(req, size, offset, fi);
+	do_read(req, size, offset, fi, true);
 }
 
 /* Whether a read would be answered now; if not, ph (taken) is told when it would. upper has an event when it

@@ -13,6 +13,7 @@
  *   fs.stop_mu     commits in flight
  *   fs.open_mu     what is open
  *   fs_waits.mu    park.c; held while what is parked is cancelled, in its shard
+ *   fs_turns.mu    turns.c; also under fs_waits.mu
  *   fs_errors.mu   errors.c
  *   fs_limits.mu   limits.c
  *   fs_budget.mu   budget.c; held while idle streams give back buffers. Waiting for a turn there, a read
@@ -35,6 +36,7 @@
 #include "fs/nodes.h"
 #include "fs/reply.h"
 #include "fs/stages.h"
+#include "fs/turns.h"
 #include "fs/wait.h"
 
 struct fs_options {
@@ -69,6 +71,7 @@ struct fs {
 	struct fs_budget reading; /* the memory of all streams */
 	struct fs_stages stages;
 	struct fs_limits limits;
+	struct fs_turns turns; /* of reads of streams */
 
 	pthread_mutex_t stop_mu; /* the two below */
 	bool stopping;

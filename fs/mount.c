@@ -427,6 +427,7 @@ int fs_mount_run(struct fs_command *command, void (*ready)(void *arg), void *arg
 	fs_stages_init(&life.fs.stages);
 	fs_budget_init(&life.fs.reading);
 	fs_counts_init(&life.fs.counts);
+	fs_turns_init(&life.fs.turns);
 	fs_limits_init(&life.fs.limits, command->options.max_user_open, command->options.max_open);
 	/* Before any thread is made, so that all of them leave these to the stopping one. */
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
@@ -444,6 +445,7 @@ int fs_mount_run(struct fs_command *command, void (*ready)(void *arg), void *arg
 	fs_stages_fini(&life.fs.stages);
 	fs_budget_fini(&life.fs.reading);
 	fs_counts_fini(&life.fs.counts);
+	fs_turns_fini(&life.fs.turns);
 	fs_limits_fini(&life.fs.limits);
 	core_engine_close(life.fs.engine);
 	pthread_cond_destroy(&life.fs.idle);
