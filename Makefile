@@ -255,6 +255,18 @@ install: all
 clean:
 	rm -rf build
 
+
+# Many clients on a mount whose replies are checked; build/load/report.md. Environment: LOAD_S (600), LOAD_CLIENTS
+# (200), LOAD_NEAR_S (10), SEED. LOAD_V=release for figures without the checks.
+LOAD_V ?= check
+check-load:
+	@$(MAKE) --no-print-directory -s V=$(LOAD_V) build/$(LOAD_V)/shardfs build/$(LOAD_V)/tests/run-load
+	@umount -l build/load/mnt 2>/dev/null; rm -rf build/load/store; mkdir -p build/load
+	@SHARDFS=$(CURDIR)/build/$(LOAD_V)/shardfs build/$(LOAD_V)/tests/run-load $(CURDIR)/build/load
+$(O)/tests/run-load: $(call obj,$(sort $(wildcard tests/load/*.c)))
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lm
+.PHONY: check-load
+
 -include $(shell find $(O) -name '*.d' 2>/dev/null)
 
 # --- power loss, and calls that fail or kill -----------------------------------------------------------

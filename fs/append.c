@@ -26,6 +26,7 @@
 
 enum {
 	LINE_KEEP = 64 << 10, /* a longer line's room is given back */
+	WHOLE_MAX = 64 << 10, /* a write of less that finishes what it brings need not be counted */
 };
 
 /* A row's text is at most four times its bytes (\ooo), and a little for its numbers. */
@@ -34,8 +35,10 @@ enum {
 struct fs_append {
 	struct fs *fs;
 	struct core_shard *shard;
+	struct fs_open *open;
 	struct core_txn *txn;
 	uint64_t rows;
+	size_t text;    /* of the lines of the transaction */
 	bool swallowed; /* the last row ends in `commit`: perhaps it has no newline of its own */
 	pid_t pid;      /* who wrote last */
 	uid_t uid;
@@ -50,7 +53,7 @@ struct fs_append {
 	struct fs_verdicts verdicts;
 };
 
-struct fs_append *fs_append_open(struct fs *fs, struct core_shard *shard)
+struct fs_append *fs_append_open(struct fs *fs, struct core_shard *shard, struct fs_open *open)
 {
 	struct fs_append *a = calloc(1, sizeof *a);
 
@@ -58,6 +61,7 @@ struct fs_append *fs_append_open(struct fs *fs, struct core_shard *shard)
 		return NULL;
 	a->fs = fs;
 	a->shard = shard;
+	a->open = open;
 	return a;
 }
 
@@ -66,6 +70,7 @@ static void drop_txn(struct fs_append *a)
 	core_txn_free(a->txn);
 	a->txn = NULL;
 	a->rows = 0;
+	a->text = 0;
 }
 
 static void drop_line(struct fs_append *a)
@@ -198,7 +203,13 @@ static void spend(struct fs_append *a, enum kv_rc rc, struct kv_err *err)
 	drop_line(a);
 	fs_verdict_error(err, verdict);
 	fs_verdicts_add(&a->verdicts, verdict);
-	fs_errors_add(&a->fs->errors, core_shard_id(a->shard), a->pid, a->uid, verdict + strlen("error "));
+	fs_errors_add(&a->fs->errors, a->shard, a->pid, a->uid, verdict + strlen("error "));
+}
+
+/* What is not finished takes so much memory, about. */
+static size_t unfinished(const struct fs_append *a)
+{
+	return a->line_len + (a->text < FS_ROWS_HELD ? a->text : FS_ROWS_HELD);
 }
 
 enum kv_rc fs_append_write(struct fs_append *a, pid_t pid, uid_t uid, const char *buf, size_t len,
@@ -213,6 +224,8 @@ enum kv_rc fs_append_write(struct fs_append *a, pid_t pid, uid_t uid, const char
 	a->uid = uid;
 	if (a->spent != KV_OK)
 		return a->spent;
+	if (unfinished(a) != 0 || len > WHOLE_MAX)
+		rc = fs_open_hold(a->fs, a->open, unfinished(a) + len, &err);
 	while (p < end && rc == KV_OK) {
 		const char *nl = memchr(p, '\n', (size_t)(end - p));
 		size_t piece = (size_t)((nl != NULL ? nl : end) - p);
@@ -225,15 +238,19 @@ enum kv_rc fs_append_write(struct fs_append *a, pid_t pid, uid_t uid, const char
 					      : do_line(a, p, piece, &committed, &err);
 			drop_line(a);
 		}
+		a->text += a->txn != NULL ? piece : 0;
 		p += piece + (nl != NULL);
 		if (rc == KV_OK && committed)
 			*done = (size_t)(p - buf);
 	}
+	if (rc == KV_OK) /* one that left its rows unfinished is refused like one that came with them */
+		rc = fs_open_hold(a->fs, a->open, unfinished(a), &err);
 	if (rc == KV_OK) {
 		*done = len;
 		return KV_OK;
 	}
 	spend(a, rc, &err);
+	(void)!fs_open_hold(a->fs, a->open, 0, NULL);
 	return *done != 0 ? KV_OK : rc;
 }
 
@@ -243,6 +260,7 @@ void fs_append_reset(struct fs_append *a)
 	drop_line(a);
 	a->spent = KV_OK;
 	fs_verdicts_clear(&a->verdicts);
+	(void)!fs_open_hold(a->fs, a->open, 0, NULL);
 }
 
 /* Why a transaction that was begun came to nothing. */
@@ -264,7 +282,7 @@ void fs_append_close(struct fs_append *a)
 		snprintf(what, sizeof what,
 			 "Abandoned updates=%" PRIu64 " message=\"%s; nothing was applied\"", a->rows,
 			 why_abandoned(a));
-		fs_errors_add(&a->fs->errors, core_shard_id(a->shard), a->pid, a->uid, what);
+		fs_errors_add(&a->fs->errors, a->shard, a->pid, a->uid, what);
 	}
 	drop_txn(a);
 	free(a->line);

@@ -19,8 +19,10 @@
 struct fs;
 struct fs_append;
 
-/* shard is borrowed until close. NULL: out of memory. */
-struct fs_append *fs_append_open(struct fs *fs, struct core_shard *shard);
+struct fs_open;
+
+/* shard and open, which its memory counts for, are borrowed until close. NULL: out of memory. */
+struct fs_append *fs_append_open(struct fs *fs, struct core_shard *shard, struct fs_open *open);
 
 /*
  * Take in len bytes from process pid of user uid. *done: how many were taken: len, or less where a

@@ -192,7 +192,8 @@ static enum kv_rc make_in(struct fs *fs, const struct fs_node *dir, const char *
 
 /* Make, or meet, and open. */
 static enum kv_rc create(struct fs *fs, const struct fs_node *dir, const char *name,
-			 struct fuse_file_info *fi, pid_t pid, struct fuse_entry_param *e, struct kv_err *err)
+			 struct fuse_file_info *fi, const struct fuse_ctx *ctx, struct fuse_entry_param *e,
+			 struct kv_err *err)
 {
 	struct fs_node node;
 	enum kv_rc rc = make_in(fs, dir, name, (fi->flags & O_EXCL) != 0, &e->ino, err);
@@ -201,7 +202,7 @@ static enum kv_rc create(struct fs *fs, const struct fs_node *dir, const char *n
 		return rc;
 	rc = KV_NOTFOUND;
 	if (fs_node_get(&fs->nodes, e->ino, &node))
-		rc = fs_handle_open(fs, &node, fi, pid, err);
+		rc = fs_handle_open(fs, &node, fi, ctx, err);
 	if (rc == KV_OK) {
 		rc = fs_entry(fs, e, err);
 		if (rc != KV_OK)
@@ -228,12 +229,12 @@ static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 		return;
 	}
 	errnum = refusal(&dir, name, mode);
-	rc = errnum == 0 ? create(fs, &dir, name, fi, fuse_req_ctx(req)->pid, &e, &err) : KV_OK;
+	rc = errnum == 0 ? create(fs, &dir, name, fi, fuse_req_ctx(req), &e, &err) : KV_OK;
 	if (errnum != 0) {
 		fs_reply_errno(req, errnum);
 	} else if (rc != KV_OK) {
 		fs_reply_rc(req, rc);
-	} else if (fuse_reply_create(req, &e, fi) != 0) {
+	} else if (!fs_reply_created(req, &e, fi)) {
 		fs_handle_close(fi);
 		fs_node_forget(&fs->nodes, e.ino, 1);
 	}

@@ -11,6 +11,7 @@
 
 #define FUSE_USE_VERSION 312
 #include <fuse_lowlevel.h>
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "core/metrics.h"
@@ -71,6 +72,12 @@ enum fs_op { FS_OPS(FS_OP) FS_OP_COUNT };
 
 struct fs_counts {
 	_Atomic(uint64_t) requests[FS_OP_COUNT];
+	_Atomic(uint64_t) answered;
+#ifdef CORE_SLOW_CHECKS
+	pthread_mutex_t mu; /* of the next; held for moments */
+	struct fs_count_flight *flights;
+	uint64_t unchecked; /* for want of memory */
+#endif
 	struct core_histogram times[FS_OP_COUNT]; /* of those that were not parked */
 	_Atomic(uint64_t) errors[KV_RC_COUNT];    /* [KV_OK]: an errno that is none of the list */
 	_Atomic(uint64_t) read_bytes;
@@ -78,11 +85,21 @@ struct fs_counts {
 	struct fuse_lowlevel_ops handlers; /* that serve the requests */
 };
 
+void fs_counts_init(struct fs_counts *c);
+/* When no more requests come, and those that were parked have been ended: all are answered (checked). */
+void fs_counts_fini(struct fs_counts *c);
+
 /* Put counting around the handlers in ops. */
 void fs_count_ops(struct fs_counts *c, struct fuse_lowlevel_ops *ops);
 
 /* The request that is served on this thread waits now: its time says nothing of the mount. */
 void fs_count_parked(void);
+
+/* req is about to be answered, which happens once (checked in test builds). */
+void fs_count_answered(struct fs_counts *c, fuse_req_t req);
+
+/* Requests that were begun and not answered yet. */
+uint64_t fs_counts_in_flight(const struct fs_counts *c);
 
 static inline void fs_count(_Atomic(uint64_t) *counter, uint64_t by)
 {

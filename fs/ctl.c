@@ -93,8 +93,7 @@ static void fail(struct command *d, enum kv_rc rc, struct kv_err *err)
 	fs_verdict_error(err, verdict);
 	add_verdict(c, verdict);
 	if (rc != KV_INTERRUPTED && rc != KV_SHUTDOWN)
-		fs_errors_add(&c->fs->errors, core_shard_id(c->shard), d->pid, d->uid,
-			      verdict + strlen("error "));
+		fs_errors_add(&c->fs->errors, c->shard, d->pid, d->uid, verdict + strlen("error "));
 	fs_reply_write_rc(d->parked.req, rc);
 }
 

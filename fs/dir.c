@@ -21,7 +21,7 @@
 #include "fs/files.h"
 #include "fs/text.h"
 
-enum { SHARDS_PAGE = 512 };
+enum { SHARDS_PAGE = 512, NAME_COST = 64 };
 
 struct dir {
 	struct fs_open open; /* first: dir_end() is handed it */
@@ -232,19 +232,27 @@ static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	struct fs *fs = fs_of(req);
 	struct dir *d = calloc(1, sizeof *d);
 	struct kv_err err;
-	enum kv_rc rc = KV_NOTFOUND;
+	enum kv_rc rc;
 
 	if (d == NULL) {
 		fs_reply_rc(req, KV_NOMEM);
 		return;
 	}
+	rc = fs_limits_enter(&fs->limits, fuse_req_ctx(req)->uid, &d->open.user, &err);
+	if (rc != KV_OK) {
+		free(d);
+		fs_reply_rc(req, rc);
+		return;
+	}
+	d->open.weight = 1;
 	pthread_mutex_init(&d->mu, NULL);
 	d->fs = fs;
 	fs_open_add(fs, &d->open, dir_end);
-	if (fs_node_get(&fs->nodes, ino, &d->node))
-		rc = start(fs, d, &err);
+	rc = fs_node_get(&fs->nodes, ino, &d->node) ? start(fs, d, &err) : KV_NOTFOUND;
+	if (rc == KV_OK)
+		rc = fs_limits_weigh(&fs->limits, d->open.user, d->count * NAME_COST, &d->open.weight, &err);
 	fi->fh = (uintptr_t)d;
-	if (rc == KV_OK && fuse_reply_open(req, fi) == 0)
+	if (rc == KV_OK && fs_reply_opened(req, fi))
 		return;
 	if (rc != KV_OK)
 		fs_reply_rc(req, rc);
@@ -255,7 +263,7 @@ static void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info 
 {
 	(void)ino;
 	dir_end(&dir_of(fi)->open);
-	fuse_reply_err(req, 0);
+	fs_reply_done(req);
 }
 
 /* The entry at offset at + 1; NULL: there is none (in the page in hand). */
@@ -322,7 +330,7 @@ static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset
 	if (rc != KV_OK && used == 0)
 		fs_reply_rc(req, rc);
 	else
-		fuse_reply_buf(req, buf, used);
+		fs_reply_listing(req, buf, used);
 	free(buf);
 }
 
@@ -331,7 +339,7 @@ static void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fus
 	(void)ino;
 	(void)datasync;
 	(void)fi;
-	fuse_reply_err(req, 0);
+	fs_reply_done(req);
 }
 
 void fs_fill_dir_ops(struct fuse_lowlevel_ops *ops)

@@ -23,6 +23,8 @@
 #include "fs/handle.h"
 #include "fs/holds.h"
 
+enum { STREAM_COST = 3 * FS_OPEN_BYTES };
+
 static struct fs_handle *handle_of(const struct fuse_file_info *fi)
 {
 	return (struct fs_handle *)(uintptr_t)fi->fh;
@@ -87,11 +89,48 @@ static enum kv_rc open_handle(struct fs *fs, const struct fs_node *node, int fla
 	return rc;
 }
 
-enum kv_rc fs_handle_open(struct fs *fs, const struct fs_node *node, struct fuse_file_info *fi, pid_t pid,
-			  struct kv_err *err)
+static bool is_stream(enum fs_kind kind)
+{
+	return kind == FS_SNAPSHOT || kind == FS_AS_OF || kind == FS_LISTEN || kind == FS_SUBSCRIBE;
+}
+
+/* Bytes that h keeps until it is closed: its text, or the least that a stream keeps of its own. */
+static size_t cost(const struct fs_handle *h)
+{
+	return is_stream(h->kind) ? STREAM_COST : h->text_len;
+}
+
+/* The same, within the limits of the user. */
+static enum kv_rc open_counted(struct fs *fs, const struct fs_node *node, int flags,
+			       const struct fuse_ctx *ctx, struct fs_handle **out, struct kv_err *err)
+{
+	struct fs_user *user;
+	size_t weight = 1;
+	enum kv_rc rc = fs_limits_enter(&fs->limits, ctx->uid, &user, err);
+
+	*out = NULL;
+	if (rc != KV_OK)
+		return rc;
+	rc = open_handle(fs, node, flags, ctx->pid, out, err);
+	if (rc == KV_OK)
+		rc = fs_limits_weigh(&fs->limits, user, cost(*out), &weight, err);
+	if (rc == KV_OK) {
+		(*out)->open.user = user;
+		(*out)->open.weight = weight;
+		return KV_OK;
+	}
+	if (*out != NULL)
+		handle_put(*out);
+	*out = NULL;
+	fs_limits_leave(&fs->limits, user, weight);
+	return rc;
+}
+
+enum kv_rc fs_handle_open(struct fs *fs, const struct fs_node *node, struct fuse_file_info *fi,
+			  const struct fuse_ctx *ctx, struct kv_err *err)
 {
 	struct fs_handle *h;
-	enum kv_rc rc = open_handle(fs, node, fi->flags, pid, &h, err);
+	enum kv_rc rc = open_counted(fs, node, fi->flags, ctx, &h, err);
 
 	if (rc != KV_OK)
 		return rc;
@@ -117,10 +156,10 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	enum kv_rc rc = KV_NOTFOUND;
 
 	if (fs_node_get(&fs->nodes, ino, &node))
-		rc = fs_handle_open(fs, &node, fi, fuse_req_ctx(req)->pid, &err);
+		rc = fs_handle_open(fs, &node, fi, fuse_req_ctx(req), &err);
 	if (rc != KV_OK)
 		fs_reply_rc(req, rc);
-	else if (fuse_reply_open(req, fi) != 0)
+	else if (!fs_reply_opened(req, fi))
 		fs_handle_close(fi);
 }
 
@@ -128,7 +167,7 @@ static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 {
 	(void)ino;
 	fs_handle_close(fi);
-	fuse_reply_err(req, 0);
+	fs_reply_done(req);
 }
 
 enum kv_rc fs_handle_cut(struct fuse_file_info *fi, uint64_t size, struct kv_err *err)
@@ -225,12 +264,7 @@ static bool read_stream(fuse_req_t req, struct fs_handle *h, size_t size, off_t 
 	return true;
 }
 
-static bool is_stream(enum fs_kind kind)
-{
-	return kind == FS_SNAPSHOT || kind == FS_AS_OF || kind == FS_LISTEN || kind == FS_SUBSCRIBE;
-}
-
-static void do_read(fuse_req_t req, size_t size, off_t offset, const struct fuse_file_info *fi)
+static void read_now(fuse_req_t req, size_t size, off_t offset, const struct fuse_file_info *fi)
 {
 	struct fs_handle *h = handle_of(fi);
 	bool answered = true;
@@ -257,15 +291,94 @@ static void do_read(fuse_req_t req, size_t size, off_t offset, const struct fuse
 	handle_put(h);
 }
 
+/* A read of a stream whose turn has not come. */
+struct queued_read {
+	struct fs_turn turn; /* first: the functions below are handed it */
+	size_t size;
+	off_t offset;
+	struct fuse_file_info fi;
+};
+
+static void do_read(fuse_req_t req, size_t size, off_t offset, const struct fuse_file_info *fi, bool go_on);
+
+static bool queue_begin(struct fs_parked *p)
+{
+	return fs_turns_queue(&fs_of(p->req)->turns, (struct fs_turn *)p);
+}
+
+static bool queue_cancel(struct fs_parked *p)
+{
+	return fs_turns_leave_queue(&fs_of(p->req)->turns, (struct fs_turn *)p);
+}
+
+static void queue_end(struct fs_parked *p, enum kv_rc rc)
+{
+	struct queued_read *q = (struct queued_read *)p;
+
+	if (rc != KV_OK)
+		fs_reply_rc(p->req, rc);
+	else if (q->turn.has)
+		read_now(p->req, q->size, q->offset, &q->fi);
+	else
+		do_read(p->req, q->size, q->offset, &q->fi, false);
+}
+
+static void queue_free(struct fs_parked *p)
+{
+	free(p);
+}
+
+static void queue_read(fuse_req_t req, size_t size, off_t offset, const struct fuse_file_info *fi)
+{
+	static const struct fs_park_ops ops = {.kind = FS_PARKED_TURN,
+					       .begin = queue_begin,
+					       .cancel = queue_cancel,
+					       .end = queue_end,
+					       .free = queue_free};
+	struct queued_read *q = calloc(1, sizeof *q);
+
+	if (q == NULL) {
+		fs_reply_rc(req, KV_NOMEM);
+		return;
+	}
+	q->turn.uid = fuse_req_ctx(req)->uid;
+	q->size = size;
+	q->offset = offset;
+	q->fi = *fi;
+	fs_park(&fs_of(req)->waits, &q->turn.parked, &ops, req);
+}
+
+/* With go_on, also those that wait for their turn when this one is done. The thread of fs_waits has others to
+ * wake, and does not go on. */
+static void do_read(fuse_req_t req, size_t size, off_t offset, const struct fuse_file_info *fi, bool go_on)
+{
+	struct fs *fs = fs_of(req);
+	struct fs_turn *next;
+
+	if (!is_stream(handle_of(fi)->kind)) {
+		read_now(req, size, offset, fi);
+		return;
+	}
+	if (!fs_turns_enter(&fs->turns)) {
+		queue_read(req, size, offset, fi);
+		return;
+	}
+	read_now(req, size, offset, fi);
+	while ((next = fs_turns_next(&fs->turns, go_on)) != NULL) {
+		fs_count_parked(); /* the time is not that of the first request any more */
+		fs_park_run(&next->parked);
+	}
+}
+
 static void read_again(fuse_req_t req, const struct fs_read *read)
 {
-	do_read(req, read->size, read->offset, &read->fi);
+	do_read(req, read->size, read->offset, &read->fi, false);
 }
 
 static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
 	(void)ino;
-	do_read(req, size, offset, fi);
+	do_read(req, size, offset, fi, true);
 }
 
 /* Whether a read would be answered now; if not, ph (taken) is told when it would. upper has an event when it
@@ -296,7 +409,7 @@ static void op_poll(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, s
 	pthread_mutex_lock(&h->mu);
 	ready = is_ready(h, ph);
 	pthread_mutex_unlock(&h->mu);
-	fuse_reply_poll(req, ready ? POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM : POLLOUT | POLLWRNORM);
+	fs_reply_poll(req, ready ? POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM : POLLOUT | POLLWRNORM);
 }
 
 /* --- writing --------------------------------------------------------------------------------------- */
@@ -360,7 +473,7 @@ static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	(void)ino;
 	if (h->staged != NULL)
 		fs_staged_flushed(h->staged);
-	fuse_reply_err(req, 0);
+	fs_reply_done(req);
 }
 
 /* But for staged batches, what was acknowledged is durable already. */

@@ -13,7 +13,9 @@
  *   fs.stop_mu     commits in flight
  *   fs.open_mu     what is open
  *   fs_waits.mu    park.c; held while what is parked is cancelled, in its shard
+ *   fs_turns.mu    turns.c; also under fs_waits.mu
  *   fs_errors.mu   errors.c
+ *   fs_limits.mu   limits.c
  *   fs_budget.mu   budget.c; held while idle streams give back buffers. Waiting for a turn there, a read
  * holds fs_handle.mu
  */
@@ -30,9 +32,11 @@
 #include "fs/budget.h"
 #include "fs/counts.h"
 #include "fs/errors.h"
+#include "fs/limits.h"
 #include "fs/nodes.h"
 #include "fs/reply.h"
 #include "fs/stages.h"
+#include "fs/turns.h"
 #include "fs/wait.h"
 
 struct fs_options {
@@ -40,7 +44,9 @@ struct fs_options {
 	char *mountpoint;
 	uid_t uid; /* of the top directories */
 	gid_t gid;
-	mode_t umask; /* of the top directories */
+	mode_t umask;           /* of the top directories */
+	unsigned max_user_open; /* limits.h; 0: ours */
+	unsigned max_open;
 	bool read_only;
 };
 
@@ -49,6 +55,9 @@ struct fs_open {
 	struct fs_open *next;
 	struct fs_open **at;
 	void (*end)(struct fs_open *o); /* as if it were closed */
+	struct fs_user *user;           /* whom it counts for, and how much; limits.h */
+	size_t weight;
+	size_t held; /* bytes of what was written through it and is not finished */
 };
 
 struct fs {
@@ -61,6 +70,8 @@ struct fs {
 	struct fs_waits waits;
 	struct fs_budget reading; /* the memory of all streams */
 	struct fs_stages stages;
+	struct fs_limits limits;
+	struct fs_turns turns; /* of reads of streams */
 
 	pthread_mutex_t stop_mu; /* the two below */
 	bool stopping;
@@ -76,6 +87,9 @@ struct fs {
 
 void fs_open_add(struct fs *fs, struct fs_open *o, void (*end)(struct fs_open *o));
 void fs_open_remove(struct fs *fs, struct fs_open *o);
+
+/* What was written through o, and is not finished, takes so many bytes. KV_NOMEM: too many for its user. */
+enum kv_rc fs_open_hold(struct fs *fs, struct fs_open *o, size_t bytes, struct kv_err *err) KV_MUST_CHECK;
 
 /* Around each change to the store: false once the mount is stopping, then nothing may be begun. */
 bool fs_commit_begin(struct fs *fs);

@@ -139,11 +139,13 @@ static void put_errors(FILE *f, const struct fs_counts *c)
 static void put_mount(FILE *f, struct fs *fs)
 {
 	struct fs_nodes_count nodes = fs_nodes_count(&fs->nodes);
+	struct fs_limits_count users;
 	size_t open;
 
 	pthread_mutex_lock(&fs->open_mu);
 	open = fs->open_count;
 	pthread_mutex_unlock(&fs->open_mu);
+	users = fs_limits_count(&fs->limits);
 	family(f, PREFIX, "build_info", "gauge", "Always 1; the label tells which program this is.");
 	fprintf(f, PREFIX "build_info{version=\"" SHARDFS_VERSION "\"} 1\n");
 	put_requests(f, &fs->counts);
@@ -155,10 +157,19 @@ static void put_mount(FILE *f, struct fs *fs)
 	       "Reads that wait now for an upper to pass a time.");
 	single(f, "waiting_commands", "gauge", fs_parked_count(&fs->waits, FS_PARKED_CTL),
 	       "Writes to ctl that wait now for their maintenance to end.");
+	single(f, "waiting_turns", "gauge", fs_parked_count(&fs->waits, FS_PARKED_TURN),
+	       "Reads of snapshots and listeners that wait now for others to be done.");
+	single(f, "requests_in_flight", "gauge", fs_counts_in_flight(&fs->counts),
+	       "Requests of the kernel that are not answered yet, the one that made this text among them.");
 	single(f, "open_files", "gauge", open, "Files and directories that are open.");
+	single(f, "open_users", "gauge", users.users, "Users who have files open.");
+	single(f, "unfinished_bytes", "gauge", users.held,
+	       "Memory of what was written to transactions and staged batches and is not finished.");
+	single(f, "limits_refused_total", "counter", users.refused,
+	       "Opens and writes refused for a limit of a user, or of all.");
 	single(f, "nodes", "gauge", nodes.entries,
 	       "Batches, holds, times and others with names of their own that the kernel knows.");
-	single(f, "node_shards", "gauge", nodes.shards, "Shards that were looked up since the start.");
+	single(f, "node_shards", "gauge", nodes.shards, "Shards of which the kernel knows a file.");
 	single(f, "stream_bytes", "gauge", atomic_load(&fs->reading.text),
 	       "Memory of texts that open files keep to be read again.");
 	single(f, "read_buffer_bytes", "gauge", fs_budget_held(&fs->reading),

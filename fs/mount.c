@@ -105,6 +105,14 @@ void fs_open_remove(struct fs *fs, struct fs_open *o)
 		o->next->at = o->at;
 	fs->open_count--;
 	pthread_mutex_unlock(&fs->open_mu);
+	(void)!fs_open_hold(fs, o, 0, NULL);
+	fs_limits_leave(&fs->limits, o->user, o->weight);
+}
+
+enum kv_rc fs_open_hold(struct fs *fs, struct fs_open *o, size_t bytes, struct kv_err *err)
+{
+	/* Most transactions come whole, in one small write: these cost no lock. */
+	return bytes == o->held ? KV_OK : fs_limits_hold(&fs->limits, o->user, &o->held, bytes, err);
 }
 
 /* After the last request: what the kernel did not close any more. */
@@ -420,6 +428,10 @@ static void prepare(struct life *life)
 	fs_errors_init(&life->fs.errors);
 	fs_stages_init(&life->fs.stages);
 	fs_budget_init(&life->fs.reading);
+	fs_counts_init(&life->fs.counts);
+	fs_turns_init(&life->fs.turns);
+	fs_limits_init(&life->fs.limits, life->command->options.max_user_open,
+		       life->command->options.max_open);
 }
 
 static void finish(struct life *life)
@@ -433,6 +445,9 @@ static void finish(struct life *life)
 	fs_errors_fini(&life->fs.errors);
 	fs_stages_fini(&life->fs.stages);
 	fs_budget_fini(&life->fs.reading);
+	fs_counts_fini(&life->fs.counts);
+	fs_turns_fini(&life->fs.turns);
+	fs_limits_fini(&life->fs.limits);
 	core_engine_close(life->fs.engine);
 	pthread_cond_destroy(&life->fs.idle);
 	pthread_mutex_destroy(&life->fs.stop_mu);

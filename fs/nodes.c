@@ -35,6 +35,7 @@ void fs_nodes_fini(struct fs_nodes *n)
 	for (uint32_t i = 0; i < n->slot_count; i++)
 		free(n->slots[i]);
 	free(n->slots);
+	free(n->free_next);
 	pthread_mutex_destroy(&n->mu);
 }
 
@@ -45,38 +46,74 @@ uint64_t fs_nodeid_top(enum fs_kind kind, uint64_t name_id)
 
 enum { SLOT_KEY_LEN = offsetof(struct fs_slot, number) - offsetof(struct fs_slot, id) };
 
-/* The slot for this life of the shard; NULL: out of memory or of slots. */
+/* A number that no slot has: of one that is over, or the next one. False: out of memory or of numbers. */
+static bool free_number_locked(struct fs_nodes *n, uint32_t *number)
+{
+	uint32_t cap = n->slot_cap != 0 ? 2 * n->slot_cap : 64;
+	struct fs_slot **grown;
+
+	if (n->slot_free != 0) {
+		*number = n->slot_free - 1;
+		n->slot_free = n->free_next[*number];
+		return true;
+	}
+	if (n->slot_count == n->slot_cap) {
+		uint32_t *next;
+
+		if (n->slot_count >= SLOT_MAX)
+			return false;
+		grown = reallocarray(n->slots, cap, sizeof(struct fs_slot *));
+		if (grown == NULL)
+			return false;
+		n->slots = grown;
+		next = reallocarray(n->free_next, cap, sizeof *next);
+		if (next == NULL)
+			return false;
+		n->free_next = next;
+		n->slot_cap = cap;
+	}
+	*number = n->slot_count++;
+	return true;
+}
+
+static void slot_put_locked(struct fs_nodes *n, struct fs_slot *s, uint64_t lookups)
+{
+	s->lookups -= lookups < s->lookups ? lookups : s->lookups;
+	if (s->lookups != 0)
+		return;
+	HASH_DEL(n->slots_by_id, s);
+	n->slots[s->number] = NULL;
+	n->free_next[s->number] = n->slot_free;
+	n->slot_free = s->number + 1;
+	free(s);
+}
+
+/* The slot for this life of the shard, looked up once more; NULL: out of memory or of slots. */
 static struct fs_slot *slot_locked(struct fs_nodes *n, struct core_shard_id id, uint64_t first_seqno)
 {
 	struct fs_slot key = {.id = id, .first_seqno = first_seqno}, *s;
 
 	HASH_FIND(hh, n->slots_by_id, &key.id, SLOT_KEY_LEN, s);
-	if (s != NULL)
+	if (s != NULL) {
+		s->lookups++;
 		return s;
-	if (n->slot_count == n->slot_cap) {
-		uint32_t cap = n->slot_cap != 0 ? 2 * n->slot_cap : 64;
-		struct fs_slot **grown;
-
-		if (n->slot_count >= SLOT_MAX)
-			return NULL;
-		grown = reallocarray(n->slots, cap, sizeof(struct fs_slot *));
-		if (grown == NULL)
-			return NULL;
-		n->slots = grown;
-		n->slot_cap = cap;
 	}
 	s = calloc(1, sizeof *s);
-	if (s == NULL)
-		return NULL;
-	s->id = id;
-	s->first_seqno = first_seqno;
-	s->number = n->slot_count;
-	HASH_ADD(hh, n->slots_by_id, id, SLOT_KEY_LEN, s);
-	if (!core_hashed(s)) {
+	if (s == NULL || !free_number_locked(n, &s->number)) {
 		free(s);
 		return NULL;
 	}
-	n->slots[n->slot_count++] = s;
+	s->id = id;
+	s->first_seqno = first_seqno;
+	s->lookups = 1;
+	HASH_ADD(hh, n->slots_by_id, id, SLOT_KEY_LEN, s);
+	if (!core_hashed(s)) {
+		n->free_next[s->number] = n->slot_free;
+		n->slot_free = s->number + 1;
+		free(s);
+		return NULL;
+	}
+	n->slots[s->number] = s;
 	return s;
 }
 
@@ -106,8 +143,11 @@ static struct fs_entry *entry_new_locked(struct fs_nodes *n, enum fs_kind kind, 
 	struct fs_slot *s = slot_locked(n, id, first_seqno);
 	struct fs_entry *e = s != NULL ? calloc(1, sizeof *e) : NULL;
 
-	if (e == NULL)
+	if (e == NULL) {
+		if (s != NULL)
+			slot_put_locked(n, s, 1);
 		return NULL;
+	}
 	e->nodeid = make(kind, number);
 	e->slot = s->number;
 	e->lookups = 1;
@@ -321,7 +361,7 @@ bool fs_node_get(struct fs_nodes *n, uint64_t nodeid, struct fs_node *out)
 		if (e->name != NULL)
 			memcpy(out->name, e->name, strlen(e->name) + 1);
 	}
-	known = slot < n->slot_count;
+	known = slot < n->slot_count && n->slots[slot] != NULL;
 	if (known) {
 		out->shard = n->slots[slot]->id;
 		out->first_seqno = n->slots[slot]->first_seqno;
@@ -335,7 +375,8 @@ struct fs_nodes_count fs_nodes_count(struct fs_nodes *n)
 	struct fs_nodes_count c;
 
 	pthread_mutex_lock(&n->mu);
-	c = (struct fs_nodes_count){.entries = HASH_COUNT(n->entries), .shards = n->slot_count};
+	c = (struct fs_nodes_count){.entries = HASH_COUNT(n->entries),
+				    .shards = HASH_CNT(hh, n->slots_by_id)};
 	pthread_mutex_unlock(&n->mu);
 	return c;
 }
@@ -349,18 +390,25 @@ uint64_t fs_node_ino(uint64_t nodeid)
 
 void fs_node_forget(struct fs_nodes *n, uint64_t nodeid, uint64_t lookups)
 {
-	struct fs_entry *e;
+	uint64_t kind = nodeid >> KIND_SHIFT;
+	uint32_t slot = (uint32_t)((nodeid & LOW56) >> SLOT_SHIFT);
+	struct fs_entry *e = NULL;
 
-	if (nodeid >> KIND_SHIFT < FS_AS_OF || nodeid >> KIND_SHIFT >= FS_KIND_COUNT)
+	if (kind < FS_SHARD || kind >= FS_KIND_COUNT)
 		return;
 	pthread_mutex_lock(&n->mu);
-	HASH_FIND(hh, n->entries, &nodeid, sizeof nodeid, e);
+	if (kind >= FS_AS_OF)
+		HASH_FIND(hh, n->entries, &nodeid, sizeof nodeid, e);
+	else if (slot < n->slot_count && n->slots[slot] != NULL)
+		slot_put_locked(n, n->slots[slot], lookups);
 	if (e != NULL) {
 		e->lookups -= lookups < e->lookups ? lookups : e->lookups;
-		if (e->lookups == 0)
+		if (e->lookups == 0) {
 			HASH_DEL(n->entries, e);
-		else
+			slot_put_locked(n, n->slots[e->slot], 1);
+		} else {
 			e = NULL;
+		}
 	}
 	pthread_mutex_unlock(&n->mu);
 	if (e != NULL) {

@@ -15,7 +15,8 @@
  *
  * The root is 1 by FUSE's rule. st_ino is the nodeid, but that of every
  * `append` of a shard is the same, and that of every `ctl`. A slot stands for one life of a shard: one
- * that is removed and made anew gets another.
+ * that is removed and made anew gets another. It is there while the kernel knows a file of it, and serves
+ * another shard after that: slots count what is looked up and forgotten, as entries do.
  *
  * Why these two get a fresh nodeid for each lookup: the kernel lets one write at a
  * time into one inode, and who waits for his turn there cannot even be killed; so
@@ -79,6 +80,7 @@ struct fs_slot {
 	struct core_shard_id id;
 	uint64_t first_seqno;
 	uint32_t number;
+	uint64_t lookups;  /* of its computed nodeids, and one for each of its entries */
 	UT_hash_handle hh; /* by id and first_seqno */
 };
 
@@ -112,8 +114,10 @@ struct fs_entry {
 
 struct fs_nodes {
 	pthread_mutex_t mu;
-	struct fs_slot **slots; /* by number; never freed before the mount */
-	uint32_t slot_count;
+	struct fs_slot **slots; /* by number; NULL: that one is free */
+	uint32_t *free_next;    /* by number of a free one: 1 + the next free one, or 0 */
+	uint32_t slot_free;     /* 1 + the number of a free one; 0: none */
+	uint32_t slot_count;    /* numbers that were ever given */
 	uint32_t slot_cap;
 	struct fs_slot *slots_by_id;
 	struct fs_entry *entries;
@@ -140,7 +144,8 @@ void fs_nodes_fini(struct fs_nodes *n);
 /* The nodeid of a thing at the top, or of the name with this id. */
 uint64_t fs_nodeid_top(enum fs_kind kind, uint64_t name_id);
 
-/* The nodeid of a file of a shard; a fresh one for FS_APPEND and FS_CTL. 0: out of memory. */
+/* The nodeid of a file of a shard, counted as looked up once; a fresh one for FS_APPEND and FS_CTL. 0: out of
+ * memory, or the kernel knows 2^24 shards. */
 uint64_t fs_nodeid_shard(struct fs_nodes *n, enum fs_kind kind, struct core_shard_id id,
 			 uint64_t first_seqno);
 
@@ -169,7 +174,8 @@ bool fs_node_batch_size(struct fs_nodes *n, struct core_shard_id id, uint64_t fi
 /* What nodeid stands for; false: nothing (any more). */
 bool fs_node_get(struct fs_nodes *n, uint64_t nodeid, struct fs_node *out);
 
-/* How many there are: entries of the table, and shards that have a slot. */
+/* How many there are: entries of the table, and shards that have a slot, for as long as the kernel knows a
+ * file of theirs. */
 struct fs_nodes_count {
 	size_t entries;
 	size_t shards;

@@ -1,7 +1,8 @@
 /*
  * options.c - see options.h.
  *
- * Three kinds of -o options: ours (uid=, gid=, umask=, max_background=); those
+ * Three kinds of -o options: ours (uid=, gid=, umask=, max_background=, max_user_open=,
+ * max_open=); those
  * that fstab, mount(8) and systemd put there for themselves, which mean nothing
  * to a file system and are dropped; and the kernel's and libfuse's, which are
  * handed on. What nobody knows is refused by fuse_session_new.
@@ -20,7 +21,8 @@ const char fs_usage[] =
 	"\n"
 	"  -f                 stay in the foreground\n"
 	"  -o OPT[,OPT...]    ro, allow_other, uid=N, gid=N, umask=M, fsname=S, nosuid, nodev,\n"
-	"                     noexec, noatime, max_background=N, and what fstab needs (_netdev ...)\n"
+	"                     noexec, noatime, max_background=N, max_user_open=N, max_open=N,\n"
+	"                     and what fstab needs (_netdev ...)\n"
 	"  -h, --help         this\n"
 	"  -V, --version      the version\n"
 	"\n"
@@ -34,6 +36,8 @@ struct parsed {
 	unsigned gid;
 	unsigned umask;
 	unsigned max_background;
+	unsigned max_user_open;
+	unsigned max_open;
 	char *fsname;
 	unsigned words;
 };
@@ -57,6 +61,8 @@ static const struct fuse_opt spec[] = {
 	OURS("gid=%u", gid),
 	OURS("umask=%o", umask),
 	OURS("max_background=%u", max_background),
+	OURS("max_user_open=%u", max_user_open),
+	OURS("max_open=%u", max_open),
 	OURS("fsname=%s", fsname),
 	KEY("ro", KEY_RO),
 	KEY("_netdev", KEY_DROP),
@@ -168,6 +174,8 @@ bool fs_command_parse(int argc, char **argv, struct fs_command *out, char why[51
 	out->options.uid = p.uid;
 	out->options.gid = p.gid;
 	out->options.umask = p.umask;
+	out->options.max_user_open = p.max_user_open;
+	out->options.max_open = p.max_open;
 	out->max_background = p.max_background;
 	if (out->help || out->version) {
 		ok = true;

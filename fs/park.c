@@ -91,6 +91,16 @@ void fs_park_wake(struct fs_parked *p)
 	pthread_mutex_unlock(&w->mu);
 }
 
+void fs_park_run(struct fs_parked *p)
+{
+	struct fs_waits *w = p->waits;
+
+	pthread_mutex_lock(&w->mu);
+	take_off_locked(w, p);
+	pthread_mutex_unlock(&w->mu);
+	end(p, KV_OK);
+}
+
 /* Take p off if nobody will wake it. */
 static bool cancel_locked(struct fs_waits *w, struct fs_parked *p)
 {

@@ -19,7 +19,7 @@
 #include "core/worker.h"
 #include "kv/rc.h"
 
-enum fs_park_kind { FS_PARKED_READ, FS_PARKED_CTL, FS_PARK_KINDS };
+enum fs_park_kind { FS_PARKED_READ, FS_PARKED_CTL, FS_PARKED_TURN, FS_PARK_KINDS };
 
 struct fs_parked;
 
@@ -64,6 +64,9 @@ void fs_park(struct fs_waits *w, struct fs_parked *p, const struct fs_park_ops *
 
 /* What p waited for has come. Does not wait for anything. */
 void fs_park_wake(struct fs_parked *p);
+
+/* The same, but it ends here and now, on this thread. In place of fs_park_wake. */
+void fs_park_run(struct fs_parked *p);
 
 /* How many are parked now. */
 size_t fs_parked_count(struct fs_waits *w, enum fs_park_kind kind);

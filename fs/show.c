@@ -234,9 +234,9 @@ enum kv_rc fs_show(struct fs_handle *h, const struct fs_node *node, int flags, p
 	case FS_STATE:
 		return show_state(h, err);
 	case FS_ERRORS:
-		return set_text(h, fs_errors_text(&h->fs->errors, node->shard), err);
+		return set_text(h, fs_errors_text(&h->fs->errors, node->shard, node->first_seqno), err);
 	case FS_APPEND:
-		h->append = fs_append_open(h->fs, h->shard);
+		h->append = fs_append_open(h->fs, h->shard, &h->open);
 		return h->append != NULL ? KV_OK : kv_fail_rc(err, KV_NOMEM);
 	case FS_CTL:
 		h->ctl = fs_ctl_open(h->fs, h->shard);
@@ -253,7 +253,7 @@ enum kv_rc fs_show(struct fs_handle *h, const struct fs_node *node, int flags, p
 	case FS_BATCH:
 		return show_batch(h, node, err);
 	case FS_STAGED:
-		return fs_staged_open(h->fs, h->shard, node, flags, &h->staged, err);
+		return fs_staged_open(h->fs, h->shard, node, flags, &h->open, &h->staged, err);
 	case FS_WRITER:
 	case FS_READER:
 		return show_listed(h, node->id, err);

@@ -37,11 +37,13 @@ struct fs_staged {
 	struct fs_stage_writer writer; /* first: lock_writer() is handed it */
 	struct fs *fs;
 	struct core_shard *shard;
+	struct fs_open *open; /* what it counts for; NULL: opened briefly */
 	uint64_t nodeid;
 
 	pthread_mutex_t mu;       /* all below */
 	struct core_stage *stage; /* NULL: open for reading only */
 	uint64_t end;             /* where the text ends for the one who writes it */
+	size_t rows_text;         /* of the lines that were taken since the open */
 	bool begun;               /* a line was taken: the next one is not the first */
 	char *line;
 	size_t line_len;
@@ -275,6 +277,7 @@ static enum kv_rc take_in(struct fs_staged *s, const char *buf, size_t len, size
 		rc = nl != NULL ? take_end(s, p, (size_t)(nl - p), err)
 				: take_beginning(s, p, (size_t)(end - p), err);
 		if (rc == KV_OK) {
+			s->rows_text += nl != NULL ? (size_t)(nl - p) : 0;
 			p = nl != NULL ? nl + 1 : end;
 			*done = (size_t)(p - buf);
 		}
@@ -296,7 +299,13 @@ static void note(struct fs_staged *s, pid_t pid, uid_t uid, enum kv_rc rc, struc
 	if (core_staged_get_by_id(s->shard, s->writer.id, &entry, NULL) == KV_OK)
 		kv_wrap(err, rc, "batches/%s", entry.name);
 	fs_verdict_error(err, verdict);
-	fs_errors_add(&s->fs->errors, core_shard_id(s->shard), pid, uid, verdict + strlen("error "));
+	fs_errors_add(&s->fs->errors, s->shard, pid, uid, verdict + strlen("error "));
+}
+
+/* What is not stored takes so much memory, about. */
+static size_t unfinished(const struct fs_staged *s)
+{
+	return s->line_len + (s->rows_text < FS_ROWS_HELD ? s->rows_text : FS_ROWS_HELD);
 }
 
 enum kv_rc fs_staged_write(struct fs_staged *s, pid_t pid, uid_t uid, bool append, uint64_t offset,
@@ -316,7 +325,10 @@ enum kv_rc fs_staged_write(struct fs_staged *s, pid_t pid, uid_t uid, bool appen
 	} else if (!fs_commit_begin(s->fs)) {
 		rc = kv_fail_rc(&err, KV_SHUTDOWN);
 	} else {
-		rc = take_in(s, buf, len, done, &err);
+		rc = fs_open_hold(s->fs, s->open, unfinished(s) + len, &err);
+		if (rc == KV_OK)
+			rc = take_in(s, buf, len, done, &err);
+		(void)!fs_open_hold(s->fs, s->open, unfinished(s), NULL);
 		fs_commit_end(s->fs);
 	}
 	if (rc != KV_OK && is_lost(s, &rc))
@@ -349,6 +361,8 @@ static enum kv_rc sync_stage(struct fs_staged *s, struct kv_err *err)
 	rc = hand_over(s, true, err);
 	if (rc == KV_OK)
 		rc = core_stage_sync(s->stage, err);
+	if (rc == KV_OK)
+		s->rows_text = 0; /* stored; what is open goes on counting until its next write */
 	fs_commit_end(s->fs);
 	if (rc != KV_OK)
 		is_lost(s, &rc);
@@ -407,6 +421,7 @@ static enum kv_rc clear(struct fs_staged *s, struct kv_err *err)
 	drop_line(s);
 	s->kept_len = 0;
 	s->begun = false;
+	s->rows_text = 0;
 	s->lost = KV_OK;
 	s->end = 0;
 	return KV_OK;
@@ -528,7 +543,7 @@ static enum kv_rc open_reader(struct fs_staged *s, struct kv_err *err)
 }
 
 enum kv_rc fs_staged_open(struct fs *fs, struct core_shard *shard, const struct fs_node *node, int flags,
-			  struct fs_staged **out, struct kv_err *err)
+			  struct fs_open *open, struct fs_staged **out, struct kv_err *err)
 {
 	struct fs_staged *s = calloc(1, sizeof *s);
 	enum kv_rc rc = KV_OK;
@@ -541,6 +556,7 @@ enum kv_rc fs_staged_open(struct fs *fs, struct core_shard *shard, const struct 
 	s->shard = shard;
 	s->writer.id = node->id;
 	s->nodeid = node->nodeid;
+	s->open = open;
 	if ((flags & O_ACCMODE) != O_RDONLY) {
 		rc = open_writer(s, (flags & O_TRUNC) != 0, err);
 	} else {

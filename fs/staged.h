@@ -19,13 +19,14 @@
 struct fs;
 struct fs_node;
 struct fs_staged;
+struct fs_open;
 
 /*
  * Open as open(2) with flags: for reading, its content is that of now. shard is borrowed until close.
  * KV_NO_BATCH, KV_BATCH_BUSY
  */
 enum kv_rc fs_staged_open(struct fs *fs, struct core_shard *shard, const struct fs_node *node, int flags,
-			  struct fs_staged **out, struct kv_err *err) KV_MUST_CHECK;
+			  struct fs_open *open, struct fs_staged **out, struct kv_err *err) KV_MUST_CHECK;
 
 /*
  * Take in len bytes at offset from process pid of user uid; append: the offset means nothing. *done: how many

@@ -7,6 +7,7 @@
 #include "fs/tree.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h> /* RENAME_NOREPLACE */
 #include <stdlib.h>
 #include <string.h>
@@ -88,7 +89,7 @@ static void reply_entry(struct fs *fs, fuse_req_t req, uint64_t nodeid, bool mad
 	if (rc != KV_OK) {
 		fs_node_forget(&fs->nodes, nodeid, 1);
 		fs_reply_rc(req, made ? KV_UNKNOWN : rc);
-	} else if (fuse_reply_entry(req, &e) != 0) {
+	} else if (!fs_reply_found(req, &e)) {
 		fs_node_forget(&fs->nodes, nodeid, 1); /* interrupted: the kernel never saw it */
 	}
 }
@@ -111,6 +112,11 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	uint64_t nodeid = 0;
 	enum kv_rc rc = KV_NOTFOUND;
 
+	/* The kernel lets 1,024 bytes pass. It looks before it makes or moves anything, so this is enough. */
+	if (strlen(name) > NAME_MAX) {
+		fs_reply_errno(req, ENAMETOOLONG);
+		return;
+	}
 	if (fs_node_get(&fs->nodes, parent, &dir))
 		rc = fs_look(fs, &dir, name, &nodeid, &err);
 	if (rc != KV_OK)
@@ -122,14 +128,14 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
 {
 	fs_node_forget(&fs_of(req)->nodes, ino, nlookup);
-	fuse_reply_none(req);
+	fs_reply_forgot(req);
 }
 
 static void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
 {
 	for (size_t i = 0; i < count; i++)
 		fs_node_forget(&fs_of(req)->nodes, forgets[i].ino, forgets[i].nlookup);
-	fuse_reply_none(req);
+	fs_reply_forgot(req);
 }
 
 /* --- attributes ------------------------------------------------------------------------------------ */
@@ -151,7 +157,7 @@ static void reply_attr(struct fs *fs, fuse_req_t req, const struct fs_node *node
 	if (rc != KV_OK)
 		fs_reply_rc(req, rc);
 	else
-		fuse_reply_attr(req, &st, timeout);
+		fs_reply_attr(req, &st, timeout);
 }
 
 static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -268,7 +274,7 @@ static void op_readlink(fuse_req_t req, fuse_ino_t ino)
 		return;
 	}
 	core_uuid_format('s', name.target.u, target + strlen(target));
-	fuse_reply_readlink(req, target);
+	fs_reply_link(req, target);
 }
 
 /* --- making and removing --------------------------------------------------------------------------- */
@@ -319,6 +325,7 @@ static enum kv_rc remove_shard(struct fs *fs, const char *name, struct kv_err *e
 {
 	struct core_shard_id id;
 	struct core_shard *shard;
+	struct core_info info;
 	enum kv_rc rc;
 
 	if (!fs_parse_shard_id(name, &id))
@@ -326,7 +333,10 @@ static enum kv_rc remove_shard(struct fs *fs, const char *name, struct kv_err *e
 	rc = core_shard_open(fs->engine, id, &shard, err);
 	if (rc != KV_OK)
 		return rc;
-	if (fs_commit_begin(fs)) {
+	rc = core_shard_info(shard, false, &info, err);
+	if (rc != KV_OK) {
+		core_shard_close(shard);
+	} else if (fs_commit_begin(fs)) {
 		rc = core_shard_remove(shard, err);
 		core_shard_close(shard); /* the last one to close deletes it */
 		fs_commit_end(fs);
@@ -335,7 +345,7 @@ static enum kv_rc remove_shard(struct fs *fs, const char *name, struct kv_err *e
 		core_shard_close(shard);
 	}
 	if (rc == KV_OK)
-		fs_errors_forget(&fs->errors, id);
+		fs_errors_forget(&fs->errors, id, info.first_seqno);
 	return rc;
 }
 
@@ -486,7 +496,7 @@ static void op_statfs(fuse_req_t req, fuse_ino_t ino)
 	st.f_blocks = usage.total_bytes / st.f_frsize;
 	st.f_bfree = usage.free_bytes / st.f_frsize;
 	st.f_bavail = usage.avail_bytes / st.f_frsize;
-	fuse_reply_statfs(req, &st);
+	fs_reply_statfs(req, &st);
 }
 
 void fs_fill_tree_ops(struct fuse_lowlevel_ops *ops)

@@ -67,6 +67,8 @@
 	X(BAD_NAME,         "InvalidName",              EINVAL,          "not a name for this place")        \
 	X(NO_ACCESS,        "NoPermission",             EACCES,          "no permission")                    \
 	X(NOT_HERE,         "NotSupportedHere",         EPERM,           "no such operation here")           \
+	X(TOO_MANY_OPEN,    "TooManyOpen",              EMFILE,          "the user has too many files open")  \
+	X(ALL_TOO_MANY,     "AllTooManyOpen",           ENFILE,          "all users together have too many files open") \
 	X(WOULD_BLOCK,      "WouldBlock",               EAGAIN,          "nothing to read yet")              \
 	X(INTERRUPTED,      "Interrupted",              EINTR,           "interrupted")                      \
 	X(SHUTDOWN,         "ShuttingDown",             ESHUTDOWN,       "the mount is shutting down")

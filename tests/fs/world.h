@@ -186,5 +186,8 @@ Suite *corrupt_suite(void);
 Suite *shardctl_suite(void);
 Suite *nth_suite(void);
 Suite *nth_calls_suite(void);
+Suite *hostile_suite(void);
+Suite *full_suite(void);
+Suite *ordinary_suite(void);
 
 #endif
