@@ -46,6 +46,8 @@ static struct bench *bench_new(void)
 	fs_errors_init(&b->fs.errors);
 	fs_stages_init(&b->fs.stages);
 	fs_nodes_init(&b->fs.nodes);
+	pthread_mutex_init(&b->fs.open_mu, NULL);
+	fs_limits_init(&b->fs.limits, 16, 16);
 	for (uint8_t i = 0; i < 2; i++) {
 		const struct core_shard_id id = {.u.b = {i}};
 		struct core_staged staged;
@@ -57,12 +59,24 @@ static struct bench *bench_new(void)
 	return b;
 }
 
+/* What the mount does around an open, and around its close. */
+static void open_counted(struct bench *b, struct fs_open *open)
+{
+	struct kv_err err;
+
+	*open = (struct fs_open){.weight = 1};
+	must(fs_limits_enter(&b->fs.limits, 2, &open->user, &err) == KV_OK);
+	fs_open_add(&b->fs, open, NULL);
+}
+
 static void bench_free(struct bench *b)
 {
 	for (int i = 0; i < 2; i++)
 		core_shard_close(b->shard[i]);
 	core_engine_close(b->fs.engine);
 	fs_nodes_fini(&b->fs.nodes);
+	fs_limits_fini(&b->fs.limits);
+	pthread_mutex_destroy(&b->fs.open_mu);
 	fs_stages_fini(&b->fs.stages);
 	fs_errors_fini(&b->fs.errors);
 	pthread_cond_destroy(&b->fs.idle);
@@ -184,12 +198,14 @@ static enum kv_rc write_append(struct fs_append *a, const char *text, size_t len
 static void run_append(struct bench *b, const struct cuts *cuts, const char *text, size_t len)
 {
 	struct fs_append *a[2];
+	struct fs_open open[2];
 	enum kv_rc rc[2] = {KV_OK, KV_OK};
 	char line[2][1100];
 	size_t n[2];
 
 	for (int i = 0; i < 2; i++) {
-		a[i] = fs_append_open(&b->fs, b->shard[i]);
+		open_counted(b, &open[i]);
+		a[i] = fs_append_open(&b->fs, b->shard[i], &open[i]);
 		must(a[i] != NULL);
 	}
 	rc[0] = write_append(a[0], text, len);
@@ -209,8 +225,10 @@ static void run_append(struct bench *b, const struct cuts *cuts, const char *tex
 	} while (n[0] != 0);
 	fs_append_reset(a[0]);
 	must(write_append(a[0], "", 0) == KV_OK); /* not spent any more */
-	for (int i = 0; i < 2; i++)
+	for (int i = 0; i < 2; i++) {
 		fs_append_close(a[i]);
+		fs_open_remove(&b->fs, &open[i]);
+	}
 }
 
 /* Pieces until one is refused; what was taken is text to the refused line. Given. */
@@ -220,13 +238,15 @@ static char *write_staged(struct bench *b, int i, const struct cuts *cuts, const
 	struct fs_node node = {.kind = FS_STAGED};
 	struct core_staged entry;
 	struct fs_staged *s;
+	struct fs_open open;
 	struct kv_err err;
 	char *buf = malloc(2 * len + 64);
 	size_t at = 0;
 
 	must(core_staged_get(b->shard[i], "x", &entry, &err) == KV_OK);
 	node.id = entry.id;
-	must(buf != NULL && fs_staged_open(&b->fs, b->shard[i], &node, O_RDWR, &s, &err) == KV_OK);
+	open_counted(b, &open);
+	must(buf != NULL && fs_staged_open(&b->fs, b->shard[i], &node, O_RDWR, &open, &s, &err) == KV_OK);
 	*rc = KV_OK;
 	for (size_t n = 0; at < len && *rc == KV_OK; n++) {
 		size_t some = piece(cuts, n, len - at), done = 0;
@@ -243,6 +263,7 @@ static char *write_staged(struct bench *b, int i, const struct cuts *cuts, const
 	must(fs_staged_read(s, 0, buf, 2 * len + 64, shown, &err) == KV_OK);
 	must(*rc != KV_OK || fs_staged_cut(s, 1u << 30, &err) == KV_BAD_SYNTAX);
 	fs_staged_close(s);
+	fs_open_remove(&b->fs, &open);
 	must(core_staged_get(b->shard[i], "x", &entry, &err) == KV_OK);
 	must(entry.size == *shown && !entry.lost);
 	return buf;
