@@ -269,6 +269,13 @@ $(O)/tests/run-load: $(call obj,$(sort $(wildcard tests/load/*.c)))
 
 -include $(shell find $(O) -name '*.d' 2>/dev/null)
 
+# The long forms, one after the other.
+check-all: check
+	@NTH_ALL=1 CORRUPT_ALL=1 $(MAKE) --no-print-directory -s V=check run-tests
+	@for t in check-crash check-power check-load fuzz asan ubsan tsan clang soak; do \
+		$(MAKE) --no-print-directory -s $$t || exit 1; done
+.PHONY: check-all
+
 # --- power loss, and calls that fail or kill -----------------------------------------------------------
 # An interposed library for tests: tests/shim/shim.c says what it can do.
 $(O)/shim.so: $(wildcard tests/shim/*.[ch])
