@@ -26,7 +26,7 @@
 /* Rows in memory before a part is written: few for what is small, for several merges may run at a time. */
 enum { SMALL_PART = 4 << 20, LARGE_PART = 12 << 20, LONG_BYTES = 64 << 10 };
 
-enum { LOOK_UP_ROWS = 1024, PRESSED_RUNS = 64, PRESSED_QUEUE = 4, STARVING_US = 500000 };
+enum { LOOK_UP_ROWS = 1024, PRESSED_RUNS = 64, PRESSED_QUEUE = 4, STARVING_US = 3000000, STARVING_SHARE = 20 };
 
 /* --- picking --------------------------------------------------------------------------------------- */
 
@@ -162,7 +162,7 @@ static bool is_pressed(const struct building *b)
 
 	return atomic_load_explicit(&b->shard->runs, memory_order_relaxed) > PRESSED_RUNS ||
 	       atomic_load_explicit(&m->gauges[CORE_G_UPKEEP_QUEUE], memory_order_relaxed) > PRESSED_QUEUE ||
-	       (took_us > STARVING_US && cpu_us() < took_us / 5);
+	       (took_us > STARVING_US && cpu_us() < took_us / STARVING_SHARE);
 }
 
 /* Rows of the inputs into the builder, to the end, or until the merge is put down. */
