@@ -85,7 +85,8 @@ static void runs_drop(const struct core_home *home, struct run_list *list, size_
 		core_batch_unref(list->r[i].owned);
 	}
 	list->count -= n;
-	memmove(list->r, list->r + n, list->count * sizeof(*list->r));
+	if (list->count != 0) /* else r may be NULL, which memmove must not be given */
+		memmove(list->r, list->r + n, list->count * sizeof(*list->r));
 }
 
 static void runs_fini(const struct core_home *home, struct run_list *list)

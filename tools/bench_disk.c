@@ -178,9 +178,9 @@ static uint64_t rows_upper(const struct file *f)
 	n = pread(f->fd, tail, BENCH_TEXT_MAX, from);
 	if (n <= 0)
 		bench_die_errno("pread");
-	for (n -= 2; n >= 0 && tail[n] != '\n'; n--)
+	for (n--; n > 0 && tail[n - 1] != '\n'; n--)
 		;
-	return strtoull(tail + n + 1, NULL, 10) + 1;
+	return strtoull(tail + n, NULL, 10) + 1;
 }
 
 static void rows_one(void *self, uint64_t i)
