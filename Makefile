@@ -185,7 +185,7 @@ $(O)/alloc/shardfs: $(patsubst %.c,$(O)/alloc/%.o,$(FS_SRC)) $(O)/tests/alloc.o 
 	@echo '  LINK $@'
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
 
-SAN_ENV = ASAN_OPTIONS=detect_leaks=1:abort_on_error=1 TSAN_OPTIONS=suppressions=tests/tsan.supp:halt_on_error=1 \
+SAN_ENV = $(if $(filter asan tsan,$(V)),CK_TIMEOUT_MULTIPLIER=5) ASAN_OPTIONS=detect_leaks=1:abort_on_error=1 TSAN_OPTIONS=suppressions=tests/tsan.supp:halt_on_error=1 \
 	UBSAN_OPTIONS=print_stacktrace=1
 run-tests: $(TEST_RUNNERS)
 	@for r in $(TEST_RUNNERS); do $(SAN_ENV) SHARDFS=$(O)/shardfs SHARDCTL=$(O)/shardctl $$r || exit 1; done
@@ -274,3 +274,28 @@ $(O)/tests/run-power: $(call obj,$(sort $(wildcard tests/power/*.c)) tests/check
 	@echo '  LINK $@'
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS) -lcheck -lsubunit -lrt -lm
 .PHONY: check-power check-power-quick run-power
+
+# --- reading the code, its locks and its memory -------------------------------------------------------
+# tools/analyse.sh says what reads it. The order of locks is noted by an interposed library while tests run, and has
+# to be free of circles (tests/locks). Valgrind runs the tests of kv/ and those of core/ that are named here.
+analyse:
+	@sh tools/deps.sh --analyse
+	@$(MAKE) --no-print-directory -s V=check build/check/gen/core/state.pb-c.h
+	@sh tools/analyse.sh
+check-locks: test-deps
+	@$(MAKE) --no-print-directory -s V=check run-locks
+run-locks: $(TEST_RUNNERS) $(O)/locks.so $(O)/inverted
+	@SHARDFS=$(O)/shardfs SHARDCTL=$(O)/shardctl sh tests/locks/run.sh $(O)
+$(O)/locks.so: tests/locks/locks.c
+	@mkdir -p $(@D)
+	@echo '  LINK $@'
+	$(Q)$(CC) -std=gnu17 -g -O2 -D_GNU_SOURCE $(WARN) -fPIC -shared -fvisibility=hidden -o $@ $< -ldl -lpthread
+$(O)/inverted: tests/locks/inverted.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) -std=gnu17 -g -O1 $(WARN) -o $@ $< -lpthread
+valgrind: test-deps
+	@sh tools/deps.sh --valgrind
+	@$(MAKE) --no-print-directory -s V=check run-valgrind
+run-valgrind: $(O)/tests/run-kv $(O)/tests/run-core
+	@sh tests/valgrind.sh $(O)/tests
+.PHONY: analyse check-locks run-locks valgrind run-valgrind
