@@ -277,7 +277,7 @@ $(O)/tests/run-power: $(call obj,$(sort $(wildcard tests/power/*.c)) tests/check
 
 # --- reading the code, its locks and its memory -------------------------------------------------------
 # tools/analyse.sh says what reads it. The order of locks is noted by an interposed library while tests run, and has
-# to be free of circles (tests/locks). Valgrind runs the tests of kv/ and those of core/ that are named here.
+# to be free of circles (tests/locks). Valgrind runs the suites that tests/valgrind.sh names.
 analyse:
 	@sh tools/deps.sh --analyse
 	@$(MAKE) --no-print-directory -s V=check build/check/gen/core/state.pb-c.h
