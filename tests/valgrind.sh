@@ -16,7 +16,8 @@ run() {
 		CK_RUN_SUITE=$suite nice valgrind --quiet --leak-check=full --errors-for-leak-kinds=definite \
 			--show-leak-kinds=definite --error-exitcode=99 --log-file="$log/%p" "$runner" || status=1
 		for f in "$log"/*; do
-			[ ! -s "$f" ] || { head -n 60 "$f" >&2; status=1; }
+			grep -qv "unimplemented fcntl command: 1036$" "$f" || continue # F_SET_RW_HINT of RocksDB
+			{ head -n 60 "$f" >&2; status=1; }
 		done
 		rm -f "$log"/*
 	done
