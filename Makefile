@@ -185,8 +185,8 @@ $(O)/alloc/shardfs: $(patsubst %.c,$(O)/alloc/%.o,$(FS_SRC)) $(O)/tests/alloc.o 
 	@echo '  LINK $@'
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
 
-SAN_ENV = ASAN_OPTIONS=detect_leaks=1:abort_on_error=1 TSAN_OPTIONS=suppressions=tests/tsan.supp:halt_on_error=1 \
-	UBSAN_OPTIONS=print_stacktrace=1
+SAN_ENV = $(if $(filter asan tsan,$(V)),CK_TIMEOUT_MULTIPLIER=5) ASAN_OPTIONS=detect_leaks=1:abort_on_error=1 \
+	TSAN_OPTIONS=suppressions=tests/tsan.supp:halt_on_error=1 UBSAN_OPTIONS=print_stacktrace=1
 # A sanitizer wants to be the first library of a process; there the kills are at random moments alone.
 CRASH_SHIM = $(if $(filter check clang,$(V)),$(O)/shim.so)
 run-tests: $(TEST_RUNNERS) $(O)/tests/run-crash $(CRASH_SHIM)
@@ -267,12 +267,11 @@ $(O)/tests/run-load: $(call obj,$(sort $(wildcard tests/load/*.c)))
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lm
 .PHONY: check-load
 
--include $(shell find $(O) -name '*.d' 2>/dev/null)
 
 # The long forms, one after the other.
 check-all: check
 	@NTH_ALL=1 CORRUPT_ALL=1 $(MAKE) --no-print-directory -s V=check run-tests
-	@for t in check-crash check-power check-load fuzz asan ubsan tsan clang soak; do \
+	@for t in analyse check-locks check-crash check-power check-load fuzz asan ubsan tsan clang valgrind soak; do \
 		$(MAKE) --no-print-directory -s $$t || exit 1; done
 .PHONY: check-all
 
@@ -296,6 +295,7 @@ $(O)/tests/run-power: $(call obj,$(sort $(wildcard tests/power/*.c)) tests/check
 	@echo '  LINK $@'
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS) -lcheck -lsubunit -lrt -lm
 .PHONY: check-power check-power-quick run-power
+
 # --- crashes -------------------------------------------------------------------------------------------
 # kill -9 of the mount at random moments and at its system calls: tests/crash/main.c says what the environment
 # may be (CRASH_KILLS, SEED). The quick form is part of run-tests.
@@ -307,3 +307,30 @@ $(O)/tests/run-crash: $(call obj,$(sort $(wildcard tests/crash/*.c)) $(CRASH_HEL
 	@echo '  LINK $@'
 	$(Q)$(CC) $(LDFLAGS) -Wl,--wrap=_ck_assert_failed,--wrap=_mark_point -o $@ $^ $(PKG_LIBS) -lcheck -lsubunit -lrt -lm
 .PHONY: check-crash
+
+# --- reading the code, its locks and its memory -------------------------------------------------------
+# tools/analyse.sh says what reads it. The order of locks is noted by an interposed library while tests run, and has
+# to be free of circles (tests/locks). Valgrind runs the suites that tests/valgrind.sh names.
+analyse:
+	@sh tools/deps.sh --analyse
+	@$(MAKE) --no-print-directory -s V=check build/check/gen/core/state.pb-c.h
+	@sh tools/analyse.sh
+check-locks: test-deps
+	@$(MAKE) --no-print-directory -s V=check run-locks
+run-locks: $(TEST_RUNNERS) $(O)/locks.so $(O)/inverted
+	@SHARDFS=$(O)/shardfs SHARDCTL=$(O)/shardctl sh tests/locks/run.sh $(O)
+$(O)/locks.so: tests/locks/locks.c
+	@mkdir -p $(@D)
+	@echo '  LINK $@'
+	$(Q)$(CC) -std=gnu17 -g -O2 -D_GNU_SOURCE $(WARN) -fPIC -shared -fvisibility=hidden -o $@ $< -ldl -lpthread
+$(O)/inverted: tests/locks/inverted.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) -std=gnu17 -g -O1 $(WARN) -o $@ $< -lpthread
+valgrind: test-deps
+	@sh tools/deps.sh --valgrind
+	@$(MAKE) --no-print-directory -s V=check run-valgrind
+run-valgrind: $(O)/tests/run-kv $(O)/tests/run-core
+	@sh tests/valgrind.sh $(O)/tests
+.PHONY: analyse check-locks run-locks valgrind run-valgrind
+
+-include $(shell find $(O) -name '*.d' 2>/dev/null)

@@ -249,6 +249,7 @@ static enum kv_rc build(struct core_shard *s, struct core_merge_run *run, struct
 			b.rc = core_builder_finish(b.builder, lower, upper, out, &b.err);
 		core_builder_free(b.builder);
 	}
+	assert(b.rc != KV_OK || *out != NULL);
 	if (b.rc == KV_OK)
 		(*out)->since = core_frontier_at(run->since);
 	else if (err != NULL)

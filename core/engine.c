@@ -113,8 +113,8 @@ void core_engine_close(struct core_engine *e)
 		    core_expire(s, e->writer.id, KV_RIDE, NULL) != KV_OK)
 			core_notice(e, "a writer was not struck from a shard; its lease will be");
 		core_end_lease(s);
-		if (s->hashed) /* else it was found removed by others just now */
-			HASH_DEL(e->shards, s);
+		if (s->hashed)                  /* else it was found removed by others just now */
+			HASH_DEL(e->shards, s); /* NOLINT(clang-analyzer-*): it does not follow uthash */
 		shard_free(s);
 	}
 	core_names_forget(e);

@@ -235,7 +235,7 @@ static enum kv_rc name(void *arg, const struct core_name *n, struct kv_err *err)
 	if (t->name_count == t->name_cap) {
 		size_t cap = t->name_cap != 0 ? 2 * t->name_cap : 16;
 		struct core_name *grown =
-			cap <= 2 * CORE_NAMES_MAX ? reallocarray(t->names, cap, sizeof *grown) : NULL;
+			cap <= (size_t)2 * CORE_NAMES_MAX ? reallocarray(t->names, cap, sizeof *grown) : NULL;
 
 		if (grown == NULL)
 			return kv_fail_rc(err, KV_NOMEM);

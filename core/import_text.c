@@ -57,7 +57,7 @@ static enum kv_rc fill(struct text *t, struct kv_err *err)
 		t->at = 0;
 	}
 	if (t->cap - t->len < READ_LEN) {
-		size_t cap = 2 * t->cap > READ_LEN ? 2 * t->cap : 2 * READ_LEN;
+		size_t cap = 2 * t->cap > READ_LEN ? 2 * t->cap : (size_t)2 * READ_LEN;
 		char *grown = realloc(t->buf, cap);
 
 		if (grown == NULL)

@@ -113,6 +113,7 @@ static enum core_got get_manifest(const Pb__Manifest *pb, struct core_uuid id, s
 	struct core_uuid there;
 	enum core_got got;
 
+	/* cppcheck-suppress uninitvar; core_get_bytes has filled it when it says true */
 	if (!core_get_bytes(&pb->id, there.b, sizeof there.b) || !core_uuid_eq(there, id) ||
 	    pb->batch == NULL)
 		return CORE_GOT_BAD;

@@ -85,7 +85,8 @@ static void runs_drop(const struct core_home *home, struct run_list *list, size_
 		core_batch_unref(list->r[i].owned);
 	}
 	list->count -= n;
-	memmove(list->r, list->r + n, list->count * sizeof(*list->r));
+	if (list->count != 0) /* else r may be NULL, which memmove must not be given */
+		memmove(list->r, list->r + n, list->count * sizeof(*list->r));
 }
 
 static void runs_fini(const struct core_home *home, struct run_list *list)
@@ -466,7 +467,7 @@ static bool run_inline_bytes(const struct run *run, uint64_t *bytes)
 static enum kv_rc gather_inline(struct core_merge *m, struct run_list *list, struct kv_err *err)
 {
 	/* Rows take at most twice the memory of their inline bytes, so all stay in the builder to the end. */
-	struct core_builder_config config = {.target_bytes = 4 * GATHER_MAX, .inline_max = SIZE_MAX};
+	struct core_builder_config config = {.target_bytes = (size_t)4 * GATHER_MAX, .inline_max = SIZE_MAX};
 	struct core_builder *builder = NULL;
 	struct core_batch *batch = NULL;
 	uint64_t total = 0;

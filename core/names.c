@@ -9,6 +9,7 @@
  */
 #include "core/names.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -111,7 +112,7 @@ static enum kv_rc doc_pack(const struct core_names_doc *doc, struct core_buf *ou
 		all[i].uid = doc->names[i].uid;
 		all[i].gid = doc->names[i].gid;
 		all[i].made_ms = doc->names[i].made_ms;
-		list[i] = &all[i];
+		list[i] = &all[i]; /* NOLINT(clang-analyzer-unix.Malloc): count + 1 does not wrap */
 	}
 	pb.next_id = doc->next_id;
 	pb.names = list;
@@ -310,6 +311,7 @@ static enum kv_rc run_rename(struct edit *edit, struct core_names_doc *doc, stru
 		return kv_fail(err, KV_EXISTS, "the name %s exists", edit->to);
 	if (strcmp(edit->from, edit->to) == 0)
 		return KV_OK;
+	assert(doc->names != NULL);
 	moved = doc->names[at];
 	strcpy(moved.name, edit->to); /* the caller checked its length */
 	if (to_found) {
@@ -445,6 +447,7 @@ enum kv_rc core_name_get_by_id(struct core_engine *e, uint64_t id, struct core_n
 
 	if (rc != KV_OK)
 		return rc;
+	/* NOLINTNEXTLINE(bugprone-sizeof-expression): the array is of pointers */
 	found = bsearch(&wanted, doc->by_id, doc->count, sizeof wanted, cmp_id);
 	if (found != NULL)
 		*out = **found;

@@ -227,7 +227,7 @@ static const char *escape_value(const char **at, const char *end, int *value)
 	}
 	for (size_t i = 0; i + 1 < sizeof(letters); i += 2) {
 		if (**at == letters[i]) {
-			*value = letters[i + 1];
+			*value = (unsigned char)letters[i + 1];
 			++*at;
 			return NULL;
 		}

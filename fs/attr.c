@@ -7,6 +7,7 @@
  */
 #include "fs/attr.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -242,6 +243,7 @@ static enum kv_rc listed_attr(const struct fs_node *node, struct core_shard *sha
 
 	if (rc != KV_OK)
 		return rc;
+	assert(text != NULL);
 	set_size(st, strlen(text));
 	set_times(st, ms);
 	free(text);

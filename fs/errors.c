@@ -142,8 +142,10 @@ char *fs_errors_text(struct fs_errors *e, struct core_shard_id shard, uint64_t f
 	for (size_t i = 0; of != NULL && i < FS_ERRORS_KEPT; i++)
 		len += of->lines[i] != NULL ? strlen(of->lines[i]) : 0;
 	text = malloc(len + 1);
+	if (text == NULL)
+		goto out;
 	len = 0;
-	for (size_t i = 0; text != NULL && of != NULL && i < FS_ERRORS_KEPT; i++) {
+	for (size_t i = 0; of != NULL && i < FS_ERRORS_KEPT; i++) {
 		const char *line = of->lines[(of->next + i) % FS_ERRORS_KEPT];
 
 		if (line != NULL) {
@@ -151,8 +153,8 @@ char *fs_errors_text(struct fs_errors *e, struct core_shard_id shard, uint64_t f
 			len += strlen(line);
 		}
 	}
-	if (text != NULL)
-		text[len] = '\0';
+	text[len] = '\0';
+out:
 	pthread_mutex_unlock(&e->mu);
 	return text;
 }

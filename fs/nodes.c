@@ -27,7 +27,7 @@ void fs_nodes_fini(struct fs_nodes *n)
 
 	HASH_ITER(hh, n->entries, e, next)
 	{
-		HASH_DEL(n->entries, e);
+		HASH_DEL(n->entries, e); /* NOLINT(clang-analyzer-*): it does not follow uthash */
 		free(e->name);
 		free(e);
 	}

@@ -434,7 +434,7 @@ void bench_bulk(struct bench_run *run)
 	fprintf(stderr, "bench: a transaction of %" PRIu64 " rows\n", run->sizes.rows);
 	b->run = run;
 	b->rows = bench_rows_new(run->sizes.rows);
-	b->into = calloc(1, b->rows.len + 2 * BENCH_TEXT_MAX);
+	b->into = calloc(1, b->rows.len + (size_t)2 * BENCH_TEXT_MAX);
 	if (b->into == NULL)
 		bench_die_errno("memory for reading");
 	if (bench_pg_there(&run->place))

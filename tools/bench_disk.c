@@ -166,6 +166,7 @@ static void *rows_open(const struct bench_place *place, void *first)
 static uint64_t rows_upper(const struct file *f)
 {
 	char tail[BENCH_TEXT_MAX + 1] = "";
+	const char *end;
 	struct stat st;
 	off_t from;
 	ssize_t n;
@@ -178,9 +179,10 @@ static uint64_t rows_upper(const struct file *f)
 	n = pread(f->fd, tail, BENCH_TEXT_MAX, from);
 	if (n <= 0)
 		bench_die_errno("pread");
-	for (n -= 2; n >= 0 && tail[n] != '\n'; n--)
-		;
-	return strtoull(tail + n + 1, NULL, 10) + 1;
+	end = tail + n - 1;
+	while (end > tail && end[-1] != '\n')
+		end--;
+	return strtoull(end, NULL, 10) + 1;
 }
 
 static void rows_one(void *self, uint64_t i)

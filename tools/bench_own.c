@@ -211,7 +211,7 @@ double bench_own_at_rest(const struct bench_own *o, uint64_t quiet_s)
 			fprintf(stderr, "bench: %s does not come to rest\n", o->store);
 			break;
 		}
-		bench_rest(REST_LOOK_MS * 1000);
+		bench_rest(REST_LOOK_MS * 1000L);
 	}
 	return (double)(changed - start) / 1e9;
 }

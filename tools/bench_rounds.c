@@ -9,7 +9,7 @@ enum { WARM_UP = 200, BETWEEN_MS = 150 };
 
 void bench_between(void)
 {
-	bench_rest(BETWEEN_MS * 1000);
+	bench_rest(BETWEEN_MS * 1000L);
 }
 
 /* Do it `count` times; us[i] is what the i-th took. Returns the seconds of all. */

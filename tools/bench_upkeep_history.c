@@ -77,12 +77,13 @@ static double beside_new(const struct bench_own *o, struct bench_writer *w, doub
 void bench_single_rows(const struct bench_place *place, FILE *report, const struct bench_knobs *k)
 {
 	struct bench_own own = bench_own_new(place, "rows");
-	size_t count = k->appends < (CONTROLS + 1) * EDGE ? EDGE : (size_t)k->appends - CONTROLS * EDGE;
+	size_t count =
+		k->appends < (CONTROLS + 1UL) * EDGE ? EDGE : (size_t)k->appends - (size_t)CONTROLS * EDGE;
 	double *us = bench_array(count), beside[CONTROLS], first, last = 0, largest_kib;
 	struct bench_writer warm, w;
 
 	bench_figures_begin(report, "%zu appends of one row to one shard, descriptor kept open",
-			    count + CONTROLS * EDGE);
+			    count + (size_t)CONTROLS * EDGE);
 	bench_own_start(&own);
 	warm = bench_writer_new(&own.place);
 	for (int i = 0; i < WARM_UP; i++)

@@ -35,7 +35,7 @@ static char **make_shards(const struct bench_own *o, uint64_t count)
 static void say_starts(FILE *report, struct bench_own own[STORES], uint64_t starts)
 {
 	double *ms[STORES] = {bench_array(starts), bench_array(starts)}, *first = bench_array(starts),
-	       *again = bench_array(starts), middle[STORES], list_ms;
+	       *again = bench_array(starts), middle[STORES] = {0}, list_ms;
 	char *list = bench_path(own[MANY].mountpoint, "shard");
 
 	for (uint64_t i = 0; i < starts; i++) {
@@ -78,7 +78,7 @@ static void say_starts(FILE *report, struct bench_own own[STORES], uint64_t star
 static void say_memory(FILE *report, const struct bench_own own[STORES], uint64_t shards, const char *when,
 		       double aim)
 {
-	double kib[STORES];
+	double kib[STORES] = {0};
 
 	for (int s = 0; s < STORES; s++)
 		kib[s] = (double)bench_memory_kib(own[s].place.pid, "VmRSS:");

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Install by apt what building, testing or the demo lacks. Silent, and no root needed, when nothing is missing.
 # --check adds what only the tests run, --bench what only `make bench` compares with, --clang what only `make clang`
-# compiles with, --fuzz what `make fuzz` does. Servers to compare with, and gnuplot, are tried one by one: what
+# compiles with, --fuzz what `make fuzz` does,
+# --analyse and --valgrind what those two run. Servers to compare with, and gnuplot, are tried one by one: what
 # cannot be had is said, and is no failure.
 set -eu
 
@@ -11,6 +12,8 @@ uuid-dev librocksdb-dev libjansson-dev libxxhash-dev libsystemd-dev uthash-dev c
 [ "${1:-}" = --bench ] && need="$need libsqlite3-dev libpq-dev libcurl4-openssl-dev"
 [ "${1:-}" = --clang ] && need="$need clang"
 [ "${1:-}" = --fuzz ] && need="$need clang libclang-rt-dev"
+[ "${1:-}" = --analyse ] && need="$need cppcheck clang-tidy libsqlite3-dev libpq-dev libcurl4-openssl-dev"
+[ "${1:-}" = --valgrind ] && need="$need valgrind libc6-dbg"
 
 absent() {
 	for package in $1; do

@@ -302,7 +302,7 @@ static int print_row(const struct core_update *u, char **line, size_t *cap)
 {
 	size_t need = core_row_text_len(u);
 
-	if (need > *cap) {
+	if (*line == NULL || need > *cap) {
 		char *grown = realloc(*line, need);
 
 		if (grown == NULL)

@@ -174,7 +174,8 @@ struct importing {
 	struct ctl_in *in;
 	int fd;
 	uint64_t size;
-	uint64_t before; /* bytes of the first reading */
+	uint64_t before;         /* bytes of the first reading */
+	struct core_shard_id as; /* --as */
 };
 
 static enum kv_rc read_in(void *arg, void *buf, size_t len, size_t *got, struct kv_err *err)
@@ -263,17 +264,16 @@ static int import_checked(struct importing *x, struct core_import *how,
 			  const struct core_import_source *source)
 {
 	struct core_imported sum;
-	struct core_shard_id as;
 	struct kv_err err;
 	int status;
 
 	if (x->ctl->as != NULL) {
-		if (!core_uuid_parse('s', x->ctl->as, strlen(x->ctl->as), &as.u) || how->id_count != 1) {
+		if (!core_uuid_parse('s', x->ctl->as, strlen(x->ctl->as), &x->as.u) || how->id_count != 1) {
 			fprintf(stderr, how->id_count != 1 ? "shardctl: --as is for an export of one shard\n"
 							   : "shardctl: ID is s and a lower-case uuid\n");
 			return CTL_USAGE;
 		}
-		how->as = &as;
+		how->as = &x->as;
 	}
 	status = ctl_open(x->ctl, true, true, "shardctl import");
 	if (status != CTL_OK)
