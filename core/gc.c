@@ -314,6 +314,10 @@ static enum kv_rc forget(struct core_shard *s, const struct collection *c, struc
 		gone[i] = c->dead[i].id;
 	change.gone = gone;
 	rc = core_machine_commit(s, &change.change, err);
+	if (rc == KV_NOSPACE) { /* what gives space back may use the store's reserve, and is synced then */
+		change.change.sync = KV_RELEASE;
+		rc = core_machine_commit(s, &change.change, err);
+	}
 	free(gone);
 	return rc;
 }

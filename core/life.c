@@ -59,8 +59,8 @@ static void rollup_key(struct core_engine *e, struct core_shard_id id, struct co
 
 enum kv_rc core_write_rollup(struct core_shard *s, struct kv_err *err)
 {
-	/* Synced: what it makes superfluous is deleted as soon as it is seen (gc.c). */
-	struct rollup_change r = {.change = {.run = run_rollup, .sync = KV_SYNC}};
+	/* Synced: what it makes superfluous is deleted as soon as it is seen (gc.c), which gives space back. */
+	struct rollup_change r = {.change = {.run = run_rollup, .sync = KV_RELEASE}};
 	uint64_t began = core_ticks_us();
 	struct kv_blob_put put;
 	struct core_buf bytes = {0};
