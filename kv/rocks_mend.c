@@ -234,7 +234,6 @@ static struct fault find_fault(const struct logs *logs, size_t from)
 
 	for (; f.at < logs->count; f.at++) {
 		const struct rocks_log *log = &logs->e[f.at];
-		bool is_last = f.at + 1 == logs->count;
 
 		f.offset = 0;
 		if (log->any && f.known && log->first != f.last + 1)
@@ -244,9 +243,9 @@ static struct fault find_fault(const struct logs *logs, size_t from)
 			f.last = log->next - 1;
 		}
 		f.offset = log->good;
-		/* RocksDB takes a log that ends in a record as the crash of its writer; but then nothing may
-		 * follow. */
-		if (log->end == ROCKS_LOG_FAULT || (log->end == ROCKS_LOG_CUT && !is_last))
+		/* A log that ends in a record is what the kill of its writer left; the next start went on
+		 * behind it, in another log, without a gap. RocksDB takes it so too. */
+		if (log->end == ROCKS_LOG_FAULT)
 			return f;
 	}
 	return f;

@@ -290,6 +290,7 @@ struct slot {
 bool turn_begin(struct client *c, bool any, bool alone);
 void turn_end(struct client *c, bool alone);
 extern _Atomic unsigned mount_number; /* another one from the moment it is killed */
+void gate_begin(void);
 void gate_shut(void);
 void gate_open(void);
 void gate_end(void);

@@ -54,11 +54,19 @@ void gate_shut(void)
 	pthread_mutex_unlock(&lock);
 }
 
+/* Before the clients are made: they would find that those of the run before had ended. */
+void gate_begin(void)
+{
+	pthread_mutex_lock(&lock);
+	up = false;
+	ended = false;
+	pthread_mutex_unlock(&lock);
+}
+
 void gate_open(void)
 {
 	pthread_mutex_lock(&lock);
 	up = true;
-	ended = false;
 	pthread_cond_broadcast(&changed);
 	pthread_mutex_unlock(&lock);
 }

@@ -20,6 +20,7 @@ static char point[32]; /* where the mount will die of itself; "": it will not */
 
 static void start_clients(struct rng *r)
 {
+	gate_begin();
 	slot_count = options.quick ? 2 : SLOTS_MAX;
 	for (unsigned i = 0; i < slot_count; i++) {
 		slots[i].rounds = i * 5; /* not all end at once */

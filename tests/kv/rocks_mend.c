@@ -203,6 +203,30 @@ START_TEST(damage_in_what_was_synced_is_reported_and_left_alone)
 }
 END_TEST
 
+/* RocksDB keeps a log of which nothing was whole, and goes on in another: that is no hole. */
+START_TEST(a_log_that_a_kill_cut_in_its_first_record_may_lie_behind_others)
+{
+	struct kv_rocks *r;
+	uint64_t head;
+	int fd;
+
+	commit(1, KV_SYNC);
+	copy_from(w.dir);
+	fd = open_log();
+	ck_assert_int_eq(ftruncate(fd, 200), 0);
+	close(fd);
+	for (int i = 0; i < 3; i++) {
+		ck_assert_int_eq(kv_rocks_open(copy, false, &r, NULL), KV_OK);
+		ck_assert_int_eq(kv_consensus_compare_and_set(kv_rocks_consensus(r), "other", (uint64_t)i,
+							      (uint64_t)i + 1, "x", 1, KV_SYNC, NULL),
+				 KV_OK);
+		kv_rocks_close(r);
+	}
+	ck_assert_int_eq(open_copy(true, &head), KV_OK);
+	ck_assert_uint_eq(head, 0);
+}
+END_TEST
+
 /* A page of zeros, as a disk may give back for a lost one, where a torn write would leave them too. */
 START_TEST(a_clean_close_vouches_for_all_of_the_log)
 {
@@ -309,6 +333,7 @@ Suite *rocks_mend_suite(void)
 	tcase_add_test(t, a_log_that_was_extended_with_zeros_is_whole);
 	tcase_add_test(t, damage_in_what_was_synced_is_reported_and_left_alone);
 	tcase_add_test(t, a_clean_close_vouches_for_all_of_the_log);
+	tcase_add_test(t, a_log_that_a_kill_cut_in_its_first_record_may_lie_behind_others);
 	tcase_add_test(t, a_log_without_marks_is_not_cut);
 	tcase_add_test(t, a_batch_vouches_for_all_that_was_synced_before_it);
 	suite_add_tcase(s, t);
