@@ -187,8 +187,8 @@ static bool make_options(struct kv_rocks *r)
 	rocksdb_options_set_keep_log_file_num(r->options, 2);
 	rocksdb_options_set_info_log_level(r->options, log_nothing);
 	rocksdb_options_set_stats_dump_period_sec(r->options, 0);
-	/* Writers that wait for a sync sleep, and one inserts for all: spinning and waking each once more costs a
-	 * tenth of the throughput of 16 writers on two processors. */
+	/* Writers that wait for a sync sleep, and one inserts for all: spinning and waking each once more
+	 * costs a tenth of the throughput of 16 writers on two processors. */
 	rocksdb_options_set_enable_write_thread_adaptive_yield(r->options, 0);
 	rocksdb_options_set_allow_concurrent_memtable_write(r->options, 0);
 	rocksdb_options_set_max_open_files(r->options, 256);
