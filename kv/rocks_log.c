@@ -20,6 +20,7 @@
 enum {
 	BLOCK = 32 << 10,
 	SECTOR = 512,
+	HOLE_MIN = 16, /* bytes of a sector that are missing at least */
 	FRAGMENT_HEADER = 7,
 	RECORD_HEADER = 12,
 	RECORD_BEGIN = RECORD_HEADER + 2 + ROCKS_MARK_LEN,
@@ -224,15 +225,30 @@ static size_t left_of_block(const struct reader *r)
 	return left < room ? left : room;
 }
 
+/* How many bytes from p on are zeros, step by step. */
+static size_t zeros(const uint8_t *p, size_t len, int step)
+{
+	size_t n = 0;
+
+	while (n < len && *p == 0) {
+		n++;
+		p += step;
+	}
+	return n;
+}
+
 /* Whether something was never written there: a device writes sectors whole or not at all, and what a log has
- * not been given yet is zeros. */
+ * not been given yet is zeros. Two writes may share a sector: then it is its begin or its end that is
+ * missing. */
 static bool has_hole(const uint8_t *bytes, size_t from, size_t len)
 {
 	while (from < len) {
-		size_t end = (from / SECTOR + 1) * SECTOR;
+		size_t end = (from / SECTOR + 1) * SECTOR, least;
 
 		end = end < len ? end : len;
-		if (is_zero(bytes + from, end - from))
+		least = end - from < HOLE_MIN ? end - from : HOLE_MIN;
+		if (zeros(bytes + from, end - from, 1) >= least ||
+		    zeros(bytes + end - 1, end - from, -1) >= least)
 			return true;
 		from = end;
 	}
