@@ -29,7 +29,6 @@
 #include "kv/rocks_impl.h"
 
 #include <assert.h>
-#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,7 +36,6 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <time.h>
 #include <unistd.h>
 
 static const size_t write_buffer = (size_t)8 << 20;
@@ -54,12 +52,7 @@ static const uint64_t reserve = (uint64_t)32 << 20;
  */
 static const int log_nothing = 5;
 
-enum {
-	WAL_TOLERATE_CORRUPTED_TAIL = 0, /* rocks_mend.c has seen to the rest */
-	WAL_POINT_IN_TIME = 2,
-	OPEN_TRIES = 3,
-	FOLLOW_MS = 50, /* a secondary looks for the owner's writes so often at most */
-};
+enum { READ_TRIES = 3 };
 
 /* --- records -------------------------------------------------------------------------------------------- */
 
@@ -179,7 +172,7 @@ static bool make_options(struct kv_rocks *r)
 	rocksdb_options_set_block_based_table_factory(r->options, r->table);
 	rocksdb_options_set_create_if_missing(r->options, 1);
 	rocksdb_options_set_paranoid_checks(r->options, 1);
-	rocksdb_options_set_wal_recovery_mode(r->options, WAL_TOLERATE_CORRUPTED_TAIL);
+	rocksdb_options_set_wal_recovery_mode(r->options, ROCKS_WAL_TOLERATE_CORRUPTED_TAIL);
 	rocksdb_options_set_compression(r->options, rocksdb_no_compression);
 	rocksdb_options_set_write_buffer_size(r->options, write_buffer);
 	rocksdb_options_set_max_total_wal_size(r->options, wal_size);
@@ -195,6 +188,7 @@ static bool make_options(struct kv_rocks *r)
 	if (r->read_only) {
 		/* All files are opened now: the owner may remove them later. */
 		rocksdb_options_set_max_open_files(r->options, -1);
+		rocksdb_options_set_db_log_dir(r->options, ROCKS_NO_LOGS);
 	}
 	rocksdb_writeoptions_set_sync(r->write_sync, 1);
 	rocksdb_writeoptions_set_sync(r->write_ride, 0);
@@ -215,47 +209,6 @@ static void free_options(struct kv_rocks *r)
 		rocksdb_block_based_options_destroy(r->table);
 	if (r->cache)
 		rocksdb_cache_destroy(r->cache);
-}
-
-/* Beside an owner, or alone with a store that is not to be changed. As a secondary it can be brought forward,
- * but needs a directory to write a log to; without one it stays as it is now. */
-static rocksdb_t *open_beside(struct kv_rocks *r, char **text)
-{
-	rocksdb_t *db = NULL;
-
-	/* The owner may remove a file between our reading its name and opening it. */
-	for (int i = 0; i < OPEN_TRIES && !db; i++) {
-		rocksdb_free(*text);
-		*text = NULL;
-		db = r->scratch ? rocksdb_open_as_secondary(r->options, r->dir, r->scratch, text)
-				: rocksdb_open_for_read_only(r->options, r->dir, 0, text);
-	}
-	return db;
-}
-
-static void remove_scratch(struct kv_rocks *r)
-{
-	DIR *dir = r->scratch ? opendir(r->scratch) : NULL;
-	struct dirent *e;
-
-	while (dir && (e = readdir(dir)) != NULL)
-		if (e->d_name[0] != '.')
-			unlinkat(dirfd(dir), e->d_name, 0);
-	if (dir)
-		closedir(dir);
-	if (r->scratch)
-		rmdir(r->scratch);
-	free(r->scratch);
-	r->scratch = NULL;
-}
-
-static void make_scratch(struct kv_rocks *r)
-{
-	char path[] = P_tmpdir "/shardfs-ro-XXXXXX";
-
-	r->scratch = mkdtemp(path) ? strdup(path) : NULL;
-	if (!r->scratch)
-		rmdir(path); /* there was no memory for its name; or no directory, and this does nothing */
 }
 
 enum kv_rc rocks_fail_open(struct kv_rocks *r, char *text, struct kv_err *err)
@@ -282,20 +235,11 @@ static enum kv_rc open_db_locked(struct kv_rocks *r, struct kv_err *err)
 	rc = rocks_mend_logs(r, &torn, err);
 	if (rc != KV_OK)
 		return rc;
-	if (torn && r->read_only)
-		rocksdb_options_set_wal_recovery_mode(r->options, WAL_POINT_IN_TIME);
 	r->opened++;
 	if (getrandom(&r->nonce, sizeof(r->nonce), 0) != sizeof(r->nonce))
 		return kv_fail_errno(err, errno, KV_IO, "no random number can be had");
 	if (r->read_only) {
-		if (!r->scratch)
-			make_scratch(r);
-		r->db = open_beside(r, &text);
-		if (!r->db && r->scratch) { /* not as a secondary: then as it is now */
-			remove_scratch(r);
-			rocksdb_options_set_db_log_dir(r->options, ROCKS_NO_LOGS);
-			r->db = open_beside(r, &text);
-		}
+		r->db = rocks_open_beside(r, torn, &text);
 	} else {
 		rocks_unseal(r->dir);
 		r->db = rocksdb_open(r->options, r->dir, &text);
@@ -304,33 +248,16 @@ static enum kv_rc open_db_locked(struct kv_rocks *r, struct kv_err *err)
 	}
 	if (!r->db)
 		return rocks_fail_open(r, text, err);
-	if (!r->read_only)
+	if (!r->read_only) {
 		rocks_all_synced(r); /* invariant 3 */
+		rocks_ahead_begin_locked(r);
+	}
 	return KV_OK;
-}
-
-static uint64_t clock_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
-void rocks_follow(struct kv_rocks *r)
-{
-	uint64_t now = clock_ms(), before = atomic_load(&r->followed_ms);
-	char *text = NULL;
-
-	if (!r->scratch || atomic_load(&r->still) || now < before + FOLLOW_MS ||
-	    !atomic_compare_exchange_strong(&r->followed_ms, &before, now))
-		return;
-	rocksdb_try_catch_up_with_primary(r->db, &text);
-	rocksdb_free(text); /* the owner removed what was to be read: the next time may be better */
 }
 
 static void close_db_locked(struct kv_rocks *r)
 {
+	rocks_ahead_end_locked(r);
 	if (r->db)
 		rocksdb_close(r->db);
 	r->db = NULL;
@@ -362,6 +289,7 @@ static void init_locks(struct kv_rocks *r)
 
 	for (size_t i = 0; i < ROCKS_STRIPES; i++)
 		pthread_mutex_init(&r->stripes[i], NULL);
+	pthread_mutex_init(&r->beside.mu, NULL);
 	/* Opening again must not wait for a stream of readers; nobody takes it shared twice. */
 	pthread_rwlockattr_init(&attr);
 	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
@@ -384,6 +312,7 @@ enum kv_rc kv_rocks_open(const char *dir, bool read_only, struct kv_rocks **out,
 		return kv_fail_rc(err, KV_NOMEM);
 	init_locks(r);
 	r->read_only = read_only;
+	r->ahead.fd = -1;
 	r->consensus = (struct rocks_consensus_view){.base.ops = &rocks_consensus_ops, .rocks = r};
 	r->blobs = (struct rocks_blobs_view){.base.ops = &rocks_blob_ops, .rocks = r};
 	r->dir = realpath(dir, NULL); /* opening again must not depend on the working directory */
@@ -392,6 +321,9 @@ enum kv_rc kv_rocks_open(const char *dir, bool read_only, struct kv_rocks **out,
 	else if (!make_options(r))
 		rc = kv_fail_rc(err, KV_NOMEM);
 	else
+		rc = open_db_locked(r, err);
+	/* A record that the owner is writing looks like a damaged one. */
+	for (int i = 0; i < READ_TRIES && read_only && rc == KV_CORRUPT; i++)
 		rc = open_db_locked(r, err);
 	if (rc != KV_OK) {
 		kv_rocks_close(r);
@@ -412,18 +344,13 @@ void kv_rocks_close(struct kv_rocks *r)
 	close_db_locked(r);
 	if (synced)
 		rocks_seal(r->dir, true);
-	remove_scratch(r);
 	free_options(r);
 	pthread_rwlock_destroy(&r->lock);
+	pthread_mutex_destroy(&r->beside.mu);
 	for (size_t i = 0; i < ROCKS_STRIPES; i++)
 		pthread_mutex_destroy(&r->stripes[i]);
 	free(r->dir);
 	free(r);
-}
-
-void kv_rocks_keep_still(struct kv_rocks *r, bool still)
-{
-	atomic_store(&r->still, still);
 }
 
 struct kv_consensus *kv_rocks_consensus(struct kv_rocks *r)
@@ -582,7 +509,12 @@ enum kv_rc rocks_write_and_leave(struct kv_rocks *r, rocksdb_writebatch_t *batch
 		atomic_store(&r->suspect, true); /* before anyone else can enter: invariant 3 */
 	else if (sync != KV_RIDE)
 		rocks_batch_synced(r, batch);
+
+	bool due = rocks_ahead_is_due(r, batch);
+
 	rocks_leave(r);
+	if (!text && due)
+		rocks_ahead_extend(r);
 	if (!text)
 		return KV_OK;
 

@@ -13,10 +13,10 @@ struct kv_rocks;
 
 /*
  * Open or make the database in dir. read_only takes no lock, and sees a past state: that of the open, brought
- * forward by reads of consensus where RocksDB can follow the owner (it needs a directory of its own for that,
- * under P_tmpdir). What the owner wrote last may be seen before it is on stable storage. KV_NOTFOUND
- * read_only and there is none; or the parent of dir is missing KV_BUSY, KV_CORRUPT, KV_IO, KV_NOMEM,
- * KV_NOSPACE, KV_QUOTA, KV_READONLY
+ * forward by reads of consensus. What the owner wrote last may be seen before it is on stable storage.
+ *
+ * KV_NOTFOUND  read_only and there is none; or the parent of dir is missing
+ * KV_BUSY, KV_CORRUPT, KV_IO, KV_NOMEM, KV_NOSPACE, KV_QUOTA, KV_READONLY
  */
 enum kv_rc kv_rocks_open(const char *dir, bool read_only, struct kv_rocks **out,
 			 struct kv_err *err) KV_MUST_CHECK;

@@ -77,11 +77,12 @@ static enum kv_rc rocks_head(struct kv_consensus *c, const char *key, struct kv_
 	struct kv_rocks *r = of(c);
 	struct kv_err first = {0};
 	bool torn;
-	enum kv_rc rc = rocks_enter(r, err);
+	enum kv_rc rc;
 
+	rocks_follow(r);
+	rc = rocks_enter(r, err);
 	if (rc != KV_OK)
 		return rc;
-	rocks_follow(r);
 	rc = read_version(r, r->read, key, out, &torn, &first);
 	if (torn) {
 		/* Between the two reads the key moved on and was truncated, or something is wrong. A snapshot
@@ -135,11 +136,12 @@ static enum kv_rc rocks_scan(struct kv_consensus *c, const char *key, uint64_t f
 	struct kv_rocks *r = of(c);
 	const struct rocks_record start = rocks_version_record(key, from);
 	const struct rocks_record end = rocks_version_end(key);
-	enum kv_rc rc = rocks_enter(r, err);
+	enum kv_rc rc;
 
+	rocks_follow(r);
+	rc = rocks_enter(r, err);
 	if (rc != KV_OK)
 		return rc;
-	rocks_follow(r);
 
 	rocksdb_readoptions_t *options;
 	rocksdb_iterator_t *it = iterate(r, &start, end.bytes, end.len, &options);
@@ -165,11 +167,12 @@ static enum kv_rc rocks_list_keys(struct kv_consensus *c, const char *after, siz
 				  struct kv_keys *out, struct kv_err *err)
 {
 	struct kv_rocks *r = of(c);
-	enum kv_rc rc = rocks_enter(r, err);
+	enum kv_rc rc;
 
+	rocks_follow(r);
+	rc = rocks_enter(r, err);
 	if (rc != KV_OK)
 		return rc;
-	rocks_follow(r);
 
 	const struct rocks_record start = rocks_head_record(after);
 	rocksdb_readoptions_t *options;

@@ -2,7 +2,7 @@
  * rocks_impl.h - what the files of the RocksDB store share: the open database,
  * its record keys, and the one way to write. Private to kv/rocks*.c.
  *
- * Order of locks: a stripe, then `lock` of struct kv_rocks.
+ * Order of locks: a stripe, or mu of struct rocks_beside; then `lock` of struct kv_rocks.
  */
 #ifndef KV_ROCKS_IMPL_H
 #define KV_ROCKS_IMPL_H
@@ -47,6 +47,30 @@ struct rocks_floor {
 	uint64_t opened; /* kv_rocks.opened at that time: what rode may have been lost since */
 };
 
+/* The zeros ahead of the log; see rocks_ahead.c. Changed with `lock` exclusive. */
+struct rocks_ahead {
+	int fd;                    /* the newest log; -1: none */
+	_Atomic(uint64_t) number;  /* of that */
+	uint64_t end;              /* its length, zeros and all */
+	uint64_t start;            /* the log's place when `written` began */
+	_Atomic(uint64_t) written; /* bytes since, or fewer; changed with `lock` shared */
+	_Atomic(uint64_t) looked;  /* what `written` was when the log was looked at last */
+};
+
+/* What a reader beside an owner knows its log by. */
+struct rocks_seen {
+	uint64_t number; /* of the newest */
+	int64_t size, mtime_ns;
+	bool settled; /* it was not changed a moment before */
+};
+
+/* See rocks_beside.c. */
+struct rocks_beside {
+	pthread_mutex_t mu;     /* whoever brings the database forward */
+	uint64_t next_ms;       /* not looked at before; under mu */
+	struct rocks_seen seen; /* before the database was opened; under mu */
+};
+
 struct kv_rocks {
 	pthread_mutex_t stripes[ROCKS_STRIPES];   /* the head of each key hashed to it, read to write */
 	struct rocks_floor floors[ROCKS_STRIPES]; /* of the key of the stripe truncated last; under it */
@@ -61,12 +85,13 @@ struct kv_rocks {
 
 	uint64_t nonce; /* of the marks in its logs, for an opening; changed with `lock` exclusive */
 
+	struct rocks_ahead ahead;
+	struct rocks_beside beside;
+
 	/* constant while open */
 	char *dir;
 	bool read_only;
-	char *scratch;     /* read_only: a directory of ours that RocksDB wants; NULL: it does not follow */
-	atomic_bool still; /* the owner's writes are not looked for any more */
-	_Atomic(uint64_t) followed_ms; /* when the owner's writes were looked for last */
+	atomic_bool still; /* read_only: the owner's writes are not looked for any more */
 	rocksdb_options_t *options;
 	rocksdb_block_based_table_options_t *table;
 	rocksdb_cache_t *cache;
@@ -131,10 +156,6 @@ uint64_t rocks_get_seqno(const char bytes[8]);
 enum kv_rc rocks_enter(struct kv_rocks *r, struct kv_err *err) KV_MUST_CHECK;
 void rocks_leave(struct kv_rocks *r);
 
-/* Before a read, beside an owner: take in what it has written since, if that was not done a moment ago. What
- * cannot be taken in leaves the past state. Inside. */
-void rocks_follow(struct kv_rocks *r);
-
 /* A failed read as a code (KV_IO, KV_CORRUPT) and sentence; text is taken. */
 enum kv_rc rocks_fail_read(struct kv_err *err, char *text);
 
@@ -160,7 +181,31 @@ enum kv_rc rocks_may_grow(struct kv_rocks *r, size_t len, struct kv_err *err) KV
 /* The code and sentence of an opening that failed; text is taken. */
 enum kv_rc rocks_fail_open(struct kv_rocks *r, char *text, struct kv_err *err);
 
+/* --- beside an owner (rocks_beside.c) --- */
+
+/* Open the database for reading. torn: its log ends in what is to be given up. NULL: *text says why. */
+rocksdb_t *rocks_open_beside(struct kv_rocks *r, bool torn, char **text);
+
+/* Before a read, outside: take in what the owner has written since, if that was not done a moment ago. What
+ * cannot be taken in leaves the past state. */
+void rocks_follow(struct kv_rocks *r);
+
+/* --- zeros ahead of the log (rocks_ahead.c) --- */
+
+/* After the database was opened, and before it is closed. Nothing depends on it. */
+void rocks_ahead_begin_locked(struct kv_rocks *r);
+void rocks_ahead_end_locked(struct kv_rocks *r);
+
+/* Inside, once batch was written: whether rocks_ahead_extend is to be called, outside. */
+bool rocks_ahead_is_due(struct kv_rocks *r, rocksdb_writebatch_t *batch);
+void rocks_ahead_extend(struct kv_rocks *r);
+
+/* The number of the newest log in dir; 0: none. */
+uint64_t rocks_newest_log(const char *dir);
+
 /* --- logs (rocks_mend.c) --- */
+
+enum { ROCKS_WAL_TOLERATE_CORRUPTED_TAIL = 0, ROCKS_WAL_POINT_IN_TIME = 2 };
 
 /*
  * Before the database is opened: give up what was never synced of its logs if they do not hold together, so

@@ -10,6 +10,8 @@
  * How it works: fragment by fragment, each against its sum. Behind a fault records are found by their marks,
  * wherever they begin.
  *
+ * Behind the last record there may be zeros, put there ahead of it (rocks_ahead.c).
+ *
  * Invariant: the sequence numbers of records follow each other without gap. A gap is a fault.
  */
 #include "kv/rocks_log.h"
@@ -255,6 +257,32 @@ static bool has_hole(const uint8_t *bytes, size_t from, size_t len)
 	return false;
 }
 
+/*
+ * How far the log was written, as far as that can be seen: zeros behind it were put ahead of it
+ * (rocks_ahead.c), or are what a torn write lacks at its end, of which the fragment at `at` tells how far it
+ * went.
+ */
+static size_t written(const uint8_t *bytes, size_t at, size_t len)
+{
+	size_t end = len - zeros(bytes + len - 1, len - at, -1);
+	size_t room = BLOCK - at % BLOCK, want = FRAGMENT_HEADER;
+
+	if (len - at < FRAGMENT_HEADER)
+		return len;
+	if (bytes[at + 6] >= ALL && bytes[at + 6] <= LAST)
+		want += (size_t)get_le(bytes + at + 4, 2);
+	if (want > room || want > len - at)
+		want = FRAGMENT_HEADER;
+	return at + want > end ? at + want : end;
+}
+
+/* Whether the fault at `at` may be what is left of a write that was not synced; `good` bytes are whole. */
+static bool is_torn(const uint8_t *bytes, size_t good, const struct reader *r)
+{
+	return has_hole(bytes, good, written(bytes, r->at, r->len)) &&
+	       !rocks_record_was_whole(bytes + r->at, left_of_block(r));
+}
+
 /* --- the log -------------------------------------------------------------------------------------------- */
 
 /* Records wherever their marks can be found from there on. By the nonce, which users cannot know, nothing
@@ -313,7 +341,7 @@ void rocks_log_read(const uint8_t *bytes, size_t len, struct rocks_log *out)
 	if (found == CUT)
 		out->torn = !rocks_record_was_whole(bytes + r.at, left_of_block(&r));
 	else if (found == FAULT)
-		out->torn = has_hole(bytes, out->good, len);
+		out->torn = is_torn(bytes, out->good, &r);
 	out->end = found == END ? ROCKS_LOG_WHOLE : found == CUT ? ROCKS_LOG_CUT : ROCKS_LOG_FAULT;
 	if (found == FAULT)
 		read_behind(bytes, r.at, len, out);

@@ -259,8 +259,8 @@ START_TEST(readers_and_writers_survive_reopening_under_them)
 }
 END_TEST
 
-/* The log of the database that holds bytes; given. */
-static char *find_log(const char *dir)
+/* The log of the database that is being written; given. */
+static char *find_newest_log(const char *dir)
 {
 	DIR *d = opendir(dir);
 	char *found = NULL;
@@ -269,8 +269,14 @@ static char *find_log(const char *dir)
 		size_t len = strlen(e->d_name);
 
 		if (len > 4 && strcmp(e->d_name + len - 4, ".log") == 0) {
-			free(found);
-			found = check_path(dir, e->d_name);
+			char *path = check_path(dir, e->d_name);
+
+			if (!found || strcmp(path, found) > 0) {
+				free(found);
+				found = path;
+			} else {
+				free(path);
+			}
 		}
 	}
 	closedir(d);
@@ -287,7 +293,7 @@ START_TEST(a_log_that_rotted_in_the_middle_refuses_to_open)
 	for (uint64_t i = 0; i < 20; i++)
 		want_cas(w.c, "k", i, i + 1, "some bytes of a version", KV_OK);
 
-	char *log = find_log(w.dir);
+	char *log = find_newest_log(w.dir);
 	int fd = open(log, O_RDWR);
 
 	kv_rocks_close(w.rocks);
@@ -306,9 +312,9 @@ START_TEST(a_log_cut_in_its_last_record_opens_without_it)
 	for (uint64_t i = 0; i < 20; i++)
 		want_cas(w.c, "k", i, i + 1, "some bytes of a version", KV_OK);
 
-	char *log = find_log(w.dir);
+	char *log = find_newest_log(w.dir);
 	int fd = open(log, O_RDWR);
-	off_t len = lseek(fd, 0, SEEK_END);
+	off_t len = log_end(fd);
 
 	kv_rocks_close(w.rocks);
 	w.rocks = NULL;
@@ -324,6 +330,81 @@ START_TEST(a_log_cut_in_its_last_record_opens_without_it)
 	world_reopen(&w);
 	want_head(w.c, "k", 19, "some bytes of a version");
 	ck_assert_str_eq(seqnos(w.c, "k", 18, 9), "18 19");
+}
+END_TEST
+
+/* How much longer the newest log is than its records. */
+static off_t zeros_ahead(void)
+{
+	char *log = find_newest_log(w.dir);
+	int fd = open(log, O_RDONLY | O_CLOEXEC);
+	off_t ahead = lseek(fd, 0, SEEK_END) - log_end(fd);
+
+	close(fd);
+	free(log);
+	return ahead;
+}
+
+START_TEST(commits_overwrite_zeros_instead_of_growing_the_log)
+{
+	static char data[3000];
+	char *first = find_newest_log(w.dir), *last;
+	unsigned grown = 0, logs = 1;
+
+	memset(data, 'v', sizeof(data));
+	for (uint64_t i = 0; i < 6000; i++) {
+		ck_assert_int_eq(
+			kv_consensus_compare_and_set(w.c, "k", i, i + 1, data, sizeof(data), KV_RIDE, NULL),
+			KV_OK);
+		if (i % 100 != 0)
+			continue;
+		last = find_newest_log(w.dir);
+		logs += strcmp(first, last) != 0;
+		free(first);
+		first = last;
+		grown += zeros_ahead() <= 0;
+	}
+	free(first);
+	ck_assert_uint_gt(logs, 1);
+	ck_assert_uint_le(grown, logs); /* a log is some commits old before it is seen */
+	world_reopen(&w);
+	ck_assert_str_eq(seqnos(w.c, "k", 5999, 9), "5999 6000");
+}
+END_TEST
+
+START_TEST(a_clean_close_leaves_no_zeros)
+{
+	want_cas(w.c, "k", 0, 1, "v", KV_OK);
+	ck_assert_int_gt(zeros_ahead(), 0);
+	kv_rocks_close(w.rocks);
+	ck_assert_int_eq(zeros_ahead(), 0);
+	free(w.dir);
+	world_open(&w, WORLD_ROCKS);
+}
+END_TEST
+
+/* A write of the owner's that came after the reader has read the zeros. */
+START_TEST(a_reader_beside_the_owner_sees_what_was_written_over_zeros)
+{
+	struct kv_rocks *beside;
+	struct kv_err err;
+
+	want_cas(w.c, "k", 0, 1, "v", KV_OK);
+	ck_assert_int_eq(kv_rocks_open(w.dir, true, &beside, &err), KV_OK);
+	for (uint64_t i = 1; i < 6; i++) {
+		struct kv_version head = {0};
+
+		want_cas(w.c, "k", i, i + 1, "v", KV_OK);
+		for (int tries = 0; head.seqno != i + 1; tries++) {
+			ck_assert_int_lt(tries, 1000);
+			usleep(10000);
+			free(head.data);
+			ck_assert_int_eq(kv_consensus_head(kv_rocks_consensus(beside), "k", &head, &err),
+					 KV_OK);
+		}
+		free(head.data);
+	}
+	kv_rocks_close(beside);
 }
 END_TEST
 
@@ -345,6 +426,9 @@ Suite *rocks_suite(void)
 	tcase_add_test(t, readers_and_writers_survive_reopening_under_them);
 	tcase_add_test(t, a_log_that_rotted_in_the_middle_refuses_to_open);
 	tcase_add_test(t, a_log_cut_in_its_last_record_opens_without_it);
+	tcase_add_test(t, commits_overwrite_zeros_instead_of_growing_the_log);
+	tcase_add_test(t, a_clean_close_leaves_no_zeros);
+	tcase_add_test(t, a_reader_beside_the_owner_sees_what_was_written_over_zeros);
 	suite_add_tcase(s, t);
 	return s;
 }

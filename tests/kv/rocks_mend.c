@@ -63,7 +63,7 @@ static int open_log(void)
 static off_t log_len(void)
 {
 	int fd = open_log();
-	off_t len = lseek(fd, 0, SEEK_END);
+	off_t len = log_end(fd);
 
 	close(fd);
 	return len;
@@ -121,7 +121,8 @@ static void fill(int fd, off_t from, off_t to, int byte)
 		ck_assert_int_eq((int)pwrite(fd, &(char){(char)byte}, 1, at), 1);
 }
 
-/* A piece of what was not synced is gone: zeros, other bytes, or the end. A reader sees the same first. */
+/* A piece of what was not synced is gone: zeros, other bytes, or the end. A reader sees the same first. With
+ * the zeros ahead of the log, and without. */
 START_TEST(what_was_not_synced_may_be_torn_in_any_way)
 {
 	static const int bytes[] = {0, 0xff, -1};
@@ -135,6 +136,8 @@ START_TEST(what_was_not_synced_may_be_torn_in_any_way)
 
 			copy_from(w.dir);
 			fd = open_log();
+			if (_i == 0)
+				ck_assert_int_eq(ftruncate(fd, all_len), 0);
 			if (bytes[i] < 0)
 				ck_assert_int_eq(ftruncate(fd, from), 0);
 			else
@@ -163,7 +166,9 @@ START_TEST(a_log_that_was_extended_with_zeros_is_whole)
 	write_all();
 	int fd = open_log();
 
-	ck_assert_int_eq(ftruncate(fd, all_len + 100000), 0);
+	ck_assert_int_gt(lseek(fd, 0, SEEK_END), all_len);
+	ck_assert_int_eq(ftruncate(fd, all_len), 0);
+	ck_assert_int_eq(ftruncate(fd, all_len + _i), 0);
 	close(fd);
 	ck_assert_int_eq(open_copy(true, &head), KV_OK);
 	ck_assert_uint_eq(head, ALL);
@@ -329,8 +334,9 @@ Suite *rocks_mend_suite(void)
 
 	tcase_set_timeout(t, 300);
 	tcase_add_checked_fixture(t, setup, teardown);
-	tcase_add_test(t, what_was_not_synced_may_be_torn_in_any_way);
-	tcase_add_test(t, a_log_that_was_extended_with_zeros_is_whole);
+	tcase_add_loop_test(t, what_was_not_synced_may_be_torn_in_any_way, 0, 2);
+	tcase_add_loop_test(t, a_log_that_was_extended_with_zeros_is_whole, 0, 10);
+	tcase_add_loop_test(t, a_log_that_was_extended_with_zeros_is_whole, 100000, 100001);
 	tcase_add_test(t, damage_in_what_was_synced_is_reported_and_left_alone);
 	tcase_add_test(t, a_clean_close_vouches_for_all_of_the_log);
 	tcase_add_test(t, a_log_that_a_kill_cut_in_its_first_record_may_lie_behind_others);

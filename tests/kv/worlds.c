@@ -4,6 +4,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+#include "kv/rocks_log.h"
 
 static void open_here(struct world *w)
 {
@@ -166,4 +169,17 @@ const char *blobs(struct kv_blobs *b, const char *prefix, const char *after, siz
 		add_word(l.e[i].key);
 	kv_blob_list_free(&l);
 	return line;
+}
+
+off_t log_end(int fd)
+{
+	struct rocks_log log = {0};
+	off_t len = lseek(fd, 0, SEEK_END);
+	uint8_t *bytes = malloc((size_t)len + 1);
+
+	ck_assert_ptr_nonnull(bytes);
+	ck_assert_int_eq(pread(fd, bytes, (size_t)len, 0), len);
+	rocks_log_read(bytes, (size_t)len, &log);
+	free(bytes);
+	return (off_t)log.good;
 }

@@ -58,4 +58,7 @@ Suite *blob_file_suite(void);
 Suite *store_embedded_suite(void);
 Suite *crash_suite(void);
 
+/* Where the last record of a log of RocksDB ends that is whole; behind it may be zeros. */
+off_t log_end(int fd);
+
 #endif
