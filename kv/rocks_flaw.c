@@ -1,5 +1,5 @@
 /*
- * rocks_flaw.c - RocksDB's manifests, looked at as files.
+ * rocks_flaw.c - RocksDB's manifest, looked at as a file.
  *
  * A manifest is a log of what files there are. RocksDB reads it up to what looks like a write that a crash
  * cut off, and tells nobody that it stopped. A record whose length was damaged looks so, and so does a page
@@ -218,14 +218,12 @@ static bool look_at_file(int dir, const char *name, struct rocks_flaw *flaw)
 
 bool rocks_manifest_flaw(const char *dir, struct rocks_flaw *flaw)
 {
-	DIR *d = opendir(dir);
-	bool found = false;
+	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	char name[ROCKS_NAME_LEN];
+	bool found = fd >= 0 && rocks_current_manifest(fd, name) && look_at_file(fd, name, flaw);
 
-	for (struct dirent *e = d ? readdir(d) : NULL; e && !found; e = readdir(d))
-		found = strncmp(e->d_name, "MANIFEST-", strlen("MANIFEST-")) == 0 &&
-			look_at_file(dirfd(d), e->d_name, flaw);
-	if (d)
-		closedir(d);
+	if (fd >= 0)
+		close(fd);
 	return found;
 }
 

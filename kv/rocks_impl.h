@@ -112,7 +112,12 @@ struct rocks_flaw {
 	const char *what;
 };
 
-/* rocks_flaw.c: look for one in the manifests in dir. */
+/* The manifest that CURRENT names in the database's directory; false: none. */
+enum { ROCKS_NAME_LEN = 64 };
+bool rocks_current_manifest(int dir, char manifest[ROCKS_NAME_LEN]);
+
+/* rocks_flaw.c: look for one in the manifest of the database in dir. One that is not the current one may be
+ * what a crash left of the next. */
 bool rocks_manifest_flaw(const char *dir, struct rocks_flaw *flaw);
 /* Whether the record, which says that it is longer than the len bytes that are there of its block, was whole
  * once: a shorter length makes its checksum right and ends where a record may begin. */

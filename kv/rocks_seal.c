@@ -33,7 +33,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { NAME_LEN = 64, CRC_LINE = 13 };
+enum { CRC_LINE = 13 };
 
 static const char seal_name[] = "SEAL", seal_tmp[] = "SEAL.tmp";
 
@@ -68,12 +68,11 @@ static char *read_text(int dir, const char *name, size_t *len)
 	return text;
 }
 
-/* The manifest that CURRENT names. */
-static bool read_current(int dir, char manifest[NAME_LEN])
+bool rocks_current_manifest(int dir, char manifest[ROCKS_NAME_LEN])
 {
 	size_t len;
 	char *text = read_text(dir, "CURRENT", &len);
-	bool ok = text && len > 1 && len <= NAME_LEN && text[len - 1] == '\n';
+	bool ok = text && len > 1 && len <= ROCKS_NAME_LEN && text[len - 1] == '\n';
 
 	if (ok) {
 		memcpy(manifest, text, len - 1);
@@ -89,7 +88,7 @@ static bool is_sealed(const char *name)
 {
 	const char *dot = strrchr(name, '.');
 
-	return dot && strlen(name) < NAME_LEN && (strcmp(dot, ".log") == 0 || strcmp(dot, ".sst") == 0);
+	return dot && strlen(name) < ROCKS_NAME_LEN && (strcmp(dot, ".log") == 0 || strcmp(dot, ".sst") == 0);
 }
 
 struct lines {
@@ -101,7 +100,7 @@ struct lines {
 
 static void add_line(struct lines *l, const char *word, const char *name, off_t bytes)
 {
-	char line[NAME_LEN + 40];
+	char line[ROCKS_NAME_LEN + 40];
 	int n = snprintf(line, sizeof(line), "%s %s %jd\n", word, name, (intmax_t)bytes);
 	size_t need = l->len + (size_t)n + CRC_LINE + 1;
 
@@ -120,11 +119,11 @@ static void add_line(struct lines *l, const char *word, const char *name, off_t 
 
 static bool add_lines(struct lines *l, int dir, const char *path, bool closed)
 {
-	char manifest[NAME_LEN];
+	char manifest[ROCKS_NAME_LEN];
 	struct stat st;
 	DIR *d;
 
-	if (!read_current(dir, manifest) || fstatat(dir, manifest, &st, 0) != 0)
+	if (!rocks_current_manifest(dir, manifest) || fstatat(dir, manifest, &st, 0) != 0)
 		return false;
 	add_line(l, "manifest", manifest, st.st_size);
 	d = closed ? opendir(path) : NULL;
@@ -209,12 +208,12 @@ static bool is_short(int dir, const char *name, uint64_t want, struct rocks_flaw
 
 static bool look(int dir, bool all, char *text, struct rocks_flaw *flaw)
 {
-	char manifest[NAME_LEN], name[NAME_LEN], *rest = NULL;
+	char manifest[ROCKS_NAME_LEN], name[ROCKS_NAME_LEN], *rest = NULL;
 	uint64_t bytes;
 
 	for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
 		if (sscanf(line, "manifest %63s %" SCNu64, name, &bytes) == 2) {
-			if (!read_current(dir, manifest) || strcmp(manifest, name) != 0)
+			if (!rocks_current_manifest(dir, manifest) || strcmp(manifest, name) != 0)
 				return false; /* invariant 1 */
 		} else if (!all || sscanf(line, "file %63s %" SCNu64, name, &bytes) != 2) {
 			continue;
