@@ -454,10 +454,14 @@ static void write_blocks(const struct op *op, struct image *im, size_t block, un
 	}
 }
 
-/* Only the first bytes of a write; the size may be that of all of it. */
-static void write_torn(const struct op *op, struct image *im, struct rng *rng)
+/*
+ * Only the first bytes of a write; the size may be that of all of it. Of a log whole sectors where it has a
+ * length already: rocks_mend.c rests on a disk that keeps that.
+ */
+static void write_torn(const struct op *op, const struct node *n, struct image *im, struct rng *rng)
 {
 	size_t cut = op->len ? (size_t)rng_below(rng, op->len) : 0;
+	uint64_t sector;
 
 	if (op->kind == SHIM_SIZE)
 		return;
@@ -465,6 +469,9 @@ static void write_torn(const struct op *op, struct image *im, struct rng *rng)
 		cut = cut / 512 * 512;
 	if (rng_below(rng, 2) && op->offset + op->len > im->len)
 		set_size(&im->bytes, &im->len, op->offset + op->len);
+	sector = (op->offset + cut) / 512 * 512;
+	if (n->is_log && sector < im->len)
+		cut = sector > op->offset ? (size_t)(sector - op->offset) : 0;
 	write_bytes(&im->bytes, &im->len, op->offset, op->data, cut);
 }
 
@@ -490,7 +497,7 @@ static void cut_file(const struct disk *d, const struct node *n, enum loss loss,
 			break;
 		case LOSE_LAST:
 			if (last)
-				write_torn(op, im, rng);
+				write_torn(op, n, im, rng);
 			else
 				apply(op, &im->bytes, &im->len);
 			break;
