@@ -20,6 +20,9 @@
 /* A large block size makes Python, cp and cat write in pieces of 1 MiB. */
 enum { APPEND_BLKSIZE = 1 << 20, TEXT_BLKSIZE = 128 << 10 };
 
+/* From a lookup to the open that it is for. */
+static const double opening_s = 0.005;
+
 static const struct fs_fixed root_entries[] = {
 	{"README", FS_README, S_IFREG | 0444},
 	{"metrics", FS_METRICS, S_IFREG | 0444},
@@ -279,9 +282,10 @@ enum kv_rc fs_attr(struct fs *fs, const struct fs_node *node, struct stat *st, d
 		return KV_OK;
 	}
 	/* Modes of a shard's files follow its directory at once; the directory itself is changed through the
-	 * kernel, which then knows. On a store with other writers they come with the timeout. */
+	 * kernel, which then knows. On a store with other writers they come with the timeout. Those that are
+	 * looked up for each open keep what that lookup said until they are open. */
 	if (node->kind != FS_SHARD)
-		*timeout = 0;
+		*timeout = node->kind == FS_APPEND || node->kind == FS_CTL ? opening_s : 0;
 	rc = fs_node_shard(fs, node, &shard, &info, err);
 	if (rc != KV_OK)
 		return rc;

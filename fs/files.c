@@ -165,8 +165,10 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	(void)ino;
+	struct fs *fs = fs_of(req);
+
 	fs_handle_close(fi);
+	fs_node_closed(&fs->nodes, ino);
 	fs_reply_done(req);
 }
 

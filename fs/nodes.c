@@ -123,6 +123,14 @@ static bool is_fresh(uint64_t kind)
 	return kind == FS_APPEND || kind == FS_CTL;
 }
 
+static uint32_t fresh_locked(struct fs_nodes *n, struct fs_slot *s, enum fs_kind kind)
+{
+	uint32_t *closed = &s->closed[kind == FS_CTL], number = *closed;
+
+	*closed = 0;
+	return number != 0 ? number : ++n->next_fresh;
+}
+
 uint64_t fs_nodeid_shard(struct fs_nodes *n, enum fs_kind kind, struct core_shard_id id, uint64_t first_seqno)
 {
 	struct fs_slot *s;
@@ -131,10 +139,23 @@ uint64_t fs_nodeid_shard(struct fs_nodes *n, enum fs_kind kind, struct core_shar
 	pthread_mutex_lock(&n->mu);
 	s = slot_locked(n, id, first_seqno);
 	if (s != NULL)
-		nodeid = make(kind,
-			      (uint64_t)s->number << SLOT_SHIFT | (is_fresh(kind) ? ++n->next_fresh : 0));
+		nodeid = make(kind, (uint64_t)s->number << SLOT_SHIFT |
+					    (is_fresh(kind) ? fresh_locked(n, s, kind) : 0));
 	pthread_mutex_unlock(&n->mu);
 	return nodeid;
+}
+
+void fs_node_closed(struct fs_nodes *n, uint64_t nodeid)
+{
+	uint64_t kind = nodeid >> KIND_SHIFT;
+	uint32_t slot = (uint32_t)((nodeid & LOW56) >> SLOT_SHIFT);
+
+	if (!is_fresh(kind))
+		return;
+	pthread_mutex_lock(&n->mu);
+	if (slot < n->slot_count && n->slots[slot] != NULL)
+		n->slots[slot]->closed[kind == FS_CTL] = (uint32_t)nodeid;
+	pthread_mutex_unlock(&n->mu);
 }
 
 static struct fs_entry *entry_new_locked(struct fs_nodes *n, enum fs_kind kind, struct core_shard_id id,

@@ -8,7 +8,7 @@
  *     top of the tree, and names:   bits 55..0   0, or the id of the name
  *     files of a shard:             bits 55..32  slot of the shard
  *                                   bits 31..0   0; for `append` and `ctl` a number of its own for each
- *                                                lookup
+ *                                                lookup, but that the last one closed is given once more
  *     batches, writers, readers,    bits 55..0   number of an entry in a table, kept until FORGET; made from
  *     holds, as_of/<t> and others                an id, a name or what is in it, so that it stays the same
  *     that are named by a time:
@@ -20,7 +20,9 @@
  *
  * Why these two get a fresh nodeid for each lookup: the kernel lets one write at a
  * time into one inode, and who waits for his turn there cannot even be killed; so
- * each open is a file of its own, and writers do not wait for each other.
+ * each open is a file of its own, and writers do not wait for each other. Where the
+ * last one is closed before the next is opened, as by a shell, the kernel is told the
+ * nodeid that it knows: another one would cost it a second lookup.
  *
  * Threads: any.
  */
@@ -80,8 +82,9 @@ struct fs_slot {
 	struct core_shard_id id;
 	uint64_t first_seqno;
 	uint32_t number;
-	uint64_t lookups;  /* of its computed nodeids, and one for each of its entries */
-	UT_hash_handle hh; /* by id and first_seqno */
+	uint64_t lookups;   /* of its computed nodeids, and one for each of its entries */
+	uint32_t closed[2]; /* of `append` and `ctl`: the number to be given once more; 0: none */
+	UT_hash_handle hh;  /* by id and first_seqno */
 };
 
 /*
@@ -184,6 +187,9 @@ struct fs_nodes_count fs_nodes_count(struct fs_nodes *n);
 
 /* st_ino for a nodeid. */
 uint64_t fs_node_ino(uint64_t nodeid);
+
+/* A file with this nodeid was closed: nobody has it open, as a rule. */
+void fs_node_closed(struct fs_nodes *n, uint64_t nodeid);
 
 /* The kernel forgets `lookups` of its lookups. */
 void fs_node_forget(struct fs_nodes *n, uint64_t nodeid, uint64_t lookups);
