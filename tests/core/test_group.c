@@ -21,7 +21,8 @@ struct gated {
 	bool shut;
 	bool waits;              /* a commit stands at the gate */
 	enum trouble trouble;    /* of the next one but one: that of the group */
-	size_t steps[STEPS_MAX]; /* how many versions each commit since had */
+	size_t steps[STEPS_MAX]; /* how many versions each commit since had, and of how many shards */
+	size_t shards[STEPS_MAX];
 	size_t step_count;
 };
 
@@ -46,34 +47,37 @@ struct scene {
 	size_t count;
 };
 
-static enum kv_rc gated_commit(struct kv_store *s, const char *key, uint64_t expected,
-			       const struct kv_version_put *versions, size_t version_count,
-			       const struct kv_blob_put *blobs, size_t count, enum kv_sync sync,
-			       struct kv_err *err)
+static void gated_commit(struct kv_store *s, struct kv_run *runs, size_t count, enum kv_sync sync)
 {
 	struct gated *g = (struct gated *)s;
 	enum trouble trouble = NO_TROUBLE;
-	enum kv_rc rc;
+	size_t versions = 0;
 
+	for (size_t i = 0; i < count; i++)
+		versions += runs[i].version_count;
 	pthread_mutex_lock(&g->mu);
 	if (g->step_count != 0) {
 		trouble = g->trouble;
 		g->trouble = NO_TROUBLE;
 	}
-	if (g->step_count < STEPS_MAX)
-		g->steps[g->step_count++] = version_count;
+	if (g->step_count < STEPS_MAX) {
+		g->shards[g->step_count] = count;
+		g->steps[g->step_count++] = versions;
+	}
 	while (g->shut) {
 		g->waits = true;
 		pthread_cond_broadcast(&g->changed);
 		pthread_cond_wait(&g->changed, &g->mu);
 	}
 	pthread_mutex_unlock(&g->mu);
-	if (trouble == REFUSED)
-		return kv_fail(err, KV_NOSPACE, "there is no room");
-	if (trouble == LOST_UNKNOWN)
-		return kv_fail(err, KV_UNKNOWN, "nobody knows");
-	rc = kv_store_commit_run(g->inner, key, expected, versions, version_count, blobs, count, sync, err);
-	return trouble == DONE_UNKNOWN && rc == KV_OK ? kv_fail(err, KV_UNKNOWN, "nobody knows") : rc;
+	if (trouble == NO_TROUBLE || trouble == DONE_UNKNOWN)
+		kv_store_commit_runs(g->inner, runs, count, sync);
+	for (size_t i = 0; i < count && trouble != NO_TROUBLE; i++) {
+		if (trouble == REFUSED)
+			runs[i].rc = kv_fail(runs[i].err, KV_NOSPACE, "there is no room");
+		else if (runs[i].rc == KV_OK)
+			runs[i].rc = kv_fail(runs[i].err, KV_UNKNOWN, "nobody knows");
+	}
 }
 
 static enum kv_rc gated_tidy(struct kv_store *s, struct kv_err *err)
@@ -194,7 +198,7 @@ static size_t waiting(struct core_group *g)
 static void join_in(struct scene *s, const char *options, const char *rows)
 {
 	start(s, &s->clients[s->count++], options, rows);
-	while (waiting(&s->shard->group) < s->count)
+	while (waiting(&s->engine->group) < s->count)
 		usleep(200);
 }
 
