@@ -23,6 +23,8 @@
 #include "core/attempt.h"
 #include "core/engine_impl.h"
 
+enum { LOOK_MAX = 512 }; /* changes that are looked at for one step */
+
 static void lead(struct core_group *g, const struct core_turn *own);
 
 /* The worker was named. */
@@ -101,7 +103,7 @@ static void collect(struct core_group *g)
 {
 	struct core_change **at = &g->first;
 
-	while (*at != NULL) {
+	for (size_t looked = 0; *at != NULL && looked < LOOK_MAX; looked++) {
 		struct core_change *c = *at;
 		struct core_making *m = making_of(g, c->turn.shard);
 
@@ -112,7 +114,8 @@ static void collect(struct core_group *g)
 			at = &c->turn.next;
 		}
 	}
-	g->last = at;
+	if (*at == NULL)
+		g->last = at;
 }
 
 /* What is to be committed now, with commit_mu of each shard. */
