@@ -14,10 +14,9 @@
 
 #include "core/shard.h"
 
-void core_attempt_init(struct core_attempt *a, struct core_shard *s, enum kv_sync sync)
+void core_attempt_init(struct core_attempt *a, struct core_shard *s)
 {
 	a->shard = s;
-	a->sync = sync;
 	a->last = NULL;
 	a->count = 0;
 	a->blobs = a->blob_space;
@@ -25,6 +24,11 @@ void core_attempt_init(struct core_attempt *a, struct core_shard *s, enum kv_syn
 	a->fold_blob = (struct core_buf){0};
 	a->keys = a->key_space;
 	a->key_count = 0;
+	a->rc = KV_OK;
+#ifdef CORE_SLOW_CHECKS
+	a->shadow = (struct core_state){0};
+	a->shadowed = false;
+#endif
 }
 
 void core_attempt_fini(struct core_attempt *a)
@@ -32,6 +36,9 @@ void core_attempt_fini(struct core_attempt *a)
 	for (size_t i = 0; i < a->count; i++)
 		core_buf_fini(&a->bytes[i]);
 	core_buf_fini(&a->fold_blob);
+#ifdef CORE_SLOW_CHECKS
+	core_state_fini(&a->shadow);
+#endif
 	if (a->blobs != a->blob_space)
 		free(a->blobs);
 	if (a->keys != a->key_space)
@@ -73,17 +80,32 @@ static enum kv_rc look_for_attempt(struct core_shard *s, uint64_t seqno, struct 
 	return rc;
 }
 
-static enum kv_rc store(const struct core_attempt *a, struct kv_err *err)
+static void store(struct core_attempt *const *attempts, size_t count, enum kv_sync sync)
 {
-	char key[CORE_ID_LEN];
+	char keys[CORE_GROUP_SHARDS][CORE_ID_LEN];
+	struct kv_run runs[CORE_GROUP_SHARDS];
 
-	return kv_store_commit_run(a->shard->engine->store, core_shard_key(a->shard, key),
-				   a->versions[0].seqno - 1, a->versions, a->count, a->blobs, a->blob_count,
-				   a->sync, err);
+	assert(count != 0 && count <= CORE_GROUP_SHARDS);
+	for (size_t i = 0; i < count; i++) {
+		struct core_attempt *a = attempts[i];
+
+		runs[i] = (struct kv_run){
+			.key = core_shard_key(a->shard, keys[i]),
+			.expected = a->versions[0].seqno - 1,
+			.versions = a->versions,
+			.version_count = a->count,
+			.blobs = a->blobs,
+			.blob_count = a->blob_count,
+			.err = &a->err,
+		};
+	}
+	kv_store_commit_runs(attempts[0]->shard->engine->store, runs, count, sync);
+	for (size_t i = 0; i < count; i++)
+		attempts[i]->rc = runs[i].rc;
 }
 
 /* KV_OK: it landed. KV_MISMATCH: another version did. KV_UNKNOWN: the store does not tell. */
-static enum kv_rc settle_unknown(const struct core_attempt *a, struct kv_err *err)
+static enum kv_rc settle_unknown(struct core_attempt *a, enum kv_sync sync)
 {
 	for (unsigned tries = 0; tries < CORE_UNKNOWN_TRIES; tries++) {
 		bool there, ours;
@@ -92,10 +114,12 @@ static enum kv_rc settle_unknown(const struct core_attempt *a, struct kv_err *er
 
 		if (rc == KV_OK && there)
 			return ours ? KV_OK : KV_MISMATCH;
-		if (rc == KV_OK)
-			rc = store(a, err);
-		else
+		if (rc == KV_OK) {
+			store(&a, 1, sync);
+			rc = a->rc;
+		} else {
 			rc = KV_UNKNOWN;
+		}
 		if (rc == KV_OK)
 			return KV_OK;
 		/* It was not there, and now surely was not done: where nobody else can bring the first
@@ -103,16 +127,17 @@ static enum kv_rc settle_unknown(const struct core_attempt *a, struct kv_err *er
 		if (rc != KV_UNKNOWN && rc != KV_MISMATCH && a->shard->engine->traits.sole_owner)
 			return rc;
 	}
-	return kv_fail(err, KV_UNKNOWN,
+	return kv_fail(&a->err, KV_UNKNOWN,
 		       "the store failed and does not tell whether the change was made; try again with the "
 		       "same token");
 }
 
-enum kv_rc core_attempt_store(struct core_attempt *a, struct kv_err *err)
+void core_attempts_store(struct core_attempt *const *attempts, size_t count, enum kv_sync sync)
 {
-	enum kv_rc rc = store(a, err);
-
-	return rc == KV_UNKNOWN ? settle_unknown(a, err) : rc;
+	store(attempts, count, sync);
+	for (size_t i = 0; i < count; i++)
+		if (attempts[i]->rc == KV_UNKNOWN)
+			attempts[i]->rc = settle_unknown(attempts[i], sync);
 }
 
 /* --- what is stored -------------------------------------------------------------------------------- */

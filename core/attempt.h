@@ -9,13 +9,13 @@
 #include "core/engine_impl.h"
 
 enum {
-	CORE_GROUP_MAX = 32, /* versions of one attempt */
-	CORE_PUTS_INSIDE = 4 /* blobs of all but a few attempts */
+	CORE_GROUP_MAX = 32,    /* versions of one attempt */
+	CORE_GROUP_SHARDS = 32, /* attempts of one step */
+	CORE_PUTS_INSIDE = 4    /* blobs of all but a few attempts */
 };
 
 struct core_attempt {
 	struct core_shard *shard;
-	enum kv_sync sync;
 	const struct core_diff *last; /* borrowed */
 	size_t count;
 	struct core_buf bytes[CORE_GROUP_MAX]; /* of the versions; the first count */
@@ -27,9 +27,15 @@ struct core_attempt {
 	size_t key_count;
 	struct kv_blob_put blob_space[CORE_PUTS_INSIDE];
 	char key_space[CORE_PUTS_INSIDE][CORE_BLOB_KEY_LEN];
+	enum kv_rc rc; /* how storing them ended, and why not */
+	struct kv_err err;
+#ifdef CORE_SLOW_CHECKS
+	struct core_state shadow; /* machine.c: what the stored bytes make of the state before */
+	bool shadowed;
+#endif
 };
 
-void core_attempt_init(struct core_attempt *a, struct core_shard *s, enum kv_sync sync);
+void core_attempt_init(struct core_attempt *a, struct core_shard *s);
 void core_attempt_fini(struct core_attempt *a);
 
 /* Fill in what makes d a version of its own, next after st. */
@@ -46,16 +52,40 @@ enum kv_rc core_attempt_add(struct core_attempt *a, struct core_change *c, struc
 			    struct kv_err *err) KV_MUST_CHECK;
 
 /*
- * Store them, all or none. An unknown outcome is looked up, and tried again.
+ * Store the versions of attempts on different shards, in one step where the store can: those of each all or
+ * none. An unknown outcome is looked up, and tried again. The rc of each:
  * KV_OK        they landed
  * KV_MISMATCH  another version did
  * KV_UNKNOWN   the store does not tell
  * and the codes of kv_store_commit, after which nothing was stored
  */
-enum kv_rc core_attempt_store(struct core_attempt *a, struct kv_err *err) KV_MUST_CHECK;
+void core_attempts_store(struct core_attempt *const *attempts, size_t count, enum kv_sync sync);
 
 /* Take back what was added last. */
 void core_attempt_drop(struct core_attempt *a);
+
+/* What changes of one shard make that are committed together. */
+struct core_making {
+	struct core_shard *shard;
+	struct core_change *members[CORE_GROUP_MAX];
+	size_t count;
+	struct core_state ahead; /* what the next one is to see; a copy of the shard's if they are several */
+	struct core_attempt attempt;
+	struct core_change *changes[CORE_GROUP_MAX]; /* of the versions */
+	struct core_diff one;
+	struct core_diff *diffs; /* of the versions: &one, or owned */
+	bool due;                /* something is to be merged now */
+};
+
+/*
+ * machine.c: run the members, one on the other's result. A refusal is its member's outcome; what is to be
+ * stored is in m->attempt, if it has any versions, and when that was tried core_machine_made comes. Their
+ * turns say what became of them. Under commit_mu.
+ * False: nothing was done, and core_machine_make_alone is to commit them one by one.
+ */
+bool core_machine_make(struct core_making *m) KV_MUST_CHECK;
+bool core_machine_made(struct core_making *m) KV_MUST_CHECK;
+void core_machine_make_alone(struct core_making *m);
 
 /* The loose parts of what c appended by d are blobs now, before anybody else sees the batch. */
 void core_attempt_settle_loose(const struct core_change *c, const struct core_diff *d);

@@ -63,8 +63,8 @@ enum kv_rc core_engine_open(struct kv_store *store, const struct core_engine_con
 	core_builders_init(&e->builders);
 	e->worker = core_worker_start();
 	e->waker = core_worker_start();
-	if (e->worker == NULL || e->waker == NULL || !core_keeper_start(e) || !core_follower_start(e) ||
-	    !core_upkeeper_start(e)) {
+	if (!core_group_init(&e->group) || e->worker == NULL || e->waker == NULL || !core_keeper_start(e) ||
+	    !core_follower_start(e) || !core_upkeeper_start(e)) {
 		core_engine_close(e);
 		return kv_fail_rc(err, KV_NOMEM);
 	}
@@ -85,7 +85,6 @@ static void shard_free(struct core_shard *s)
 	core_staged_end(s);
 	core_held_end(s);
 	core_state_fini(&s->state);
-	core_group_fini(&s->group);
 	pthread_mutex_destroy(&s->commit_mu);
 	pthread_mutex_destroy(&s->mu);
 	free(s);
@@ -98,6 +97,7 @@ void core_engine_close(struct core_engine *e)
 	if (e == NULL)
 		return;
 	atomic_store(&e->stops, true);
+	core_group_fini(&e->group);
 	core_keeper_stop(e);
 	core_follower_stop(e);
 	core_upkeeper_stop(e);
@@ -175,7 +175,6 @@ static struct core_shard *shard_get(struct core_engine *e, struct core_shard_id 
 		if (s == NULL)
 			goto out;
 		pthread_mutex_init(&s->commit_mu, NULL);
-		core_group_init(&s->group);
 		pthread_mutex_init(&s->mu, NULL);
 		s->engine = e;
 		s->home = (struct core_home){

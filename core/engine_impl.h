@@ -36,6 +36,20 @@ enum {
 	CORE_LOOSE_TOTAL = 4 << 20, /* of one commit; what is more is stored before */
 };
 
+/* The changes that wait for the commit under way (group.c). */
+struct core_group {
+	pthread_mutex_t mu;
+	struct core_change *first;
+	struct core_change **last; /* where the next one is linked */
+	bool led;
+	pthread_cond_t idle; /* it is not led */
+	struct core_worker *worker;
+	struct core_job job; /* of the worker, when it is to lead */
+
+	struct core_making **makings; /* the leader's; in use is count */
+	size_t count;
+};
+
 struct core_engine {
 	/* Making a shard and burying a removed one under the same id exclude each other; held across store
 	 * calls, which are rare and wait for nobody. */
@@ -67,6 +81,7 @@ struct core_engine {
 	_Atomic(uint64_t) attempts;     /* to commit, to tell them apart */
 	struct core_metrics metrics;
 	struct core_builders builders;
+	struct core_group group;
 };
 
 /* A batch that left the state, and the version that replaced it. */
@@ -94,14 +109,6 @@ struct core_shard_upkeep {
 	_Atomic(uint64_t) due_us; /* when it is looked at */
 };
 
-/* The changes that wait for the commit under way (group.c). */
-struct core_group {
-	pthread_mutex_t mu;
-	struct core_change *first;
-	struct core_change *last;
-	bool led;
-};
-
 struct core_shard {
 	/* Serializes commits and loading. It is held across store calls on purpose: versions of one shard
 	 * follow each other anyway, and readers do not take it. */
@@ -114,8 +121,6 @@ struct core_shard {
 	size_t tail;
 	uint64_t inline_bytes;
 	_Atomic(uint64_t) runs; /* of the batches before it; changed under commit_mu */
-
-	struct core_group group;
 
 	pthread_mutex_t mu; /* the rest; held for moments */
 	struct core_state state;
@@ -155,14 +160,17 @@ void core_notice(const struct core_engine *e, const char *fmt, ...) KV_PRINTF(2,
 
 enum core_turn_is { CORE_TURN_WAITS, CORE_TURN_LEADS, CORE_TURN_OVER };
 
-/* Where a change stands in its shard's group; under core_group.mu, and the leader's while it works. */
+/* Where a change stands in the queue; under core_group.mu, and the leader's while it works. */
 struct core_turn {
 	struct core_change *next;
-	enum core_turn_is is;
+	struct core_shard *shard;
+	void (*over)(struct core_change *c); /* it has ended; NULL: somebody waits for that */
+	enum core_turn_is is;                /* these two: if somebody waits */
 	pthread_cond_t changed;
 	enum kv_rc rc;
 	struct kv_err *err; /* may be NULL */
 	bool committed;
+	uint64_t began_us;
 };
 
 /* A transition with its inputs, run once per attempt on the newest state. KV_OK: commit d. Otherwise the
@@ -191,19 +199,26 @@ struct core_change {
 enum kv_rc core_machine_commit(struct core_shard *s, struct core_change *c, struct kv_err *err) KV_MUST_CHECK;
 
 /*
- * machine.c: commit count changes of one shard, all of which group, in one step; each one's turn.rc, .err and
- * .committed say what became of it. *due: something is to be merged now. Under commit_mu.
+ * The same, but the thread need not stay for it: over is called once, without locks, when c->turn.rc and *err
+ * say how it ended; on this thread, before this returns, or another one. c is its caller's again from there
+ * on, and until then the shard stays open. This thread may first commit what others bring, for as long as
+ * they do.
  */
-void core_machine_commit_group(struct core_shard *s, struct core_change **changes, size_t count, bool *due);
+void core_machine_submit(struct core_shard *s, struct core_change *c, void (*over)(struct core_change *c),
+			 struct kv_err *err);
+
 /* machine.c: what follows commits, with and without commit_mu. synced: one of them was no mere housekeeping.
  */
 void core_machine_after_locked(struct core_shard *s);
 void core_machine_after(struct core_shard *s, bool synced, bool due);
 
-/* group.c: as core_machine_commit, together with other changes that group and come at the same time. */
+/* group.c: as core_machine_commit and core_machine_submit, together with other changes that group and come at
+ * the same time. */
 enum kv_rc core_group_commit(struct core_shard *s, struct core_change *c, struct kv_err *err) KV_MUST_CHECK;
-void core_group_init(struct core_group *g);
-void core_group_fini(struct core_group *g);
+void core_group_submit(struct core_shard *s, struct core_change *c, void (*over)(struct core_change *c),
+		       struct kv_err *err);
+bool core_group_init(struct core_group *g); /* false: no memory or no thread; to be ended all the same */
+void core_group_fini(struct core_group *g); /* when the last change has ended */
 
 /* shard.c: a copy, to be freed with core_state_fini; it shares the batches. False: out of memory. */
 bool core_state_copy(const struct core_state *s, struct core_state *out);
@@ -335,7 +350,8 @@ enum kv_rc core_content_fill(const struct core_content *content, struct core_sta
 /* Store the first version of a new shard over version `over` (KV_NO_VERSION, or that of a tombstone whose
  * readers are not done). KV_MISMATCH: there is something else. */
 enum kv_rc core_machine_init(struct core_engine *e, struct core_shard_id id, struct core_owner owner,
-			     const struct core_content *content, uint64_t over, struct kv_err *err) KV_MUST_CHECK;
+			     const struct core_content *content, uint64_t over,
+			     struct kv_err *err) KV_MUST_CHECK;
 
 /* waiters.c: ask consensus for those who wait, every now and then, where others write. False: no memory or no
  * thread. */

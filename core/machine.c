@@ -7,8 +7,8 @@
  *
  * What goes along with the diff, and how far since goes, is settled in leases.c.
  *
- * Changes that group (group.c) and meet are run one on the other's result, on a copy of the state, and their
- * versions are stored in one step; then each is applied like a single one.
+ * Changes that group and meet are committed in one step (group.c), also those of several shards. Those of one
+ * are run one on the other's result, on a copy of the state; then each is applied like a single one.
  *
  * Invariants:
  *  1. The state in memory is that of a version that was stored, and only goes
@@ -31,34 +31,30 @@
 #ifdef CORE_SLOW_CHECKS
 /* The stored bytes, applied to a copy of the old state, must give the new one. Without memory nothing is
  * checked. */
-struct shadow {
-	struct core_state state;
-	bool there;
-};
-
-static void shadow_begin(struct core_shard *s, const struct core_attempt *a, struct shadow *shadow)
+static void shadow_begin(struct core_attempt *a)
 {
+	struct core_shard *s = a->shard;
 	struct core_buf bytes = {0};
 	struct core_diff d = {0};
 	struct kv_err err;
 	enum kv_rc rc = core_state_encode(s->home.shard, &s->state, &bytes, &err);
 
-	*shadow = (struct shadow){0};
 	if (rc == KV_OK)
-		rc = core_state_decode(s->home.shard, bytes.data, bytes.len, &shadow->state, &err);
+		rc = core_state_decode(s->home.shard, bytes.data, bytes.len, &a->shadow, &err);
 	for (size_t i = 0; i < a->count && rc == KV_OK; i++) {
 		rc = core_diff_decode(s->home.shard, a->versions[i].data, a->versions[i].len, &d, &err);
 		if (rc == KV_OK)
-			rc = core_state_apply(&shadow->state, &d, &err);
+			rc = core_state_apply(&a->shadow, &d, &err);
 		core_diff_fini(&d);
 	}
 	assert(rc == KV_OK || rc == KV_NOMEM);
-	shadow->there = rc == KV_OK;
+	a->shadowed = rc == KV_OK;
 	core_buf_fini(&bytes);
 }
 
-static void shadow_end(struct core_shard *s, struct shadow *shadow)
+static void shadow_end(const struct core_attempt *attempt)
 {
+	struct core_shard *s = attempt->shard;
 	struct core_buf a = {0}, b = {0};
 	struct kv_err err;
 	enum kv_rc rc = core_state_check(&s->state, &err);
@@ -66,15 +62,17 @@ static void shadow_end(struct core_shard *s, struct shadow *shadow)
 	if (rc == KV_OK)
 		rc = core_state_encode(s->home.shard, &s->state, &a, &err);
 	if (rc == KV_OK)
-		rc = core_state_encode(s->home.shard, &shadow->state, &b, &err);
+		rc = core_state_encode(s->home.shard, &attempt->shadow, &b, &err);
 	assert(rc == KV_NOMEM || (rc == KV_OK && a.len == b.len && memcmp(a.data, b.data, a.len) == 0));
 	core_buf_fini(&a);
 	core_buf_fini(&b);
 }
 #endif
 
-static void count_outcome(struct core_engine *e, enum kv_rc rc, const struct core_attempt *a)
+static void count_outcome(struct core_engine *e, const struct core_attempt *a)
 {
+	enum kv_rc rc = a->rc;
+
 	core_count(e, CORE_M_UNKNOWN, rc == KV_UNKNOWN);
 	core_count(e, CORE_M_CONFLICTS, rc == KV_MISMATCH);
 	core_count(e, CORE_M_VERSIONS, rc == KV_OK ? a->count : 0);
@@ -122,29 +120,32 @@ static void doubt(struct core_shard *s)
 	pthread_mutex_unlock(&s->mu);
 }
 
-/* Store the versions of the attempt, the diffs that the changes made, and apply them. */
-static enum kv_rc commit_attempt(struct core_shard *s, struct core_attempt *a, struct core_change **changes,
-				 const struct core_diff *diffs, struct kv_err *err)
+/* The attempt is about to be stored. */
+static void before_store(struct core_attempt *a)
 {
-	enum kv_rc rc, landed = KV_OK;
-
 #ifdef CORE_SLOW_CHECKS
-	struct shadow shadow;
-	shadow_begin(s, a, &shadow);
+	shadow_begin(a);
+#else
+	(void)a;
 #endif
-	rc = core_attempt_store(a, err);
-	count_outcome(s->engine, rc, a);
-	for (size_t i = 0; i < a->count && rc == KV_OK && landed == KV_OK; i++)
+}
+
+/* It was, or not: apply the versions, the diffs that the changes made. */
+static void after_store(struct core_attempt *a, struct core_change **changes, const struct core_diff *diffs)
+{
+	struct core_shard *s = a->shard;
+	enum kv_rc landed = KV_OK;
+
+	count_outcome(s->engine, a);
+	for (size_t i = 0; i < a->count && a->rc == KV_OK && landed == KV_OK; i++)
 		landed = land(s, changes[i], &diffs[i], a->versions[i].len, NULL);
 	assert(landed == KV_OK || landed == KV_NOMEM); /* they follow the state */
-	if (rc == KV_UNKNOWN || landed != KV_OK)
+	if (a->rc == KV_UNKNOWN || landed != KV_OK)
 		doubt(s);
 #ifdef CORE_SLOW_CHECKS
-	if (rc == KV_OK && landed == KV_OK && shadow.there)
-		shadow_end(s, &shadow);
-	core_state_fini(&shadow.state);
+	if (a->rc == KV_OK && landed == KV_OK && a->shadowed)
+		shadow_end(a);
 #endif
-	return rc;
 }
 
 /* What is stored must be seen: no failing for want of memory after it. */
@@ -164,17 +165,23 @@ static enum kv_rc reserve(struct core_shard *s, const struct core_diff *d, struc
 static enum kv_rc commit_next(struct core_shard *s, struct core_change *c, struct core_diff *d,
 			      struct kv_err *err)
 {
-	struct core_attempt a;
+	struct core_attempt a, *const attempts = &a;
 	enum kv_rc rc;
 
-	core_attempt_init(&a, s, c->sync);
+	core_attempt_init(&a, s);
 	core_attempt_stamp(s, &s->state, c, d);
 	core_hold_since(s, &s->state, d);
 	rc = core_attempt_add(&a, c, d, err);
 	if (rc == KV_OK)
 		rc = reserve(s, d, err);
-	if (rc == KV_OK)
-		rc = commit_attempt(s, &a, &c, d, err);
+	if (rc == KV_OK) {
+		before_store(&a);
+		core_attempts_store(&attempts, 1, c->sync);
+		after_store(&a, &c, d);
+		rc = a.rc;
+		if (rc != KV_OK && err != NULL)
+			*err = a.err;
+	}
 	core_since_held(s);
 	core_attempt_fini(&a);
 	return rc;
@@ -254,44 +261,37 @@ static enum kv_rc commit_locked(struct core_shard *s, struct core_change *c, boo
 
 /* --- several at once ------------------------------------------------------------------------------- */
 
-/* What a group of changes is making: the state that each one is to see, and what is stored. */
-struct making {
-	struct core_state ahead;
-	struct core_attempt attempt;
-	struct core_change *changes[CORE_GROUP_MAX]; /* of the versions */
-	struct core_diff diffs[CORE_GROUP_MAX];
-};
-
 /* Run c on what those before it leave, and add the version that it makes, if it makes one. */
-static enum kv_rc add_member(struct core_shard *s, struct making *m, struct core_change *c,
-			     struct kv_err *err)
+static enum kv_rc add_member(struct core_making *m, struct core_change *c, struct kv_err *err)
 {
+	struct core_shard *s = m->shard;
 	struct core_attempt *a = &m->attempt;
 	struct core_diff *d = &m->diffs[a->count];
-	bool skip = false;
+	bool several = m->count > 1, skip = false;
+	const struct core_state *before = several ? &m->ahead : &s->state;
 	enum kv_rc rc;
 
 	core_diff_init(d);
-	rc = c->run(c, &m->ahead, d, &skip, err);
+	rc = c->run(c, before, d, &skip, err);
 	if (rc != KV_OK || skip)
 		goto out;
-	core_attempt_stamp(s, &m->ahead, c, d);
-	core_hold_since(s, &m->ahead, d);
+	core_attempt_stamp(s, before, c, d);
+	core_hold_since(s, before, d);
 	rc = core_attempt_add(a, c, d, err);
 	if (rc == KV_OK) {
-		rc = core_state_reserve(&m->ahead, d, err);
+		rc = several ? core_state_reserve(&m->ahead, d, err) : reserve(s, d, err);
 		if (rc != KV_OK)
 			core_attempt_drop(a);
 	}
 	if (rc != KV_OK && a->count == 0) { /* what it brought along was to go with it */
 		core_attempt_fini(a);
-		core_attempt_init(a, s, c->sync);
+		core_attempt_init(a, s);
 	}
 	if (rc != KV_OK)
 		goto out;
-	rc = core_state_apply(&m->ahead, d, err);
+	if (several)
+		rc = core_state_apply(&m->ahead, d, err);
 	assert(rc == KV_OK); /* it follows the state, and there is room */
-	c->turn.committed = true;
 	m->changes[a->count - 1] = c;
 	return KV_OK;
 out:
@@ -299,51 +299,82 @@ out:
 	return rc;
 }
 
-/* False: nothing was done, and each has to be committed alone. */
-static bool commit_together(struct core_shard *s, struct making *m, struct core_change **changes,
-			    size_t count, bool *due)
+/* Nothing is left of what was being made. */
+static void made_end(struct core_making *m)
+{
+	core_since_held(m->shard);
+	for (size_t i = 0; i < m->attempt.count; i++)
+		core_diff_fini(&m->diffs[i]);
+	core_attempt_fini(&m->attempt);
+	core_state_fini(&m->ahead);
+	if (m->diffs != &m->one)
+		free(m->diffs);
+}
+
+bool core_machine_make(struct core_making *m)
+{
+	struct core_shard *s = m->shard;
+	bool several = m->count > 1;
+
+	if (core_refresh_locked(s, false, NULL) != KV_OK)
+		return false;
+	m->diffs = several ? malloc(m->count * sizeof *m->diffs) : &m->one;
+	m->ahead = (struct core_state){0};
+	if (m->diffs == NULL || (several && !core_state_copy(&s->state, &m->ahead))) {
+		if (several)
+			free(m->diffs);
+		return false;
+	}
+	core_attempt_init(&m->attempt, s);
+	for (size_t i = 0; i < m->count; i++) {
+		struct core_change *c = m->members[i];
+
+		c->turn.rc = add_member(m, c, c->turn.err);
+	}
+	if (m->attempt.count == 0)
+		made_end(m);
+	else
+		before_store(&m->attempt);
+	return true;
+}
+
+bool core_machine_made(struct core_making *m)
 {
 	struct core_attempt *a = &m->attempt;
-	struct kv_err err = {0};
-	enum kv_rc rc = KV_OK;
+	enum kv_rc rc = a->rc;
 
-	if (core_refresh_locked(s, false, &err) != KV_OK || !core_state_copy(&s->state, &m->ahead))
-		return false;
-	core_attempt_init(a, s, KV_SYNC);
-	for (size_t i = 0; i < count; i++)
-		changes[i]->turn.rc = add_member(s, m, changes[i], changes[i]->turn.err);
-	if (a->count != 0)
-		rc = commit_attempt(s, a, m->changes, m->diffs, &err);
-	core_since_held(s);
+	after_store(a, m->changes, m->diffs);
 	for (size_t i = 0; i < a->count; i++) {
 		struct core_turn *turn = &m->changes[i]->turn;
 
 		turn->committed = rc == KV_OK;
 		turn->rc = rc;
 		if (rc != KV_OK && turn->err != NULL)
-			*turn->err = err;
-		*due = *due || (rc == KV_OK && makes_due(s, &m->diffs[i]));
-		core_diff_fini(&m->diffs[i]);
+			*turn->err = a->err;
+		m->due = m->due || (rc == KV_OK && makes_due(m->shard, &m->diffs[i]));
 	}
-	core_attempt_fini(a);
-	core_state_fini(&m->ahead);
+	made_end(m);
 	return rc != KV_MISMATCH;
 }
 
-void core_machine_commit_group(struct core_shard *s, struct core_change **changes, size_t count, bool *due)
+void core_machine_make_alone(struct core_making *m)
 {
-	struct making *m = count > 1 ? malloc(sizeof *m) : NULL;
-	bool done = m != NULL && commit_together(s, m, changes, count, due);
+	for (size_t i = 0; i < m->count; i++) {
+		struct core_change *c = m->members[i];
+		struct core_turn *turn = &c->turn;
 
-	for (size_t i = 0; i < count && !done; i++) {
-		struct core_turn *turn = &changes[i]->turn;
-
-		turn->rc = commit_locked(s, changes[i], &turn->committed, due, turn->err);
+		turn->rc = commit_locked(m->shard, c, &turn->committed, &m->due, turn->err);
 	}
-	free(m);
 }
 
 /* --- one --------------------------------------------------------------------------------------------- */
+
+static bool groups(const struct core_shard *s, const struct core_change *c)
+{
+	const struct kv_store_traits *traits = &s->engine->traits;
+
+	return c->groups && traits->sole_owner && traits->commits_runs && !traits->read_only;
+}
 
 enum kv_rc core_machine_commit(struct core_shard *s, struct core_change *c, struct kv_err *err)
 {
@@ -353,15 +384,24 @@ enum kv_rc core_machine_commit(struct core_shard *s, struct core_change *c, stru
 
 	if (s->engine->traits.read_only)
 		return kv_fail_rc(err, KV_READONLY);
-	if (c->groups && s->engine->traits.sole_owner && s->engine->traits.commits_runs) {
-		rc = core_group_commit(s, c, err);
-	} else {
-		pthread_mutex_lock(&s->commit_mu);
-		rc = commit_locked(s, c, &committed, &due, err);
-		core_machine_after_locked(s);
-		pthread_mutex_unlock(&s->commit_mu);
-		core_machine_after(s, committed && c->sync != KV_RIDE, due);
-	}
+	if (groups(s, c))
+		return core_group_commit(s, c, err);
+	pthread_mutex_lock(&s->commit_mu);
+	rc = commit_locked(s, c, &committed, &due, err);
+	core_machine_after_locked(s);
+	pthread_mutex_unlock(&s->commit_mu);
+	core_machine_after(s, committed && c->sync != KV_RIDE, due);
 	core_timed(s->engine, CORE_T_COMMIT, began);
 	return rc;
+}
+
+void core_machine_submit(struct core_shard *s, struct core_change *c, void (*over)(struct core_change *c),
+			 struct kv_err *err)
+{
+	if (groups(s, c)) {
+		core_group_submit(s, c, over, err);
+		return;
+	}
+	c->turn.rc = core_machine_commit(s, c, err);
+	over(c);
 }

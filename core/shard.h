@@ -277,6 +277,16 @@ enum kv_rc core_txn_add_staged(struct core_txn *t, const char *name, struct kv_e
  * KV_UNKNOWN          done or not; the same append with the same token tells
  */
 enum kv_rc core_txn_commit(struct core_txn *t, struct core_appended *r, struct kv_err *err) KV_MUST_CHECK;
+
+/*
+ * The same, but who is small enough to be committed with others waits for that without a thread: over is
+ * called once, with no lock of the engine held, when the commit has ended as core_txn_commit tells; on this
+ * thread, before this returns, or on another one. The transaction may be freed in it (*r and *err are its),
+ * the shard stays open until then. Before it returns this thread may commit what others submit, for as long
+ * as they do.
+ */
+typedef void core_txn_over(void *arg, enum kv_rc rc, const struct core_appended *r, struct kv_err *err);
+void core_txn_submit(struct core_txn *t, core_txn_over *over, void *arg);
 void core_txn_free(struct core_txn *t); /* NULL is allowed */
 
 /* --- reading --------------------------------------------------------------------------------------- */

@@ -24,6 +24,13 @@
 #include "core/transition_impl.h"
 #include "core/txn.h"
 
+struct append_change {
+	struct core_change change;
+	struct core_txn *txn;
+	struct core_appended *result;
+	bool again;
+};
+
 struct core_txn {
 	struct core_shard *shard;
 	struct core_writer_state registered;
@@ -35,6 +42,12 @@ struct core_txn {
 	struct named *named;
 	size_t input_count;
 	bool ended;
+	uint64_t began_us;           /* the commit */
+	struct append_change append; /* this and the rest: core_txn_submit's */
+	struct core_appended result;
+	struct kv_err err;
+	core_txn_over *over;
+	void *over_arg;
 };
 
 struct named {
@@ -230,13 +243,6 @@ static enum kv_rc look_up(struct core_txn *t, const struct core_state *s, size_t
 
 /* --- the commit ------------------------------------------------------------------------------------ */
 
-struct append_change {
-	struct core_change change;
-	struct core_txn *txn;
-	struct core_appended *result;
-	bool again;
-};
-
 static enum kv_rc run_append(struct core_change *c, const struct core_state *s, struct core_diff *d,
 			     bool *skip, struct kv_err *err)
 {
@@ -305,12 +311,12 @@ void core_delete_refused(const struct core_home *home, struct core_batch *batch,
 	core_batch_delete_blobs(home, batch);
 }
 
-static void count_append(struct core_txn *t, enum kv_rc rc, const struct core_appended *r, uint64_t began_us)
+static void count_append(struct core_txn *t, enum kv_rc rc, const struct core_appended *r)
 {
 	struct core_engine *e = t->shard->engine;
 	uint64_t bytes = t->ask.batch != NULL ? t->ask.batch->bytes : 0;
 
-	core_timed(e, CORE_T_APPEND, began_us);
+	core_timed(e, CORE_T_APPEND, t->began_us);
 	core_count(e, rc == KV_OK ? CORE_M_APPENDS : CORE_M_APPENDS_REFUSED, 1);
 	if (rc != KV_OK || !r->committed)
 		return;
@@ -320,18 +326,15 @@ static void count_append(struct core_txn *t, enum kv_rc rc, const struct core_ap
 	core_count(e, CORE_M_APPEND_BYTES, bytes);
 }
 
-enum kv_rc core_txn_commit(struct core_txn *t, struct core_appended *r, struct kv_err *err)
+/* The change that t's rows and batches are. */
+static enum kv_rc make_change(struct core_txn *t, struct append_change *c, struct core_appended *r,
+			      struct kv_err *err)
 {
-	struct append_change c = {
-		.change = {.run = run_append, .sync = KV_SYNC, .writer = &t->registered.id},
-		.txn = t,
-		.result = r,
-	};
-	uint64_t began = core_ticks_us();
 	enum kv_rc rc = KV_OK;
 
 	assert(!t->ended);
 	t->ended = true;
+	t->began_us = core_ticks_us();
 	*r = (struct core_appended){0};
 	if (t->builder != NULL)
 		/* The bounds are set by the transition, which knows them. */
@@ -342,18 +345,30 @@ enum kv_rc core_txn_commit(struct core_txn *t, struct core_appended *r, struct k
 		return rc;
 	t->ask.inputs = t->inputs;
 	t->ask.input_count = t->input_count;
-	c.change.groups = groups(t);
-	rc = core_check_inputs(&t->ask, err); /* before anything is asked of the store */
+	*c = (struct append_change){
+		.change = {.run = run_append,
+			   .sync = KV_SYNC,
+			   .writer = &t->registered.id,
+			   .groups = groups(t)},
+		.txn = t,
+		.result = r,
+	};
+	return KV_OK;
+}
+
+/* Before anything is asked of the store. */
+static enum kv_rc admit(struct core_txn *t, struct kv_err *err)
+{
+	enum kv_rc rc = core_check_inputs(&t->ask, err);
+
 	if (rc == KV_OK && (t->ask.batch != NULL || t->input_count != 0))
 		core_upkeep_admit(t->shard);
-	while (rc == KV_OK) {
-		rc = core_machine_commit(t->shard, &c.change, err);
-		if (rc != KV_OK || !c.again)
-			break;
-		for (size_t i = 0; i < t->input_count && rc == KV_OK; i++)
-			if (t->named[i].name[0] != '\0')
-				rc = core_surely_not(core_stage_seal(t->shard, t->named[i].name, err), err);
-	}
+	return rc;
+}
+
+/* The commit ended with rc, which is returned. */
+static enum kv_rc ended(struct core_txn *t, enum kv_rc rc, struct core_appended *r)
+{
 	/* The transition may have said what would be done, and the store then refused it. */
 	if (rc != KV_OK)
 		*r = (struct core_appended){0};
@@ -362,8 +377,59 @@ enum kv_rc core_txn_commit(struct core_txn *t, struct core_appended *r, struct k
 	if (r->changes)
 		clean_up(t, r);
 	note_upper(t, rc, r);
-	count_append(t, rc, r, began);
+	count_append(t, rc, r);
 	return rc;
+}
+
+static enum kv_rc commit(struct core_txn *t, struct append_change *c, struct kv_err *err)
+{
+	enum kv_rc rc = admit(t, err);
+
+	while (rc == KV_OK) {
+		rc = core_machine_commit(t->shard, &c->change, err);
+		if (rc != KV_OK || !c->again)
+			break;
+		for (size_t i = 0; i < t->input_count && rc == KV_OK; i++)
+			if (t->named[i].name[0] != '\0')
+				rc = core_surely_not(core_stage_seal(t->shard, t->named[i].name, err), err);
+	}
+	return ended(t, rc, c->result);
+}
+
+enum kv_rc core_txn_commit(struct core_txn *t, struct core_appended *r, struct kv_err *err)
+{
+	struct append_change c;
+	enum kv_rc rc = make_change(t, &c, r, err);
+
+	return rc == KV_OK ? commit(t, &c, err) : rc;
+}
+
+static void append_over(struct core_change *c)
+{
+	struct core_txn *t = ((struct append_change *)c)->txn;
+	enum kv_rc rc = ended(t, c->turn.rc, &t->result);
+
+	t->over(t->over_arg, rc, &t->result, &t->err);
+}
+
+void core_txn_submit(struct core_txn *t, core_txn_over *over, void *arg)
+{
+	struct append_change *c = &t->append;
+	enum kv_rc rc = make_change(t, c, &t->result, &t->err);
+
+	t->over = over;
+	t->over_arg = arg;
+	if (rc == KV_OK && !c->change.groups) {
+		rc = commit(t, c, &t->err);
+	} else if (rc == KV_OK) {
+		rc = admit(t, &t->err);
+		if (rc == KV_OK) {
+			core_machine_submit(t->shard, &c->change, append_over, &t->err);
+			return;
+		}
+		rc = ended(t, rc, &t->result);
+	}
+	over(arg, rc, &t->result, &t->err);
 }
 
 void core_txn_free(struct core_txn *t)

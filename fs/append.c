@@ -8,14 +8,19 @@
  *      '----------------------'
  *     any failure: spent, until reset
  *
+ * The commit that ends a write is done with the handle's lock let go, and may end on another thread, which
+ * answers the write. Until then it has the turn, for which all calls wait.
+ *
  * Invariants:
  *  1. txn != NULL iff the state is open.
  *  2. once spent, nothing is parsed, and txn == NULL.
+ *  3. who has the turn, and nobody else, looks at what is below it.
  */
 #include "fs/append.h"
 
 #include <assert.h>
 #include <inttypes.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,6 +41,7 @@ struct fs_append {
 	struct fs *fs;
 	struct core_shard *shard;
 	struct fs_open *open;
+	sem_t turn; /* 1, or 0 while a call or a commit works on all below; any thread may give it back */
 	struct core_txn *txn;
 	uint64_t rows;
 	size_t text;    /* of the lines of the transaction */
@@ -50,6 +56,11 @@ struct fs_append {
 
 	enum kv_rc spent; /* KV_OK: it is not */
 
+	bool commits; /* the write under way left its last commit to be done */
+	size_t done;  /* of its bytes, those before that transaction; and all */
+	size_t len;
+	struct fs_append_asker asker;
+
 	struct fs_verdicts verdicts;
 };
 
@@ -62,7 +73,19 @@ struct fs_append *fs_append_open(struct fs *fs, struct core_shard *shard, struct
 	a->fs = fs;
 	a->shard = shard;
 	a->open = open;
+	sem_init(&a->turn, 0, 1);
 	return a;
+}
+
+static void take_turn(struct fs_append *a)
+{
+	while (sem_wait(&a->turn) != 0)
+		; /* a signal */
+}
+
+static void give_turn(struct fs_append *a)
+{
+	sem_post(&a->turn);
 }
 
 static void drop_txn(struct fs_append *a)
@@ -85,7 +108,12 @@ static void drop_line(struct fs_append *a)
 
 size_t fs_append_read(struct fs_append *a, char *buf, size_t len)
 {
-	return fs_verdicts_read(&a->verdicts, buf, len);
+	size_t got;
+
+	take_turn(a);
+	got = fs_verdicts_read(&a->verdicts, buf, len);
+	give_turn(a);
+	return got;
 }
 
 /* --- lines ----------------------------------------------------------------------------------------- */
@@ -128,7 +156,8 @@ static enum kv_rc do_batch(struct fs_append *a, const char *line, size_t len, st
 	return rc == KV_OK ? core_txn_add_staged(a->txn, name, err) : rc;
 }
 
-static enum kv_rc do_commit(struct fs_append *a, struct kv_err *err)
+/* last: nothing comes behind it. */
+static enum kv_rc do_commit(struct fs_append *a, bool last, struct kv_err *err)
 {
 	struct core_appended appended;
 	char verdict[FS_VERDICT_LEN];
@@ -138,6 +167,10 @@ static enum kv_rc do_commit(struct fs_append *a, struct kv_err *err)
 		return kv_fail(err, KV_BAD_SYNTAX, "commit outside a transaction: its begin line is missing");
 	if (!fs_commit_begin(a->fs))
 		return kv_fail(err, KV_SHUTDOWN, "the mount is shutting down; nothing was applied");
+	if (last) {
+		a->commits = true;
+		return KV_OK;
+	}
 	rc = core_txn_commit(a->txn, &appended, err);
 	fs_commit_end(a->fs);
 	drop_txn(a);
@@ -146,8 +179,8 @@ static enum kv_rc do_commit(struct fs_append *a, struct kv_err *err)
 	return rc;
 }
 
-/* One line without its newline. *committed: it ended a transaction. */
-static enum kv_rc do_line(struct fs_append *a, const char *line, size_t len, bool *committed,
+/* One line without its newline; last: of what was written. *committed: it ended a transaction. */
+static enum kv_rc do_line(struct fs_append *a, const char *line, size_t len, bool last, bool *committed,
 			  struct kv_err *err)
 {
 	*committed = false;
@@ -160,7 +193,7 @@ static enum kv_rc do_line(struct fs_append *a, const char *line, size_t len, boo
 		return do_batch(a, line, len, err);
 	case FS_LINE_COMMIT:
 		*committed = true;
-		return do_commit(a, err);
+		return do_commit(a, last, err);
 	case FS_LINE_BAD:
 		break;
 	}
@@ -212,55 +245,111 @@ static size_t unfinished(const struct fs_append *a)
 	return a->line_len + (a->text < FS_ROWS_HELD ? a->text : FS_ROWS_HELD);
 }
 
-enum kv_rc fs_append_write(struct fs_append *a, pid_t pid, uid_t uid, const char *buf, size_t len,
-			   size_t *done)
+/* What was written is taken in, but for a commit at its end. */
+static enum kv_rc take_in(struct fs_append *a, const char *buf, size_t len, struct kv_err *err)
 {
 	const char *p = buf, *end = buf + len;
-	struct kv_err err = {0};
 	enum kv_rc rc = KV_OK;
 
-	*done = 0;
-	a->pid = pid;
-	a->uid = uid;
-	if (a->spent != KV_OK)
-		return a->spent;
 	if (unfinished(a) != 0 || len > WHOLE_MAX)
-		rc = fs_open_hold(a->fs, a->open, unfinished(a) + len, &err);
+		rc = fs_open_hold(a->fs, a->open, unfinished(a) + len, err);
 	while (p < end && rc == KV_OK) {
 		const char *nl = memchr(p, '\n', (size_t)(end - p));
 		size_t piece = (size_t)((nl != NULL ? nl : end) - p);
-		bool committed = false;
+		bool committed = false, last = nl != NULL && nl + 1 == end;
 
 		if (nl == NULL || a->line_len != 0)
-			rc = keep(a, p, piece, &err);
+			rc = keep(a, p, piece, err);
 		if (rc == KV_OK && nl != NULL) {
-			rc = a->line_len != 0 ? do_line(a, a->line, a->line_len, &committed, &err)
-					      : do_line(a, p, piece, &committed, &err);
+			rc = a->line_len != 0 ? do_line(a, a->line, a->line_len, last, &committed, err)
+					      : do_line(a, p, piece, last, &committed, err);
 			drop_line(a);
 		}
 		a->text += a->txn != NULL ? piece : 0;
 		p += piece + (nl != NULL);
-		if (rc == KV_OK && committed)
-			*done = (size_t)(p - buf);
+		if (rc == KV_OK && committed && !a->commits)
+			a->done = (size_t)(p - buf);
 	}
+	return rc;
+}
+
+/* The write ended with rc: what it returns, and how many bytes were taken. */
+static enum kv_rc ended(struct fs_append *a, enum kv_rc rc, struct kv_err *err, size_t *done)
+{
 	if (rc == KV_OK) /* one that left its rows unfinished is refused like one that came with them */
-		rc = fs_open_hold(a->fs, a->open, unfinished(a), &err);
+		rc = fs_open_hold(a->fs, a->open, unfinished(a), err);
 	if (rc == KV_OK) {
-		*done = len;
+		*done = a->len;
 		return KV_OK;
 	}
-	spend(a, rc, &err);
+	spend(a, rc, err);
 	(void)!fs_open_hold(a->fs, a->open, 0, NULL);
+	*done = a->done;
 	return *done != 0 ? KV_OK : rc;
+}
+
+enum kv_rc fs_append_write(struct fs_append *a, pid_t pid, uid_t uid, const char *buf, size_t len,
+			   size_t *done, bool *commits)
+{
+	struct kv_err err = {0};
+	enum kv_rc rc;
+
+	take_turn(a);
+	*done = 0;
+	*commits = false;
+	a->pid = pid;
+	a->uid = uid;
+	a->done = 0;
+	a->len = len;
+	rc = a->spent;
+	if (rc == KV_OK) {
+		rc = take_in(a, buf, len, &err);
+		*commits = a->commits;
+		if (*commits)
+			return KV_OK; /* the turn goes on */
+		rc = ended(a, rc, &err, done);
+	}
+	give_turn(a);
+	return rc;
+}
+
+static void commit_over(void *arg, enum kv_rc rc, const struct core_appended *r, struct kv_err *err)
+{
+	struct fs_append *a = arg;
+	struct fs *fs = a->fs;
+	const struct fs_append_asker asker = a->asker;
+	struct kv_err why = {0};
+	char verdict[FS_VERDICT_LEN];
+	size_t done;
+
+	if (rc == KV_OK)
+		fs_verdicts_add(&a->verdicts, fs_verdict_ok(r, verdict));
+	else
+		why = *err; /* the transaction's */
+	drop_txn(a);
+	a->commits = false;
+	rc = ended(a, rc, &why, &done);
+	give_turn(a); /* before the answer, which the next write may follow at once */
+	asker.over(&asker, rc, done);
+	fs_commit_end(fs);
+}
+
+void fs_append_commit(struct fs_append *a, const struct fs_append_asker *asker)
+{
+	assert(a->commits);
+	a->asker = *asker;
+	core_txn_submit(a->txn, commit_over, a);
 }
 
 void fs_append_reset(struct fs_append *a)
 {
+	take_turn(a);
 	drop_txn(a);
 	drop_line(a);
 	a->spent = KV_OK;
 	fs_verdicts_clear(&a->verdicts);
 	(void)!fs_open_hold(a->fs, a->open, 0, NULL);
+	give_turn(a);
 }
 
 /* Why a transaction that was begun came to nothing. */
@@ -288,5 +377,6 @@ void fs_append_close(struct fs_append *a)
 	free(a->line);
 	core_row_scratch_free(&a->scratch);
 	fs_verdicts_fini(&a->verdicts);
+	sem_destroy(&a->turn);
 	free(a);
 }

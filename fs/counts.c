@@ -23,6 +23,11 @@ void fs_count_parked(void)
 	parked = true;
 }
 
+void fs_count_took(struct fs_counts *c, enum fs_op op, uint64_t began_us)
+{
+	core_histogram_add(&c->times[op], core_ticks_us() - began_us);
+}
+
 #ifdef CORE_SLOW_CHECKS
 
 struct fs_count_flight {

@@ -95,6 +95,9 @@ void fs_count_ops(struct fs_counts *c, struct fuse_lowlevel_ops *ops);
 /* The request that is served on this thread waits now: its time says nothing of the mount. */
 void fs_count_parked(void);
 
+/* A request that went on when its handler was back has been answered, and took its time. */
+void fs_count_took(struct fs_counts *c, enum fs_op op, uint64_t began_us);
+
 /* req is about to be answered, which happens once (checked in test builds). */
 void fs_count_answered(struct fs_counts *c, fuse_req_t req);
 

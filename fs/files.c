@@ -8,7 +8,8 @@
  *     several requests for one (dup, threads, read-ahead).
  *  2. OPEN, FLUSH and RELEASE never wait. What waits is a read, or a write to
  *     `ctl`, and it holds neither a thread nor the lock while it does.
- *  3. A commit happens in WRITE, nowhere else; FLUSH has no effect.
+ *  3. A commit happens in WRITE, nowhere else; FLUSH has no effect. The commit that ends a write to `append`
+ *     may go on without its thread, and another one answers.
  */
 #include "fs/files.h"
 
@@ -433,6 +434,43 @@ static enum kv_rc write_since(struct fs *fs, struct fs_handle *h, const char *bu
 	return rc;
 }
 
+/* The commit at the end of a write is over. */
+static void append_over(const struct fs_append_asker *asker, enum kv_rc rc, size_t done)
+{
+	struct fs *fs = fs_of(asker->req);
+
+	handle_put(asker->handle); /* which the kernel keeps open until the answer */
+	fs_count_took(&fs->counts, FS_OP_write, asker->began_us);
+	if (rc != KV_OK)
+		fs_reply_write_rc(asker->req, rc);
+	else
+		fs_reply_written(asker->req, done);
+}
+
+/* Transactions are a sequence, wherever the client thinks it is. */
+static void write_append(fuse_req_t req, struct fs_handle *h, const char *buf, size_t size)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	const struct fs_append_asker asker = {
+		.over = append_over, .handle = h, .req = req, .began_us = core_ticks_us()};
+	size_t done;
+	bool commits;
+	enum kv_rc rc;
+
+	pthread_mutex_lock(&h->mu);
+	rc = fs_append_write(h->append, ctx->pid, ctx->uid, buf, size, &done, &commits);
+	pthread_mutex_unlock(&h->mu);
+	if (commits) {
+		atomic_fetch_add(&h->refs, 1);
+		fs_count_parked();
+		fs_append_commit(h->append, &asker);
+	} else if (rc != KV_OK) {
+		fs_reply_write_rc(req, rc);
+	} else {
+		fs_reply_written(req, done);
+	}
+}
+
 static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t offset,
 		     struct fuse_file_info *fi)
 {
@@ -447,10 +485,12 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t siz
 		fs_ctl_write(h->ctl, req, buf, size);
 		return;
 	}
+	if (h->append != NULL) {
+		write_append(req, h, buf, size);
+		return;
+	}
 	pthread_mutex_lock(&h->mu);
-	if (h->append != NULL) /* transactions are a sequence, wherever the client thinks it is */
-		rc = fs_append_write(h->append, ctx->pid, ctx->uid, buf, size, &done);
-	else if (h->staged != NULL)
+	if (h->staged != NULL)
 		rc = fs_staged_write(h->staged, ctx->pid, ctx->uid, (fi->flags & O_APPEND) != 0,
 				     (uint64_t)offset, buf, size, &done);
 	else if (h->kind == FS_HOLD)

@@ -6,6 +6,8 @@
  *
  * Locks, none held while another of them or one of core/ is taken, unless said:
  *   fs_handle.mu   one per open file; held across engine calls: one descriptor, one producer
+ *   fs_append.turn no lock but a semaphore, of an open append; also under fs_handle.mu. A commit has it until
+ * it is over, on whichever thread; that thread may be one that commits with an fs_handle.mu of its own
  *   fs_staged.mu   one per open staged batch; as fs_handle.mu, which may be held when it is taken
  *   fs_stages.mu   stages.c
  *   fs_nodes.mu    nodes.c

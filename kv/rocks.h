@@ -40,10 +40,9 @@ void kv_rocks_keep_still(struct kv_rocks *r, bool still);
 /* As kv_store_tidy. */
 enum kv_rc kv_rocks_tidy(struct kv_rocks *r, struct kv_err *err) KV_MUST_CHECK;
 
-/* As kv_store_commit_run, one write. */
-enum kv_rc kv_rocks_commit(struct kv_rocks *r, const char *key, uint64_t expected,
-			   const struct kv_version_put *versions, size_t version_count,
-			   const struct kv_blob_put *blobs, size_t count, enum kv_sync sync,
-			   struct kv_err *err) KV_MUST_CHECK;
+/* As kv_store_commit_runs, but leaves alone those whose rc is not KV_OK already, and blobs longer than
+ * blob_max, which are elsewhere. */
+void kv_rocks_commit(struct kv_rocks *r, struct kv_run *runs, size_t count, size_t blob_max,
+		     enum kv_sync sync);
 
 #endif

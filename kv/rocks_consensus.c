@@ -6,7 +6,8 @@
  * outcome, so the head compared is the head replaced. The stripe is held across
  * the synced write on purpose: the next writer of the same key could only
  * compare with its result; writers of other keys are not in its way but for
- * one in ROCKS_STRIPES.
+ * one in ROCKS_STRIPES. A commit of several keys is one write of all whose
+ * stripes can be had at once, then of those that are left.
  *
  * Invariants: 1 and 2 of rocks.c.
  */
@@ -196,76 +197,174 @@ static enum kv_rc rocks_list_keys(struct kv_consensus *c, const char *after, siz
 
 /* --- changing ------------------------------------------------------------------------------------------- */
 
-static size_t bytes_of(const struct kv_blob_put *blobs, size_t count)
+enum share { SHARE_WAITS, SHARE_TAKEN, SHARE_OVER };
+
+/* A commit of several keys, while it goes on. */
+struct commit {
+	struct kv_rocks *rocks;
+	struct kv_run *runs;
+	size_t count;
+	size_t blob_max;
+	enum kv_sync sync;
+	enum share shares[KV_RUNS_MAX];        /* of the runs */
+	pthread_mutex_t *stripes[KV_RUNS_MAX]; /* held: of those that are taken */
+	size_t stripe_count;
+};
+
+static bool holds_stripe(const struct commit *c, const pthread_mutex_t *stripe)
+{
+	for (size_t i = 0; i < c->stripe_count; i++)
+		if (c->stripes[i] == stripe)
+			return true;
+	return false;
+}
+
+/* Take the first run that waits, and those whose stripes can be had without waiting: nobody waits for a
+ * stripe while he holds another one. False: none waits any more. */
+static bool take_runs(struct commit *c)
+{
+	c->stripe_count = 0;
+	for (size_t i = 0; i < c->count; i++) {
+		pthread_mutex_t *stripe = rocks_stripe(c->rocks, c->runs[i].key);
+		bool held;
+
+		if (c->shares[i] != SHARE_WAITS)
+			continue;
+		held = holds_stripe(c, stripe);
+		if (!held && c->stripe_count == 0)
+			pthread_mutex_lock(stripe);
+		else if (!held && pthread_mutex_trylock(stripe) != 0)
+			continue;
+		if (!held)
+			c->stripes[c->stripe_count++] = stripe;
+		c->shares[i] = SHARE_TAKEN;
+	}
+	return c->stripe_count != 0;
+}
+
+/* What became of those that are taken. */
+static void tell_taken(struct commit *c, enum kv_rc rc, const struct kv_err *err)
+{
+	for (size_t i = 0; i < c->count; i++) {
+		struct kv_run *run = &c->runs[i];
+
+		if (c->shares[i] != SHARE_TAKEN)
+			continue;
+		run->rc = rc;
+		if (rc != KV_OK && run->err)
+			*run->err = *err;
+		c->shares[i] = SHARE_OVER;
+	}
+}
+
+/* Whether the head of run is the one expected. Inside the database. */
+static bool check_head(struct kv_rocks *r, struct kv_run *run)
+{
+	const struct rocks_record head = rocks_head_record(run->key);
+	uint64_t found;
+	enum kv_rc rc = rocks_read_head(r, r->read, &head, &found, run->err);
+
+	if (rc == KV_OK && found != run->expected)
+		rc = mismatch(run->err, run->key, found, run->expected);
+	run->rc = rocks_not_begun(rc, run->err);
+	return run->rc == KV_OK;
+}
+
+/* Put the records of run into batch; head: that of its head. */
+static void put_run(const struct commit *c, rocksdb_writebatch_t *batch, const struct kv_run *run,
+		    const struct rocks_record *head)
+{
+	char seqno_bytes[8];
+
+	for (size_t i = 0; i < run->blob_count; i++) {
+		const struct kv_blob_put *blob = &run->blobs[i];
+		const struct rocks_record record = rocks_blob_record(blob->key);
+
+		if (blob->len <= c->blob_max)
+			rocks_batch_put(batch, &record, blob->data, blob->len);
+	}
+	for (size_t i = 0; i < run->version_count; i++) {
+		const struct kv_version_put *version = &run->versions[i];
+		const struct rocks_record record = rocks_version_record(run->key, version->seqno);
+
+		rocks_batch_put(batch, &record, version->data, version->len);
+	}
+	rocks_put_seqno(run->versions[run->version_count - 1].seqno, seqno_bytes);
+	rocks_batch_put(batch, head, seqno_bytes, sizeof(seqno_bytes));
+}
+
+static size_t bytes_of(const struct commit *c, const struct kv_run *run)
 {
 	size_t sum = 0;
 
-	for (size_t i = 0; i < count; i++)
-		sum += blobs[i].len;
+	for (size_t i = 0; i < run->blob_count; i++)
+		sum += run->blobs[i].len <= c->blob_max ? run->blobs[i].len : 0;
+	for (size_t i = 0; i < run->version_count; i++)
+		sum += run->versions[i].len;
 	return sum;
 }
 
-static enum kv_rc commit_locked(struct kv_rocks *r, const char *key, uint64_t expected,
-				const struct kv_version_put *versions, size_t version_count,
-				const struct kv_blob_put *blobs, size_t count, enum kv_sync sync,
-				struct kv_err *err)
+/* Write those that are taken, inside the database, and leave it. The batch lands whole or not at all, so the
+ * head of one of them tells of all. */
+static enum kv_rc write_taken(struct commit *c, struct kv_err *err)
 {
-	const struct rocks_record head = rocks_head_record(key);
-	const uint64_t seqno = versions[version_count - 1].seqno;
-	const struct rocks_probe probe = {.record = &head, .seqno = seqno};
-	char seqno_bytes[8];
-	uint64_t found;
+	struct rocks_record head;
+	struct rocks_probe probe = {.record = NULL};
 	size_t len = 0;
-	enum kv_rc rc = rocks_enter(r, err);
+	enum kv_rc rc = KV_OK;
 
-	if (rc != KV_OK)
-		return rc;
-	rc = rocks_read_head(r, r->read, &head, &found, err);
-	if (rc == KV_OK && found != expected)
-		rc = mismatch(err, key, found, expected);
-	for (size_t i = 0; i < version_count; i++)
-		len += versions[i].len;
-	if (rc == KV_OK && sync != KV_RELEASE)
-		rc = rocks_may_grow(r, len + bytes_of(blobs, count), err);
+	for (size_t i = 0; i < c->count; i++) {
+		if (c->shares[i] == SHARE_TAKEN && !check_head(c->rocks, &c->runs[i]))
+			c->shares[i] = SHARE_OVER;
+		if (c->shares[i] == SHARE_TAKEN)
+			len += bytes_of(c, &c->runs[i]);
+	}
+	if (c->sync != KV_RELEASE)
+		rc = rocks_may_grow(c->rocks, len, err);
 	if (rc != KV_OK) {
-		rocks_leave(r);
-		return rocks_not_begun(rc, err);
+		rocks_leave(c->rocks);
+		return rc;
 	}
 
-	rocksdb_writebatch_t *batch = rocks_batch_new(r);
+	rocksdb_writebatch_t *batch = rocks_batch_new(c->rocks);
 
-	for (size_t i = 0; i < count; i++) {
-		const struct rocks_record blob = rocks_blob_record(blobs[i].key);
+	for (size_t i = 0; i < c->count; i++) {
+		const struct kv_run *run = &c->runs[i];
 
-		rocks_batch_put(batch, &blob, blobs[i].data, blobs[i].len);
+		if (c->shares[i] != SHARE_TAKEN)
+			continue;
+		head = rocks_head_record(run->key);
+		put_run(c, batch, run, &head);
+		probe = (struct rocks_probe){.record = &head,
+					     .seqno = run->versions[run->version_count - 1].seqno};
 	}
-	for (size_t i = 0; i < version_count; i++) {
-		const struct rocks_record version = rocks_version_record(key, versions[i].seqno);
-
-		rocks_batch_put(batch, &version, versions[i].data, versions[i].len);
-	}
-	rocks_put_seqno(seqno, seqno_bytes);
-	rocks_batch_put(batch, &head, seqno_bytes, sizeof(seqno_bytes));
-	rc = rocks_write_and_leave(r, batch, sync, &probe, err);
+	if (probe.record)
+		rc = rocks_write_and_leave(c->rocks, batch, c->sync, &probe, err);
+	else
+		rocks_leave(c->rocks);
 	rocksdb_writebatch_destroy(batch);
 	return rc;
 }
 
-enum kv_rc kv_rocks_commit(struct kv_rocks *r, const char *key, uint64_t expected,
-			   const struct kv_version_put *versions, size_t version_count,
-			   const struct kv_blob_put *blobs, size_t count, enum kv_sync sync,
-			   struct kv_err *err)
+void kv_rocks_commit(struct kv_rocks *r, struct kv_run *runs, size_t count, size_t blob_max,
+		     enum kv_sync sync)
 {
-	pthread_mutex_t *stripe = rocks_stripe(r, key);
+	struct commit c = {.rocks = r, .runs = runs, .count = count, .blob_max = blob_max, .sync = sync};
 
-	if (r->read_only)
-		return kv_fail_rc(err, KV_READONLY);
-	pthread_mutex_lock(stripe);
+	for (size_t i = 0; i < count; i++) {
+		if (runs[i].rc == KV_OK && r->read_only)
+			runs[i].rc = kv_fail_rc(runs[i].err, KV_READONLY);
+		c.shares[i] = runs[i].rc == KV_OK ? SHARE_WAITS : SHARE_OVER;
+	}
+	while (take_runs(&c)) {
+		struct kv_err err = {0};
+		enum kv_rc rc = rocks_enter(r, &err);
 
-	enum kv_rc rc = commit_locked(r, key, expected, versions, version_count, blobs, count, sync, err);
-
-	pthread_mutex_unlock(stripe);
-	return rc;
+		rc = rc == KV_OK ? write_taken(&c, &err) : rocks_not_begun(rc, &err);
+		tell_taken(&c, rc, &err);
+		for (size_t i = 0; i < c.stripe_count; i++)
+			pthread_mutex_unlock(c.stripes[i]);
+	}
 }
 
 static enum kv_rc rocks_compare_and_set(struct kv_consensus *c, const char *key, uint64_t expected,
@@ -273,8 +372,11 @@ static enum kv_rc rocks_compare_and_set(struct kv_consensus *c, const char *key,
 					struct kv_err *err)
 {
 	const struct kv_version_put version = {.seqno = seqno, .data = data, .len = len};
+	struct kv_run run = {
+		.key = key, .expected = expected, .versions = &version, .version_count = 1, .err = err};
 
-	return kv_rocks_commit(of(c), key, expected, &version, 1, NULL, 0, sync, err);
+	kv_rocks_commit(of(c), &run, 1, 0, sync);
+	return run.rc;
 }
 
 /*

@@ -12,6 +12,7 @@
 #include "kv/store_impl.h"
 
 #include <assert.h>
+#include <string.h>
 
 #define BIT(rc) (UINT64_C(1) << (rc))
 
@@ -45,31 +46,58 @@ struct kv_store_traits kv_store_traits(const struct kv_store *s)
 	return s->traits;
 }
 
+static void check_run(const struct kv_store *s, const struct kv_run *run)
+{
+	uint64_t before = run->expected;
+
+	assert(kv_key_valid(run->key));
+	assert(run->version_count == 1 ||
+	       (run->version_count > 1 && run->version_count <= KV_RUN_MAX && s->traits.commits_runs));
+	for (size_t i = 0; i < run->version_count; before = run->versions[i++].seqno) {
+		assert(run->versions[i].seqno > before);
+		assert((run->versions[i].data || !run->versions[i].len) &&
+		       run->versions[i].len <= KV_VALUE_MAX);
+	}
+	assert(run->blobs || !run->blob_count);
+	for (size_t i = 0; i < run->blob_count; i++) {
+		assert(kv_blob_key_valid(run->blobs[i].key));
+		assert((run->blobs[i].data || !run->blobs[i].len) && run->blobs[i].len <= KV_VALUE_MAX);
+	}
+}
+
+void kv_store_commit_runs(struct kv_store *s, struct kv_run *runs, size_t count, enum kv_sync sync)
+{
+	assert(s && count >= 1 && count <= KV_RUNS_MAX);
+	assert(sync == KV_SYNC || sync == KV_RIDE || sync == KV_RELEASE);
+	for (size_t i = 0; i < count; i++) {
+		check_run(s, &runs[i]);
+		for (size_t j = 0; j < i; j++)
+			assert(strcmp(runs[i].key, runs[j].key) != 0);
+		runs[i].rc = s->traits.read_only ? kv_fail_rc(runs[i].err, KV_READONLY) : KV_OK;
+	}
+	if (!s->traits.read_only)
+		s->ops->commit(s, runs, count, sync);
+	for (size_t i = 0; i < count; i++)
+		checked(commit_allowed, runs[i].rc, runs[i].err);
+}
+
 enum kv_rc kv_store_commit_run(struct kv_store *s, const char *key, uint64_t expected,
 			       const struct kv_version_put *versions, size_t version_count,
 			       const struct kv_blob_put *blobs, size_t count, enum kv_sync sync,
 			       struct kv_err *err)
 {
-	uint64_t before = expected;
+	struct kv_run run = {
+		.key = key,
+		.expected = expected,
+		.versions = versions,
+		.version_count = version_count,
+		.blobs = blobs,
+		.blob_count = count,
+		.err = err,
+	};
 
-	assert(s && kv_key_valid(key));
-	assert(version_count == 1 ||
-	       (version_count > 1 && version_count <= KV_RUN_MAX && s->traits.commits_runs));
-	for (size_t i = 0; i < version_count; before = versions[i++].seqno) {
-		assert(versions[i].seqno > before);
-		assert((versions[i].data || !versions[i].len) && versions[i].len <= KV_VALUE_MAX);
-	}
-	assert(blobs || !count);
-	assert(sync == KV_SYNC || sync == KV_RIDE || sync == KV_RELEASE);
-	for (size_t i = 0; i < count; i++) {
-		assert(kv_blob_key_valid(blobs[i].key));
-		assert((blobs[i].data || !blobs[i].len) && blobs[i].len <= KV_VALUE_MAX);
-	}
-	if (s->traits.read_only)
-		return kv_fail_rc(err, KV_READONLY);
-	return checked(commit_allowed,
-		       s->ops->commit(s, key, expected, versions, version_count, blobs, count, sync, err),
-		       err);
+	kv_store_commit_runs(s, &run, 1, sync);
+	return run.rc;
 }
 
 enum kv_rc kv_store_commit(struct kv_store *s, const char *key, uint64_t expected, uint64_t seqno,

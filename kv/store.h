@@ -22,7 +22,8 @@ struct kv_store;
 struct kv_store_traits {
 	bool sole_owner;   /* no other process can write while this one is open */
 	bool read_only;    /* every change is KV_READONLY; what is seen is a past state */
-	bool commits_runs; /* kv_store_commit_run takes more than one version */
+	bool commits_runs; /* kv_store_commit_run takes more than one version, kv_store_commit_runs is one
+			      step */
 };
 
 /* A version to be stored; data is borrowed for the call. */
@@ -70,6 +71,26 @@ enum kv_rc kv_store_commit_run(struct kv_store *s, const char *key, uint64_t exp
 			       const struct kv_version_put *versions, size_t version_count,
 			       const struct kv_blob_put *blobs, size_t count, enum kv_sync sync,
 			       struct kv_err *err) KV_MUST_CHECK;
+
+/* One key's share in a commit of several; all borrowed for the call. */
+struct kv_run {
+	const char *key;
+	uint64_t expected;
+	const struct kv_version_put *versions;
+	size_t version_count;
+	const struct kv_blob_put *blobs;
+	size_t blob_count;
+	struct kv_err *err; /* NULL is allowed */
+	enum kv_rc rc;      /* given */
+};
+
+/*
+ * Commit for 1 to KV_RUNS_MAX different keys at once, each as kv_store_commit_run does; where the traits have
+ * commits_runs all who can share one durable step. Each rc is that key's own: what a mismatch or a lost blob
+ * of one leaves undone concerns no other. A step that fails does so for all who share it.
+ */
+enum { KV_RUNS_MAX = 64 };
+void kv_store_commit_runs(struct kv_store *s, struct kv_run *runs, size_t count, enum kv_sync sync);
 
 /*
  * Give back the space that deleted blobs and versions still take, if that is worth its while. For when

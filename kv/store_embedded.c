@@ -170,47 +170,30 @@ static const struct kv_blob_ops both_ops = {
 
 /* --- the store ------------------------------------------------------------------------------------------ */
 
-/* Blobs too large for RocksDB become files first; *n is how many are left in `small`. */
-static enum kv_rc set_large(struct embedded *s, const struct kv_blob_put *blobs, size_t count,
-			    struct kv_blob_put *small, size_t *n, struct kv_err *err)
+/* Blobs too large for RocksDB become files first. */
+static enum kv_rc set_large(struct embedded *s, const struct kv_run *run)
 {
-	*n = 0;
-	for (size_t i = 0; i < count; i++) {
-		if (blobs[i].len <= small_max) {
-			small[(*n)++] = blobs[i];
-			continue;
-		}
+	for (size_t i = 0; i < run->blob_count; i++) {
+		const struct kv_blob_put *blob = &run->blobs[i];
 
-		enum kv_rc rc = kv_blob_set(s->base.blobs, blobs[i].key, blobs[i].data, blobs[i].len, err);
+		if (blob->len <= small_max)
+			continue;
+
+		enum kv_rc rc = kv_blob_set(s->base.blobs, blob->key, blob->data, blob->len, run->err);
 
 		if (rc == KV_UNKNOWN)
 			rc = KV_UNREACHABLE; /* of the commit: it did not begin */
 		if (rc != KV_OK)
-			return kv_wrap(err, rc, "blob %s of a commit", blobs[i].key);
+			return kv_wrap(run->err, rc, "blob %s of a commit", blob->key);
 	}
 	return KV_OK;
 }
 
-static enum kv_rc embedded_commit(struct kv_store *store, const char *key, uint64_t expected,
-				  const struct kv_version_put *versions, size_t version_count,
-				  const struct kv_blob_put *blobs, size_t count, enum kv_sync sync,
-				  struct kv_err *err)
+static void embedded_commit(struct kv_store *store, struct kv_run *runs, size_t count, enum kv_sync sync)
 {
-	struct embedded *s = of(store);
-	struct kv_blob_put *small = NULL;
-	size_t n = 0;
-	enum kv_rc rc = KV_OK;
-
-	if (count) {
-		small = calloc(count, sizeof(*small));
-		if (!small)
-			return kv_fail_rc(err, KV_NOMEM);
-		rc = set_large(s, blobs, count, small, &n, err);
-	}
-	if (rc == KV_OK)
-		rc = kv_rocks_commit(s->rocks, key, expected, versions, version_count, small, n, sync, err);
-	free(small);
-	return rc;
+	for (size_t i = 0; i < count; i++)
+		runs[i].rc = set_large(of(store), &runs[i]);
+	kv_rocks_commit(of(store)->rocks, runs, count, small_max, sync);
 }
 
 static enum kv_rc embedded_usage(struct kv_store *store, struct kv_usage *out, struct kv_err *err)

@@ -8,10 +8,8 @@
 
 struct kv_store_ops {
 	const char *name;
-	enum kv_rc (*commit)(struct kv_store *s, const char *key, uint64_t expected,
-			     const struct kv_version_put *versions, size_t version_count,
-			     const struct kv_blob_put *blobs, size_t count, enum kv_sync sync,
-			     struct kv_err *err);
+	void (*commit)(struct kv_store *s, struct kv_run *runs, size_t count,
+		       enum kv_sync sync); /* as kv_store_commit_runs */
 	enum kv_rc (*tidy)(struct kv_store *s, struct kv_err *err);
 	enum kv_rc (*usage)(struct kv_store *s, struct kv_usage *out, struct kv_err *err);
 	enum kv_rc (*verify)(struct kv_store *s, kv_damage_fn *found, void *arg, struct kv_err *err);

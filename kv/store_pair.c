@@ -15,22 +15,27 @@
 #include <assert.h>
 #include <stdlib.h>
 
-static enum kv_rc pair_commit(struct kv_store *s, const char *key, uint64_t expected,
-			      const struct kv_version_put *versions, size_t version_count,
-			      const struct kv_blob_put *blobs, size_t count, enum kv_sync sync,
-			      struct kv_err *err)
+static enum kv_rc commit_one(struct kv_store *s, const struct kv_run *run, enum kv_sync sync)
 {
-	(void)version_count; /* one: nothing joins several here */
-	for (size_t i = 0; i < count; i++) {
-		enum kv_rc rc = kv_blob_set(s->blobs, blobs[i].key, blobs[i].data, blobs[i].len, err);
+	const struct kv_version_put *version = run->versions; /* one: nothing joins several here */
+
+	for (size_t i = 0; i < run->blob_count; i++) {
+		const struct kv_blob_put *blob = &run->blobs[i];
+		enum kv_rc rc = kv_blob_set(s->blobs, blob->key, blob->data, blob->len, run->err);
 
 		if (rc == KV_UNKNOWN)
 			rc = KV_UNREACHABLE; /* invariant 2 */
 		if (rc != KV_OK)
-			return kv_wrap(err, rc, "blob %s of a commit", blobs[i].key);
+			return kv_wrap(run->err, rc, "blob %s of a commit", blob->key);
 	}
-	return kv_consensus_compare_and_set(s->consensus, key, expected, versions->seqno, versions->data,
-					    versions->len, sync, err);
+	return kv_consensus_compare_and_set(s->consensus, run->key, run->expected, version->seqno,
+					    version->data, version->len, sync, run->err);
+}
+
+static void pair_commit(struct kv_store *s, struct kv_run *runs, size_t count, enum kv_sync sync)
+{
+	for (size_t i = 0; i < count; i++)
+		runs[i].rc = commit_one(s, &runs[i], sync);
 }
 
 /* Neither of the two can tell: all zero, which is "unknown". */

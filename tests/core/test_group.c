@@ -1,6 +1,7 @@
 /*
- * test_group.c - appends that come while another one is being stored share the next step. The store is held
- * at its commit until those who are to meet have come.
+ * test_group.c - appends that come while another one is being stored share the next step, to whichever shards
+ * they go, and whether somebody waits for them or not. The store is held at its commit until those who are to
+ * meet have come.
  */
 #include <unistd.h>
 
@@ -8,7 +9,7 @@
 #include "tests/core/suites.h"
 #include "tests/core/world.h"
 
-enum { CLIENTS_MAX = 40, STEPS_MAX = 8 };
+enum { CLIENTS_MAX = 40, STEPS_MAX = 8, OTHERS = 4 };
 
 enum trouble { NO_TROUBLE, REFUSED, DONE_UNKNOWN, LOST_UNKNOWN };
 
@@ -20,8 +21,10 @@ struct gated {
 	pthread_cond_t changed;
 	bool shut;
 	bool waits;              /* a commit stands at the gate */
+	size_t shuts_again;      /* it closes behind so many commits more */
 	enum trouble trouble;    /* of the next one but one: that of the group */
-	size_t steps[STEPS_MAX]; /* how many versions each commit since had */
+	size_t steps[STEPS_MAX]; /* how many versions each commit since had, and of how many shards */
+	size_t shards[STEPS_MAX];
 	size_t step_count;
 };
 
@@ -33,6 +36,8 @@ struct client {
 	enum kv_rc rc;
 	struct core_appended r;
 	struct kv_err err;
+	struct core_txn *txn; /* of one who does not wait: not ended yet */
+	_Atomic(unsigned) told;
 };
 
 struct scene {
@@ -41,39 +46,44 @@ struct scene {
 	struct core_engine *engine;
 	struct core_shard_id id;
 	struct core_shard *shard;
+	struct core_shard *others[OTHERS];
 	struct client first;
 	struct client clients[CLIENTS_MAX];
 	size_t count;
 };
 
-static enum kv_rc gated_commit(struct kv_store *s, const char *key, uint64_t expected,
-			       const struct kv_version_put *versions, size_t version_count,
-			       const struct kv_blob_put *blobs, size_t count, enum kv_sync sync,
-			       struct kv_err *err)
+static void gated_commit(struct kv_store *s, struct kv_run *runs, size_t count, enum kv_sync sync)
 {
 	struct gated *g = (struct gated *)s;
 	enum trouble trouble = NO_TROUBLE;
-	enum kv_rc rc;
+	size_t versions = 0;
 
+	for (size_t i = 0; i < count; i++)
+		versions += runs[i].version_count;
 	pthread_mutex_lock(&g->mu);
 	if (g->step_count != 0) {
 		trouble = g->trouble;
 		g->trouble = NO_TROUBLE;
 	}
-	if (g->step_count < STEPS_MAX)
-		g->steps[g->step_count++] = version_count;
+	if (g->step_count < STEPS_MAX) {
+		g->shards[g->step_count] = count;
+		g->steps[g->step_count++] = versions;
+	}
 	while (g->shut) {
 		g->waits = true;
 		pthread_cond_broadcast(&g->changed);
 		pthread_cond_wait(&g->changed, &g->mu);
 	}
+	g->shut = g->shuts_again != 0 && --g->shuts_again == 0;
 	pthread_mutex_unlock(&g->mu);
-	if (trouble == REFUSED)
-		return kv_fail(err, KV_NOSPACE, "there is no room");
-	if (trouble == LOST_UNKNOWN)
-		return kv_fail(err, KV_UNKNOWN, "nobody knows");
-	rc = kv_store_commit_run(g->inner, key, expected, versions, version_count, blobs, count, sync, err);
-	return trouble == DONE_UNKNOWN && rc == KV_OK ? kv_fail(err, KV_UNKNOWN, "nobody knows") : rc;
+	if (trouble == NO_TROUBLE || trouble == DONE_UNKNOWN)
+		kv_store_commit_runs(g->inner, runs, count, sync);
+	for (size_t i = 0; i < count && trouble != NO_TROUBLE; i++) {
+		if (trouble == REFUSED)
+			runs[i].rc = kv_fail(runs[i].err, KV_NOSPACE, "there is no room");
+		else if (runs[i].rc == KV_OK)
+			runs[i].rc = kv_fail(runs[i].err, KV_UNKNOWN, "nobody knows");
+	}
 }
 
 static enum kv_rc gated_tidy(struct kv_store *s, struct kv_err *err)
@@ -138,6 +148,25 @@ static void reopen(struct scene *s)
 	ck_ok(core_shard_open(s->engine, s->id, &s->shard, &err), err);
 }
 
+/* More shards of the same engine. */
+static void open_others(struct scene *s)
+{
+	struct kv_err err;
+
+	for (int i = 0; i < OTHERS; i++) {
+		struct core_shard_id id = {.u = core_uuid_new()};
+
+		ck_ok(core_shard_create(s->engine, id, any_owner, &err), err);
+		ck_ok(core_shard_open(s->engine, id, &s->others[i], &err), err);
+	}
+}
+
+static void close_others(struct scene *s)
+{
+	for (int i = 0; i < OTHERS; i++)
+		core_shard_close(s->others[i]);
+}
+
 static void scene_free(struct scene *s)
 {
 	core_shard_close(s->shard);
@@ -154,10 +183,44 @@ static void *client_main(void *arg)
 	return NULL;
 }
 
-static void start(struct scene *s, struct client *c, const char *options, const char *rows)
+static void start(struct client *c, struct core_shard *shard, const char *options, const char *rows)
 {
-	*c = (struct client){.shard = s->shard, .options = options, .rows = rows};
+	*c = (struct client){.shard = shard, .options = options, .rows = rows};
 	pthread_create(&c->thread, NULL, client_main, c);
+}
+
+static void told(void *arg, enum kv_rc rc, const struct core_appended *r, struct kv_err *err)
+{
+	struct client *c = arg;
+
+	c->rc = rc;
+	c->r = *r;
+	if (rc != KV_OK)
+		c->err = *err;
+	core_txn_free(c->txn);
+	c->txn = NULL;
+	atomic_fetch_add(&c->told, 1);
+}
+
+/* An append that nobody waits for. */
+static void submit(struct client *c, struct core_shard *shard)
+{
+	struct core_append ask = parse_ask("expected_upper=* new_upper=+1");
+	const struct core_row row = {
+		.update = {.diff = 1, .key = {(const uint8_t *)"a", 1}, .val = {(const uint8_t *)"x", 1}},
+		.star = true};
+	struct kv_err err;
+
+	*c = (struct client){.shard = shard};
+	ck_ok(core_txn_begin(shard, &ask, &c->txn, &err), err);
+	ck_ok(core_txn_add(c->txn, &row, &err), err);
+	core_txn_submit(c->txn, told, c);
+}
+
+static void wait_told(struct client *c)
+{
+	while (atomic_load(&c->told) == 0)
+		usleep(200);
 }
 
 /* One append that stands at the gate. */
@@ -172,7 +235,7 @@ static void begin(struct scene *s, enum trouble trouble)
 	g->step_count = 0;
 	pthread_mutex_unlock(&g->mu);
 	s->count = 0;
-	start(s, &s->first, "expected_upper=* new_upper=+1", "* 1 first x;");
+	start(&s->first, s->shard, "expected_upper=* new_upper=+1", "* 1 first x;");
 	pthread_mutex_lock(&g->mu);
 	while (!g->waits)
 		pthread_cond_wait(&g->changed, &g->mu);
@@ -191,21 +254,33 @@ static size_t waiting(struct core_group *g)
 }
 
 /* Another one that waits behind those before it. */
-static void join_in(struct scene *s, const char *options, const char *rows)
+static void join_in_at(struct scene *s, struct core_shard *shard, const char *options, const char *rows)
 {
-	start(s, &s->clients[s->count++], options, rows);
-	while (waiting(&s->shard->group) < s->count)
+	start(&s->clients[s->count++], shard, options, rows);
+	while (waiting(&s->engine->group) < s->count)
 		usleep(200);
 }
 
-static void let_go(struct scene *s)
+static void join_in(struct scene *s, const char *options, const char *rows)
+{
+	join_in_at(s, s->shard, options, rows);
+}
+
+static void open_gate(struct scene *s, size_t shuts_again)
 {
 	struct gated *g = &s->gated;
 
 	pthread_mutex_lock(&g->mu);
 	g->shut = false;
+	g->waits = false;
+	g->shuts_again = shuts_again;
 	pthread_cond_broadcast(&g->changed);
 	pthread_mutex_unlock(&g->mu);
+}
+
+static void let_go(struct scene *s)
+{
+	open_gate(s, 0);
 	pthread_join(s->first.thread, NULL);
 	for (size_t i = 0; i < s->count; i++)
 		pthread_join(s->clients[i].thread, NULL);
@@ -332,6 +407,139 @@ START_TEST(more_than_one_step_can_take_share_several)
 }
 END_TEST
 
+START_TEST(appends_to_several_shards_share_the_next_step)
+{
+	struct scene *s = scene_new();
+
+	open_others(s);
+	begin(s, NO_TROUBLE);
+	for (int i = 0; i < OTHERS; i++)
+		join_in_at(s, s->others[i], "expected_upper=0 new_upper=1", "0 1 a x;");
+	join_in(s, "expected_upper=1 new_upper=2", "1 1 a x;");
+	join_in_at(s, s->others[0], "expected_upper=* new_upper=+1", "* 1 b x;");
+	join_in_at(s, s->others[1], "expected_upper=0 new_upper=1", "0 1 late x;");
+	let_go(s);
+	ck_assert_uint_eq(s->gated.step_count, 2);
+	ck_assert_uint_eq(s->gated.shards[1], OTHERS + 1);
+	ck_assert_uint_eq(s->gated.steps[1], OTHERS + 2);
+	for (int i = 0; i < OTHERS; i++) {
+		ck_assert_str_eq(said(&s->clients[i]), "ok 0 1 updates=1");
+		check_content(s->others[i], 0, "a x 1;");
+		check_sound(s->others[i]);
+	}
+	ck_assert_str_eq(said(&s->clients[OTHERS]), "ok 1 2 updates=1");
+	ck_assert_str_eq(said(&s->clients[OTHERS + 1]), "ok 1 2 updates=1");
+	ck_assert_int_eq(s->clients[OTHERS + 2].rc, KV_UPPER_MISMATCH);
+	check_content(s->others[0], 1, "a x 1;b x 1;");
+	check_content(s->shard, 1, "a x 1;first x 1;");
+	close_others(s);
+	scene_free(s);
+}
+END_TEST
+
+START_TEST(a_step_of_several_shards_that_fails_does_so_for_each_and_is_done_once_if_nobody_knows)
+{
+	static const enum trouble troubles[] = {REFUSED, DONE_UNKNOWN, LOST_UNKNOWN};
+	struct scene *s = scene_new();
+	bool refused = troubles[_i] == REFUSED;
+
+	open_others(s);
+	begin(s, troubles[_i]);
+	for (int i = 0; i < OTHERS; i++)
+		join_in_at(s, s->others[i], "expected_upper=* new_upper=+1", "* 1 a x;");
+	let_go(s);
+	for (int i = 0; i < OTHERS; i++) {
+		ck_assert_int_eq(s->clients[i].rc, refused ? KV_NOSPACE : KV_OK);
+		ck_assert_str_eq(frontiers(s->others[i]), refused ? "0 0" : "0 1");
+		if (refused)
+			ck_assert_str_eq(s->clients[i].err.msg, "there is no room");
+		else
+			check_content(s->others[i], 0, "a x 1;");
+		ck_assert_int_eq(
+			strncmp(verdict(s->others[i], "expected_upper=* new_upper=+1", "* 1 b x;"), "ok", 2),
+			0);
+		check_sound(s->others[i]);
+	}
+	close_others(s);
+	scene_free(s);
+}
+END_TEST
+
+START_TEST(who_submits_goes_on_and_each_is_told_once_how_it_ended)
+{
+	struct scene *s = scene_new();
+	struct client *c = s->clients;
+
+	open_others(s);
+	submit(&c[0], s->shard); /* with nobody there it is over at once */
+	ck_assert_uint_eq(c[0].told, 1);
+	ck_assert_str_eq(said(&c[0]), "ok 0 1 updates=1");
+	begin(s, _i == 0 ? NO_TROUBLE : REFUSED);
+	for (int i = 1; i <= OTHERS; i++)
+		submit(&c[i], s->others[i % 2]);
+	for (int i = 1; i <= OTHERS; i++)
+		ck_assert_uint_eq(c[i].told, 0);
+	let_go(s);
+	for (int i = 1; i <= OTHERS; i++)
+		wait_told(&c[i]);
+	for (int i = 1; i <= OTHERS; i++)
+		ck_assert_int_eq(c[i].rc, _i == 0 ? KV_OK : KV_NOSPACE);
+	for (int i = 0; i < 2 && _i == 0; i++)
+		check_content(s->others[i], 1, "a x 2;");
+	close_others(s);
+	for (int i = 0; i <= OTHERS; i++)
+		ck_assert_uint_eq(c[i].told, 1);
+	scene_free(s); /* which closes the engine: after the last step was left */
+}
+END_TEST
+
+START_TEST(who_waits_for_his_own_is_not_kept_by_what_others_submit)
+{
+	struct scene *s = scene_new();
+	struct client *c = s->clients;
+
+	open_others(s);
+	begin(s, NO_TROUBLE);
+	submit(&c[0], s->others[0]);
+	open_gate(s, 1); /* it is shut again for the step of those who came */
+	pthread_join(s->first.thread, NULL);
+	ck_ok(s->first.rc, s->first.err);
+	ck_assert_uint_eq(c[0].told, 0);
+	submit(&c[1], s->others[1]);
+	open_gate(s, 0);
+	wait_told(&c[0]);
+	wait_told(&c[1]);
+	check_content(s->others[0], 0, "a x 1;");
+	check_content(s->others[1], 0, "a x 1;");
+	close_others(s);
+	scene_free(s);
+}
+END_TEST
+
+START_TEST(a_shard_that_is_busy_keeps_no_other_one_waiting)
+{
+	struct scene *s = scene_new();
+	struct client *c = s->clients;
+
+	open_others(s);
+	begin(s, NO_TROUBLE);
+	submit(&c[0], s->others[0]);
+	submit(&c[1], s->others[1]);
+	submit(&c[2], s->others[0]);
+	pthread_mutex_lock(&s->others[0]->commit_mu);
+	let_go(s);
+	wait_told(&c[1]);
+	check_content(s->others[1], 0, "a x 1;");
+	ck_assert_uint_eq(c[0].told + c[2].told, 0);
+	pthread_mutex_unlock(&s->others[0]->commit_mu);
+	wait_told(&c[0]);
+	wait_told(&c[2]);
+	check_content(s->others[0], 1, "a x 2;");
+	close_others(s);
+	scene_free(s);
+}
+END_TEST
+
 Suite *group_suite(void)
 {
 	Suite *s = suite_create("group");
@@ -343,6 +551,13 @@ Suite *group_suite(void)
 	tcase_add_test(t, a_group_that_the_store_refuses_is_not_done_and_each_is_told);
 	tcase_add_loop_test(t, a_group_of_unknown_outcome_is_done_once, 0, 2);
 	tcase_add_test(t, more_than_one_step_can_take_share_several);
+	tcase_add_test(t, appends_to_several_shards_share_the_next_step);
+	tcase_add_loop_test(
+		t, a_step_of_several_shards_that_fails_does_so_for_each_and_is_done_once_if_nobody_knows, 0,
+		3);
+	tcase_add_loop_test(t, who_submits_goes_on_and_each_is_told_once_how_it_ended, 0, 2);
+	tcase_add_test(t, who_waits_for_his_own_is_not_kept_by_what_others_submit);
+	tcase_add_test(t, a_shard_that_is_busy_keeps_no_other_one_waiting);
 	suite_add_tcase(s, t);
 	return s;
 }

@@ -164,6 +164,7 @@ Suite *clients_suite(void);
 Suite *linear_suite(void);
 Suite *beside_suite(void);
 Suite *blind_suite(void);
+Suite *shared_fd_suite(void);
 Suite *property_suite(void);
 Suite *examples_suite(void);
 Suite *follows_suite(void);

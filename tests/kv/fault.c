@@ -78,6 +78,24 @@ START_TEST(changes_of_blobs_end_as_planned)
 }
 END_TEST
 
+START_TEST(what_becomes_of_one_key_of_a_commit_concerns_no_other)
+{
+	const struct expectation *e = &expectations[_i];
+	const struct kv_version_put version = {1, "v", 1};
+	struct kv_run runs[3];
+	static const char *const key[] = {"a", "b", "c"};
+
+	for (int i = 0; i < 3; i++)
+		runs[i] = (struct kv_run){.key = key[i], .versions = &version, .version_count = 1};
+	kv_faults_arm(w.faults, 2, e->kind, false);
+	kv_store_commit_runs(w.store, runs, 3, KV_SYNC);
+	for (int i = 0; i < 3; i++) {
+		ck_assert_int_eq(runs[i].rc, i == 1 ? e->change : KV_OK);
+		want_head(w.c, key[i], i != 1 || e->done ? 1 : 0, "v");
+	}
+}
+END_TEST
+
 START_TEST(reads_end_as_planned)
 {
 	const struct expectation *e = &expectations[_i];
@@ -178,6 +196,7 @@ Suite *fault_suite(void)
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_add_loop_test(t, changes_of_consensus_end_as_planned, 0, EXPECTATIONS);
 	tcase_add_loop_test(t, changes_of_blobs_end_as_planned, 0, EXPECTATIONS);
+	tcase_add_loop_test(t, what_becomes_of_one_key_of_a_commit_concerns_no_other, 0, EXPECTATIONS);
 	tcase_add_loop_test(t, reads_end_as_planned, 0, EXPECTATIONS);
 	tcase_add_test(t, the_nth_call_of_all_layers_fails_once_or_from_then_on);
 	tcase_add_loop_test(t, a_commit_of_a_pair_never_lies_whichever_call_fails, 0, EXPECTATIONS);

@@ -45,8 +45,16 @@ START_TEST(reopen_sees_everything)
 	const struct kv_blob_put put = {"p/1", "one", 3};
 	const struct kv_version_put version = {4, "b", 1};
 
+	struct kv_run run = {.key = "k",
+			     .expected = 3,
+			     .versions = &version,
+			     .version_count = 1,
+			     .blobs = &put,
+			     .blob_count = 1};
+
 	want_cas(w.c, "k", 0, 3, "a", KV_OK);
-	ck_assert_int_eq(kv_rocks_commit(w.rocks, "k", 3, &version, 1, &put, 1, KV_SYNC, NULL), KV_OK);
+	kv_rocks_commit(w.rocks, &run, 1, 100, KV_SYNC);
+	ck_assert_int_eq(run.rc, KV_OK);
 	want_set(w.b, "p/2", "two", KV_OK);
 	ck_assert_int_eq(kv_consensus_compare_and_set(w.c, "k", 4, 5, "c", 1, KV_RIDE, NULL), KV_OK);
 	world_reopen(&w);
@@ -137,6 +145,37 @@ START_TEST(a_write_that_did_not_fit_is_surely_not_done_and_the_store_goes_on)
 	ck_assert_int_eq(kv_consensus_compare_and_set(w.c, "k", 3, 4, data, len, KV_SYNC, NULL), KV_OK);
 	world_reopen(&w);
 	ck_assert_str_eq(seqnos(w.c, "k", 0, 9), "1 2 3 4");
+	free(data);
+}
+END_TEST
+
+START_TEST(a_write_of_several_keys_that_did_not_fit_is_done_for_none_and_one_of_unknown_outcome_is_so_for_all)
+{
+	size_t len = (size_t)4 << 20;
+	char *data = calloc(1, len);
+	const struct kv_version_put large = {1, data, len}, small = {1, "s", 1};
+	/* b is refused before the write, and so knows better. */
+	struct kv_run runs[] = {{.key = "a", .versions = &small, .version_count = 1},
+				{.key = "b", .versions = &small, .version_count = 1, .expected = 0},
+				{.key = "c", .versions = &large, .version_count = 1},
+				{.key = "d", .versions = &small, .version_count = 1}};
+	enum kv_rc want = _i == 0 ? KV_UNREACHABLE : KV_UNKNOWN;
+
+	want_cas(w.c, "b", 0, 1, "b", KV_OK);
+	limit_files(_i == 0 ? (rlim_t)1 << 20 : 16);
+	kv_rocks_commit(w.rocks, runs, 4, 0, KV_SYNC);
+	limit_files(RLIM_INFINITY);
+	for (int i = 0; i < 4; i++)
+		ck_assert_int_eq(runs[i].rc, i == 1 ? KV_MISMATCH : want);
+	want_head(w.c, "b", 1, "b");
+	for (int i = 0; i < 4; i++) {
+		if (i != 1)
+			want_head(w.c, runs[i].key, 0, NULL);
+		runs[i].rc = KV_OK;
+	}
+	kv_rocks_commit(w.rocks, runs, 4, 0, KV_SYNC);
+	for (int i = 0; i < 4; i++)
+		ck_assert_int_eq(runs[i].rc, i == 1 ? KV_MISMATCH : KV_OK);
 	free(data);
 }
 END_TEST
@@ -420,6 +459,10 @@ Suite *rocks_suite(void)
 	tcase_add_test(t, a_reader_follows_the_owner_and_changes_nothing);
 	tcase_add_test(t, a_reader_finds_no_database_where_none_is_and_makes_none);
 	tcase_add_test(t, a_write_that_did_not_fit_is_surely_not_done_and_the_store_goes_on);
+	tcase_add_loop_test(
+		t,
+		a_write_of_several_keys_that_did_not_fit_is_done_for_none_and_one_of_unknown_outcome_is_so_for_all,
+		0, 2);
 	tcase_add_test(t,
 		       when_reopening_fails_the_outcome_is_unknown_and_nothing_is_answered_until_it_succeeds);
 	tcase_add_loop_test(t, a_device_that_ends_anywhere_costs_no_truth, 0, LIMITS);
