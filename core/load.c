@@ -21,21 +21,27 @@ char *core_shard_key(const struct core_shard *s, char buf[CORE_ID_LEN])
 
 enum kv_rc core_blob_read(struct kv_blobs *blobs, const char *key, struct core_buf *out, struct kv_err *err)
 {
+	size_t want = BLOB_PAGE, got = BLOB_PAGE;
 	enum kv_rc rc = KV_OK;
-	size_t got = BLOB_PAGE;
 
 	*out = (struct core_buf){0};
-	while (rc == KV_OK && got == BLOB_PAGE) {
-		uint8_t *grown = out->len <= KV_VALUE_MAX ? realloc(out->data, out->len + BLOB_PAGE) : NULL;
+	while (rc == KV_OK && got == want) {
+		uint8_t *grown;
 
+		if (out->len > KV_VALUE_MAX) {
+			rc = kv_fail(err, KV_CORRUPT, "it is larger than a blob can be");
+			break;
+		}
+		want = out->len > BLOB_PAGE ? out->len : BLOB_PAGE; /* as much again */
+		if (want > KV_VALUE_MAX + 1 - out->len)
+			want = KV_VALUE_MAX + 1 - out->len;
+		grown = realloc(out->data, out->len + want);
 		if (grown == NULL) {
-			rc = out->len <= KV_VALUE_MAX
-				     ? kv_fail_rc(err, KV_NOMEM)
-				     : kv_fail(err, KV_CORRUPT, "it is larger than a blob can be");
+			rc = kv_fail_rc(err, KV_NOMEM);
 			break;
 		}
 		out->data = grown;
-		rc = kv_blob_get(blobs, key, out->len, out->data + out->len, BLOB_PAGE, &got, err);
+		rc = kv_blob_get(blobs, key, out->len, out->data + out->len, want, &got, err);
 		if (rc == KV_OK)
 			out->len += got;
 	}
