@@ -354,6 +354,29 @@ START_TEST(a_builder_is_left_empty_by_finishing)
 }
 END_TEST
 
+/* What a batch of m is to hold. */
+static struct model settled_of(const struct model *m)
+{
+	struct model settled = {0};
+
+	for (size_t i = 0; i < m->count; i++)
+		model_add(&settled, &m->u[i], false);
+	model_settle(&settled);
+	return settled;
+}
+
+static void check_and_drop(struct world *w, struct core_batch *batch, const struct model *settled)
+{
+	struct model got = {0};
+
+	batch_rows(&w->home, batch, &got);
+	model_settle(&got);
+	model_same(&got, settled);
+	model_free(&got);
+	core_batch_delete_blobs(&w->home, batch);
+	core_batch_unref(batch);
+}
+
 /* Build until done or failed; heal the store; what was built is right, and gone afterwards. */
 static enum kv_rc try_build(struct world *w, const struct model *m, const struct model *settled, bool *fired)
 {
@@ -377,16 +400,8 @@ static enum kv_rc try_build(struct world *w, const struct model *m, const struct
 	core_builder_free(b);
 	*fired = kv_faults_fired(w->faults);
 	world_heal(w);
-	if (batch != NULL) {
-		struct model got = {0};
-
-		batch_rows(&w->home, batch, &got);
-		model_settle(&got);
-		model_same(&got, settled);
-		model_free(&got);
-		core_batch_delete_blobs(&w->home, batch);
-		core_batch_unref(batch);
-	}
+	if (batch != NULL)
+		check_and_drop(w, batch, settled);
 	return rc;
 }
 
@@ -402,12 +417,9 @@ START_TEST(a_failed_store_call_fails_the_builder_and_leaves_nothing)
 	struct world w = world_new();
 	struct rng r = rng_new(34);
 	struct model m = random_model(&r, 600, true, true);
-	struct model settled = {0};
+	struct model settled = settled_of(&m);
 	bool fired;
 
-	for (size_t i = 0; i < m.count; i++)
-		model_add(&settled, &m.u[i], false);
-	model_settle(&settled);
 	for (size_t kind = 0; kind < 4; kind++) {
 		fired = true;
 		for (unsigned nth = 1; fired; nth++) {
@@ -433,7 +445,6 @@ static bool build_on_a_full_store(struct world *w, const struct model *m, const 
 									    .patient = true,
 									    .no_helper = no_helper});
 	struct core_batch *batch = NULL;
-	struct model got = {0};
 	struct kv_err err = {0};
 	enum kv_rc rc;
 	bool refused = false;
@@ -463,12 +474,7 @@ static bool build_on_a_full_store(struct world *w, const struct model *m, const 
 	refused = refused || kv_faults_fired(w->faults);
 	world_heal(w);
 	core_builder_free(b);
-	batch_rows(&w->home, batch, &got);
-	model_settle(&got);
-	model_same(&got, settled);
-	model_free(&got);
-	core_batch_delete_blobs(&w->home, batch);
-	core_batch_unref(batch);
+	check_and_drop(w, batch, settled);
 	ck_assert_uint_eq(world_blobs(w), 0);
 	return refused;
 }
@@ -478,12 +484,9 @@ START_TEST(a_patient_builder_goes_on_when_a_full_store_has_room_again)
 	struct world w = world_new();
 	struct rng r = rng_new(35);
 	struct model m = random_model(&r, 1200, true, true);
-	struct model settled = {0};
+	struct model settled = settled_of(&m);
 	unsigned nth;
 
-	for (size_t i = 0; i < m.count; i++)
-		model_add(&settled, &m.u[i], false);
-	model_settle(&settled);
 	for (nth = 1; build_on_a_full_store(&w, &m, &settled, nth, _i == 1); nth++)
 		;
 	ck_assert_uint_gt(nth, 3);
