@@ -18,7 +18,10 @@
  *    need not lift the part before or behind it; with (key, val) in order no
  *    times matter, whatever parts are rewritten to.
  * 5. After a failure nothing more is stored; failed is set last, under the lock,
- *    and never cleared.
+ *    and never cleared, but by 6.
+ * 6. The heap that a full store did not take from a patient builder is stuck. While
+ *    there is one nothing moves; the next call of the builder's thread, which then
+ *    has no helper, places it and what waits behind it, or fails before it adds.
  */
 #include "core/builder.h"
 
@@ -50,6 +53,8 @@ struct core_builder {
 	pthread_cond_t changed;
 	struct core_rows waiting;
 	bool is_waiting;
+	struct core_rows stuck; /* what a full store did not take (invariant 6) */
+	bool is_stuck;
 	bool stop;
 	enum kv_rc rc; /* what the helper failed with */
 	struct kv_err err;
@@ -65,6 +70,11 @@ struct core_builder {
 	struct core_batch *made;
 	struct last_row last;
 };
+
+bool core_builder_keeps(enum kv_rc rc)
+{
+	return rc == KV_NOSPACE || rc == KV_QUOTA;
+}
 
 /* --- placing: a heap of rows becomes a part ---------------------------------------------------------- */
 
@@ -194,6 +204,10 @@ static enum kv_rc place_now(struct core_builder *b, struct core_rows *rows, bool
 	if (rc == KV_OK)
 		rc = kv_blob_set(b->home->blobs, key, data, len, err);
 	free(data);
+	if (b->config.patient && core_builder_keeps(rc)) { /* surely nothing was stored */
+		core_batch_pop(b->made);
+		core_rows_fini(&b->last.row); /* of the part before nothing is known any more: a new run */
+	}
 	return rc;
 }
 
@@ -219,9 +233,9 @@ static void *help(void *arg)
 
 	pthread_mutex_lock(&b->lock);
 	for (;;) {
-		while (!b->is_waiting && !b->stop)
+		while ((!b->is_waiting || b->is_stuck) && !b->stop)
 			pthread_cond_wait(&b->changed, &b->lock);
-		if (!b->is_waiting)
+		if (!b->is_waiting || b->is_stuck)
 			break;
 		struct core_rows rows = b->waiting;
 		b->waiting = (struct core_rows){0};
@@ -232,9 +246,16 @@ static void *help(void *arg)
 
 		struct kv_err err = {0};
 		enum kv_rc rc = skip ? KV_OK : place(b, &rows, false, &err);
-		core_rows_fini(&rows);
+		bool stuck = b->config.patient && core_builder_keeps(rc);
+		if (!stuck)
+			core_rows_fini(&rows);
 
 		pthread_mutex_lock(&b->lock);
+		if (stuck) {
+			b->stuck = rows;
+			b->is_stuck = true;
+			pthread_cond_signal(&b->changed);
+		}
 		if (rc != KV_OK && b->rc == KV_OK) {
 			b->rc = rc;
 			b->err = err;
@@ -299,21 +320,65 @@ static enum kv_rc fail_for_good(struct core_builder *b, enum kv_rc rc, const str
 	return failure(b, err);
 }
 
+/* Place what a full store did not take, or fail as before. */
+static enum kv_rc place_stuck(struct core_builder *b, struct kv_err *err)
+{
+	struct kv_err own = {0};
+	enum kv_rc rc = failure(b, err);
+
+	if (!b->config.patient || !core_builder_keeps(rc))
+		return rc;
+	join_helper(b);
+	rc = b->is_stuck ? place(b, &b->stuck, false, &own) : KV_OK;
+	if (rc == KV_OK) {
+		core_rows_fini(&b->stuck);
+		b->is_stuck = false;
+		rc = b->is_waiting ? place(b, &b->waiting, false, &own) : KV_OK;
+	}
+	if (rc == KV_OK) {
+		core_rows_fini(&b->waiting);
+		b->is_waiting = false;
+	}
+	b->rc = rc;
+	b->err = own;
+	atomic_store_explicit(&b->failed, rc != KV_OK, memory_order_release);
+	if (rc != KV_OK && err != NULL)
+		*err = own;
+	return rc;
+}
+
+/* The gathered rows in the builder's own thread. Those that a full store does not take are told of by the
+ * next call: this one has added its row. */
+static enum kv_rc ship_alone(struct core_builder *b, struct kv_err *err)
+{
+	struct kv_err own = {0};
+	enum kv_rc rc = place(b, &b->rows, false, &own);
+
+	if (b->config.patient && core_builder_keeps(rc)) {
+		(void)!fail_for_good(b, rc, &own, NULL);
+		b->stuck = b->rows;
+		b->is_stuck = true;
+		b->rows = (struct core_rows){0};
+		return KV_OK;
+	}
+	core_rows_fini(&b->rows);
+	return rc == KV_OK ? KV_OK : fail_for_good(b, rc, &own, err);
+}
+
 /* Hand the gathered rows on; waits while two heaps are outstanding. */
 static enum kv_rc ship(struct core_builder *b, struct kv_err *err)
 {
 	size_t expected = b->rows.count + b->rows.count / 16; /* the next heap will be like this one */
 
-	if (!start_helper(b)) {
-		struct kv_err own = {0};
-		enum kv_rc rc = place(b, &b->rows, false, &own);
-
-		core_rows_fini(&b->rows);
-		return rc == KV_OK ? KV_OK : fail_for_good(b, rc, &own, err);
-	}
+	if (!start_helper(b))
+		return ship_alone(b, err);
 	pthread_mutex_lock(&b->lock);
-	while (b->is_waiting)
+	while (b->is_waiting && !b->is_stuck)
 		pthread_cond_wait(&b->changed, &b->lock);
+	if (b->is_stuck) { /* the next call tells */
+		pthread_mutex_unlock(&b->lock);
+		return KV_OK;
+	}
 	b->waiting = b->rows;
 	b->is_waiting = true;
 	b->rows = (struct core_rows){0};
@@ -372,8 +437,12 @@ enum kv_rc core_builder_add(struct core_builder *b, const struct core_update *u,
 {
 	assert(!star || u->time == 0);
 	assert(core_update_bytes(u) <= CORE_ROW_MAX);
+	enum kv_rc rc = KV_OK;
+
 	if (atomic_load_explicit(&b->failed, memory_order_acquire))
-		return failure(b, err);
+		rc = place_stuck(b, err);
+	if (rc != KV_OK)
+		return rc;
 	b->added++;
 	if (u->diff == 0)
 		return KV_OK;
@@ -390,18 +459,26 @@ uint64_t core_builder_added(const struct core_builder *b)
 	return b->added;
 }
 
+/* Without memory to settle them: the text before they are consolidated. */
+static uint64_t rows_text_len(struct core_rows *rows)
+{
+	uint64_t sum = 0;
+
+	(void)core_rows_settle(rows);
+	for (size_t i = 0; i < rows->count; i++)
+		sum += core_row_text_len(&rows->u[i]);
+	return sum;
+}
+
 uint64_t core_builder_text_len(struct core_builder *b)
 {
-	uint64_t sum = 0, len;
+	uint64_t sum = rows_text_len(&b->rows), len;
 
-	(void)core_rows_settle(&b->rows); /* without memory: the text before it is consolidated */
 	join_helper(b);
 	for (size_t i = 0; i < b->made->part_count; i++)
 		if (core_part_text_len(&b->made->parts[i], core_frontier_at(0), core_frontier_empty(), &len))
 			sum += len;
-	for (size_t i = 0; i < b->rows.count; i++)
-		sum += core_row_text_len(&b->rows.u[i]);
-	return sum;
+	return sum + rows_text_len(&b->stuck) + rows_text_len(&b->waiting);
 }
 
 enum kv_rc core_builder_finish(struct core_builder *b, struct core_frontier lower, struct core_frontier upper,
@@ -413,9 +490,17 @@ enum kv_rc core_builder_finish(struct core_builder *b, struct core_frontier lowe
 	/* Settled already when the helper is joined, so that the two overlap. */
 	bool settled = core_rows_settle(&b->rows);
 	join_helper(b);
+	enum kv_rc rc = KV_OK;
 	if (atomic_load_explicit(&b->failed, memory_order_acquire))
-		return failure(b, err);
-	enum kv_rc rc = settled ? place(b, &b->rows, true, &own) : kv_fail_rc(&own, KV_NOMEM);
+		rc = place_stuck(b, err);
+	if (rc != KV_OK)
+		return rc;
+	rc = settled ? place(b, &b->rows, true, &own) : kv_fail_rc(&own, KV_NOMEM);
+	if (rc != KV_OK && b->config.patient && core_builder_keeps(rc)) {
+		if (err != NULL)
+			*err = own;
+		return rc;
+	}
 	if (rc != KV_OK)
 		return fail_for_good(b, rc, &own, err);
 	struct core_batch *empty = core_batch_new(core_frontier_at(0), core_frontier_empty());
@@ -446,6 +531,8 @@ void core_builder_free(struct core_builder *b)
 	core_batch_delete_blobs(b->home, b->made);
 	core_batch_unref(b->made);
 	core_rows_fini(&b->rows);
+	core_rows_fini(&b->waiting);
+	core_rows_fini(&b->stuck);
 	core_rows_fini(&b->last.row);
 	pthread_cond_destroy(&b->changed);
 	pthread_mutex_destroy(&b->lock);

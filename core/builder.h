@@ -42,8 +42,12 @@ struct core_builder_config {
 	/* An only part that is not inline and encodes to at most this many bytes is left loose, for the one
 	 * who commits to store it in the same step. 0: none is. */
 	size_t loose_max;
-	bool no_helper;  /* all is done in the thread that adds, and one heap of rows is in memory, not three */
+	bool no_helper;  /* all is done in the thread that adds, and one heap of rows is in memory, not three
+			  */
 	bool loose_tail; /* the last part is left loose also behind others, and no part is inline */
+	/* What a full store (KV_NOSPACE, KV_QUOTA) does not take stays in memory, and a call that fails so
+	 * has changed nothing: each later one tries to store it first, and then goes on. */
+	bool patient;
 };
 
 #define CORE_PART_TARGET ((size_t)12 << 20)
@@ -57,10 +61,13 @@ enum kv_rc core_builder_new(const struct core_home *home, struct core_builder_co
  * Add one update (copied), key and val of at most CORE_ROW_MAX bytes. star (with time 0): its time is to be
  * resolved at commit. A diff of 0 drops out.
  * Fails by what shipping a full part can fail with: KV_NOSPACE, KV_UNKNOWN, KV_UNREACHABLE, KV_NOMEM ...;
- * the builder can then only be freed.
+ * the builder can then only be freed, if it is not patient (core_builder_keeps).
  */
 enum kv_rc core_builder_add(struct core_builder *b, const struct core_update *u, bool star,
 			    struct kv_err *err) KV_MUST_CHECK;
+
+/* Whether a patient builder that failed so has all that was added to it before. */
+bool core_builder_keeps(enum kv_rc rc);
 
 /* Updates added so far, those with diff 0 and those that cancel out included. */
 uint64_t core_builder_added(const struct core_builder *b);

@@ -13,38 +13,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SCAN_PAGE = 256, BLOB_PAGE = 256 << 10, LIST_PAGE = 256 };
+enum { SCAN_PAGE = 256, LIST_PAGE = 256 };
 
 void core_chain_fini(struct core_chain *c)
 {
 	core_state_fini(&c->state);
 	*c = (struct core_chain){0};
-}
-
-enum kv_rc core_chain_blob(struct core_engine *e, const char *key, struct core_buf *out, struct kv_err *err)
-{
-	enum kv_rc rc = KV_OK;
-	size_t got = BLOB_PAGE;
-
-	*out = (struct core_buf){0};
-	while (rc == KV_OK && got == BLOB_PAGE) {
-		uint8_t *grown = out->len <= KV_VALUE_MAX ? realloc(out->data, out->len + BLOB_PAGE) : NULL;
-
-		if (grown == NULL) {
-			rc = out->len <= KV_VALUE_MAX
-				     ? kv_fail_rc(err, KV_NOMEM)
-				     : kv_fail(err, KV_CORRUPT, "it is larger than a blob can be");
-			break;
-		}
-		out->data = grown;
-		rc = kv_blob_get(kv_store_blobs(e->store), key, out->len, out->data + out->len, BLOB_PAGE,
-				 &got, err);
-		if (rc == KV_OK)
-			out->len += got;
-	}
-	if (rc != KV_OK)
-		core_buf_fini(out);
-	return rc;
 }
 
 static void at_version(struct core_chain *c, uint64_t seqno)
@@ -83,7 +57,7 @@ static enum kv_rc read_rollup(struct core_engine *e, struct core_shard_id id, st
 	enum kv_rc rc;
 
 	snprintf(c->link, sizeof c->link, "%s", c->rollup.key);
-	rc = core_chain_blob(e, c->rollup.key, &bytes, err);
+	rc = core_blob_read(kv_store_blobs(e->store), c->rollup.key, &bytes, err);
 	if (rc == KV_NOTFOUND)
 		return kv_fail(err, e->traits.sole_owner ? KV_CORRUPT : KV_GONE,
 			       "the newest rollup is missing");

@@ -41,8 +41,4 @@ enum kv_rc core_chain_rebuild(struct core_engine *e, struct core_shard_id id, st
 
 void core_chain_fini(struct core_chain *c);
 
-/* All bytes of a blob; given. Codes of kv_blob_get. */
-enum kv_rc core_chain_blob(struct core_engine *e, const char *key, struct core_buf *out,
-			   struct kv_err *err) KV_MUST_CHECK;
-
 #endif

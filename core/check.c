@@ -47,18 +47,6 @@ bool core_is_damage(enum kv_rc rc)
 	return rc == KV_CORRUPT || rc == KV_NEWER || rc == KV_IO || rc == KV_NOTFOUND;
 }
 
-struct core_home core_check_home(struct core_engine *e, struct core_shard_id id)
-{
-	return (struct core_home){
-		.blobs = kv_store_blobs(e->store),
-		.shard = id,
-		.instance = e->instance,
-		.may_vanish = !e->traits.sole_owner,
-		.builders = &e->builders,
-		.stops = &e->stops,
-	};
-}
-
 static void tell(struct checking *c, struct core_finding finding)
 {
 	finding.shard = c->shard;
@@ -121,7 +109,7 @@ static bool see(struct checking *c, struct core_part_id id)
 
 static struct core_home home_of(const struct checking *c)
 {
-	struct core_home home = core_check_home(c->engine, c->id);
+	struct core_home home = core_home_of(c->engine, c->id);
 
 	home.may_vanish = home.may_vanish && !c->still;
 	return home;
@@ -180,7 +168,7 @@ static enum kv_rc check_batch(struct checking *c, const struct core_batch *b, co
 static void check_text(struct checking *c, const struct core_staged *entry,
 		       const struct core_manifest *manifest, const char *file)
 {
-	struct core_home home = core_check_home(c->engine, c->id);
+	struct core_home home = core_home_of(c->engine, c->id);
 	char line[CORE_BOUNDS_LINE_LEN], what[WHAT_LEN];
 	struct kv_err err;
 	uint64_t size = 0;
@@ -262,7 +250,7 @@ static enum kv_rc check_old(struct checking *c, const struct core_chain *chain, 
 
 		if (rollup->seqno == chain->rollup.seqno)
 			continue;
-		rc = core_chain_blob(c->engine, rollup->key, &bytes, err);
+		rc = core_blob_read(kv_store_blobs(c->engine->store), rollup->key, &bytes, err);
 		if (rc == KV_OK)
 			rc = core_state_decode(c->id, bytes.data, bytes.len, &state, err);
 		core_state_fini(&state);

@@ -10,9 +10,6 @@
 
 enum { CORE_CHECK_TRIES = 8 }; /* beside an owner who changes what is looked at */
 
-/* Where shards live whose handles are not open. */
-struct core_home core_check_home(struct core_engine *e, struct core_shard_id id);
-
 /*
  * Read all of a part, and count: rows in order, sums, times and text as its description says. last: the last
  * row of the part before it in its run, or NULL; see check_part.c. KV_CORRUPT; KV_GONE; and what reading can

@@ -80,7 +80,7 @@ enum kv_rc core_engine_open(struct kv_store *store, const struct core_engine_con
 	return KV_OK;
 }
 
-static void shard_free(struct core_shard *s)
+void core_shard_free(struct core_shard *s)
 {
 	core_staged_end(s);
 	core_held_end(s);
@@ -115,7 +115,7 @@ void core_engine_close(struct core_engine *e)
 		core_end_lease(s);
 		if (s->hashed)                  /* else it was found removed by others just now */
 			HASH_DEL(e->shards, s); /* NOLINT(clang-analyzer-*): it does not follow uthash */
-		shard_free(s);
+		core_shard_free(s);
 	}
 	core_names_forget(e);
 	kv_store_close(e->store);
@@ -144,23 +144,16 @@ enum kv_rc core_engine_usage(struct core_engine *e, struct kv_usage *out, struct
 
 /* --- handles --------------------------------------------------------------------------------------- */
 
-static struct core_shard *dying_locked(struct core_engine *e, struct core_shard_id id)
+struct core_home core_home_of(struct core_engine *e, struct core_shard_id id)
 {
-	struct core_shard *s = e->dying;
-
-	while (s != NULL && !core_uuid_eq(s->home.shard.u, id.u))
-		s = s->next_dying;
-	return s;
-}
-
-bool core_is_dying(struct core_engine *e, struct core_shard_id id)
-{
-	bool dying;
-
-	pthread_mutex_lock(&e->mu);
-	dying = dying_locked(e, id) != NULL;
-	pthread_mutex_unlock(&e->mu);
-	return dying;
+	return (struct core_home){
+		.blobs = kv_store_blobs(e->store),
+		.shard = id,
+		.instance = e->instance,
+		.may_vanish = !e->traits.sole_owner,
+		.builders = &e->builders,
+		.stops = &e->stops,
+	};
 }
 
 /* The shard's structure with a reference, made if it is not there; NULL: out of memory. */
@@ -177,18 +170,11 @@ static struct core_shard *shard_get(struct core_engine *e, struct core_shard_id 
 		pthread_mutex_init(&s->commit_mu, NULL);
 		pthread_mutex_init(&s->mu, NULL);
 		s->engine = e;
-		s->home = (struct core_home){
-			.blobs = kv_store_blobs(e->store),
-			.shard = id,
-			.instance = e->instance,
-			.may_vanish = !e->traits.sole_owner,
-			.builders = &e->builders,
-			.stops = &e->stops,
-		};
+		s->home = core_home_of(e, id);
 		HASH_ADD(hh, e->shards, home.shard, sizeof id, s);
 		s->hashed = core_hashed(s);
 		if (!s->hashed) {
-			shard_free(s);
+			core_shard_free(s);
 			s = NULL;
 			goto out;
 		}
@@ -198,85 +184,6 @@ static struct core_shard *shard_get(struct core_engine *e, struct core_shard_id 
 out:
 	pthread_mutex_unlock(&e->mu);
 	return s;
-}
-
-/* What of a removed shard may go: others of its id may still be read, of an earlier or a later life. */
-static enum core_burial burial_of(struct core_shard *s)
-{
-	enum core_burial burial = CORE_BURY_ALL;
-
-	pthread_mutex_lock(&s->engine->mu);
-	for (const struct core_shard *o = s->engine->dying; o != NULL; o = o->next_dying) {
-		if (o == s || !core_uuid_eq(o->home.shard.u, s->home.shard.u))
-			continue;
-		if (o->state.seqno == s->state.seqno)
-			burial = CORE_BURY_NOTHING; /* the same one again; its last reader does it */
-		else if (burial == CORE_BURY_ALL)
-			burial = CORE_BURY_NAMED;
-	}
-	pthread_mutex_unlock(&s->engine->mu);
-	return burial;
-}
-
-/* Nobody else holds the removed shard: delete what it had, and drop the last reference. True: it was that.
- * It stays on the list of the dying until it is deleted, so that nobody loads the tombstone meanwhile; and
- * leaves it under make_mu, so that of several the last one knows that it is. */
-static bool bury(struct core_shard *s)
-{
-	struct core_engine *e = s->engine;
-	struct kv_err err;
-	bool last;
-
-	pthread_mutex_lock(&e->make_mu);
-	if (core_machine_bury(s, burial_of(s), &err) == KV_OK)
-		core_count(e, CORE_M_BURIED, 1);
-	else
-		core_notice(e, "a removed shard is not deleted until it is looked at again: %s", err.msg);
-	pthread_mutex_lock(&e->mu);
-	for (struct core_shard **p = &e->dying; *p != NULL; p = &(*p)->next_dying) {
-		if (*p == s) {
-			*p = s->next_dying;
-			break;
-		}
-	}
-	last = --s->refs == 0;
-	pthread_mutex_unlock(&e->mu);
-	pthread_mutex_unlock(&e->make_mu);
-	return last;
-}
-
-struct bury_job {
-	struct core_job job;
-	struct core_engine *engine;
-	struct core_shard *shard; /* the last reference */
-};
-
-/* Also when the engine closes: what is small is gone then, and what is large would hold up the next start. */
-static void do_bury_job(struct core_job *job, bool stopping)
-{
-	struct bury_job *j = (struct bury_job *)job;
-
-	(void)stopping;
-	if (bury(j->shard))
-		shard_free(j->shard);
-	core_gauge_add(j->engine, CORE_G_JOBS, -1);
-	free(j);
-}
-
-/* Nobody waits for the deleting. Without memory, or a thread any more, it is done here. */
-static void queue_burial(struct core_shard *s)
-{
-	struct core_engine *e = s->engine;
-	struct bury_job *j = e->worker != NULL ? malloc(sizeof *j) : NULL;
-
-	if (j == NULL) {
-		if (bury(s))
-			shard_free(s);
-		return;
-	}
-	*j = (struct bury_job){.job.run = do_bury_job, .shard = s, .engine = e};
-	core_gauge_add(e, CORE_G_JOBS, 1);
-	core_worker_queue(e->worker, &j->job);
 }
 
 /* The table is in order of last use: of those nobody uses, the first has been idle longest. NULL: there is
@@ -362,9 +269,9 @@ void core_shard_close(struct core_shard *s)
 		drop = idle_locked(s);
 	pthread_mutex_unlock(&e->mu);
 	if (dead)
-		queue_burial(s);
+		core_queue_burial(s);
 	while (drop != NULL) {
-		shard_free(drop);
+		core_shard_free(drop);
 		drop = evict(e);
 	}
 }
@@ -387,21 +294,6 @@ const struct core_home *core_shard_home(const struct core_shard *s)
 	return &s->home;
 }
 
-/* From the table to the list of the dying. */
-static void unhash(struct core_shard *s)
-{
-	struct core_engine *e = s->engine;
-
-	pthread_mutex_lock(&e->mu);
-	if (s->hashed) {
-		HASH_DEL(e->shards, s);
-		s->hashed = false;
-		s->next_dying = e->dying;
-		e->dying = s;
-	}
-	pthread_mutex_unlock(&e->mu);
-}
-
 static enum kv_rc open_once(struct core_engine *e, struct core_shard_id id, bool cold,
 			    struct core_shard **out, struct kv_err *err)
 {
@@ -413,7 +305,7 @@ static enum kv_rc open_once(struct core_engine *e, struct core_shard_id id, bool
 	*out = NULL;
 	pthread_mutex_lock(&e->mu);
 	HASH_FIND(hh, e->shards, &id, sizeof id, s);
-	dying = s == NULL && dying_locked(e, id) != NULL;
+	dying = s == NULL && core_dying_locked(e, id) != NULL;
 	pthread_mutex_unlock(&e->mu);
 	if (dying) {
 		struct kv_version head;
@@ -423,7 +315,7 @@ static enum kv_rc open_once(struct core_engine *e, struct core_shard_id id, bool
 				       err);
 		if (rc == KV_OK) {
 			pthread_mutex_lock(&e->mu);
-			s = dying_locked(e, id);
+			s = core_dying_locked(e, id);
 			dying = s != NULL && s->state.seqno == head.seqno;
 			pthread_mutex_unlock(&e->mu);
 			free(head.data);
@@ -444,7 +336,7 @@ static enum kv_rc open_once(struct core_engine *e, struct core_shard_id id, bool
 		/* A removal that was cut short: go on with it. */
 		rc = kv_fail(err, KV_NO_SHARD, "no shard %s", core_uuid_format('s', id.u, text));
 		core_machine_end(s);
-		unhash(s);
+		core_dying_add(s);
 	}
 	if (rc != KV_OK) {
 		core_shard_close(s);
@@ -502,7 +394,7 @@ enum kv_rc core_shard_create_with(struct core_engine *e, struct core_shard_id id
 		return rc;
 	pthread_mutex_lock(&e->make_mu);
 	pthread_mutex_lock(&e->mu);
-	s = dying_locked(e, id);
+	s = core_dying_locked(e, id);
 	if (s != NULL)
 		over = s->state.seqno;
 	pthread_mutex_unlock(&e->mu);
@@ -513,66 +405,13 @@ enum kv_rc core_shard_create_with(struct core_engine *e, struct core_shard_id id
 	return rc;
 }
 
-static enum kv_rc run_remove(struct core_change *c, const struct core_state *s, struct core_diff *d,
-			     bool *skip, struct kv_err *err)
-{
-	(void)c;
-	*skip = false;
-	return core_do_remove(s, d, err);
-}
-
-enum kv_rc core_shard_remove(struct core_shard *s, struct kv_err *err)
-{
-	struct core_change c = {.run = run_remove, .sync = KV_RELEASE};
-	struct core_info info;
-	enum kv_rc rc = core_shard_info(s, true, &info, err);
-
-	/* What is not finished is refused below; most of those who try never will be, and leave no mark. */
-	if (rc == KV_OK && info.upper.empty && !s->engine->traits.read_only)
-		rc = core_dying_mark(s->engine, s->home.shard, err);
-	if (rc == KV_OK)
-		rc = core_machine_commit(s, &c, err);
-	if (rc == KV_NOT_FINISHED && info.upper.empty &&
-	    core_dying_unmark(s->engine, s->home.shard, NULL) != KV_OK)
-		core_notice(s->engine, "a mark of a removal that was refused stays until the next start");
-	if (rc != KV_OK)
-		return rc;
-	core_machine_end(s);
-	core_stages_let_go(s);
-	unhash(s);
-	return KV_OK;
-}
-
-/* Whether the newest version under this id is the tombstone of a shard whose readers are not done. */
-static bool is_dying(struct core_engine *e, const char *text)
-{
-	struct core_shard_id id;
-	struct kv_version head;
-	struct core_shard *s;
-	uint64_t tombstone = KV_NO_VERSION;
-	bool dying;
-
-	if (!core_uuid_parse('s', text, strlen(text), &id.u))
-		return false;
-	pthread_mutex_lock(&e->mu);
-	s = dying_locked(e, id);
-	if (s != NULL)
-		tombstone = s->state.seqno;
-	pthread_mutex_unlock(&e->mu);
-	if (s == NULL || kv_consensus_head(kv_store_consensus(e->store), text, &head, NULL) != KV_OK)
-		return false;
-	dying = head.seqno == tombstone;
-	free(head.data);
-	return dying;
-}
-
 /* Drop from a page of keys what is no shard; the others move up. */
 static void keep_shards(struct core_engine *e, struct kv_keys *keys)
 {
 	size_t kept = 0;
 
 	for (size_t i = 0; i < keys->count; i++) {
-		if (keys->keys[i][0] == 's' && !is_dying(e, keys->keys[i]))
+		if (keys->keys[i][0] == 's' && !core_dying_stands(e, keys->keys[i]))
 			keys->keys[kept++] = keys->keys[i];
 		else
 			free(keys->keys[i]);

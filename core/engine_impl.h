@@ -230,6 +230,10 @@ enum kv_rc core_catch_up(struct core_shard *s, struct kv_err *err) KV_MUST_CHECK
 /* Apply a version of so many bytes, which is stored. */
 enum kv_rc core_apply_version(struct core_shard *s, const struct core_diff *d, size_t bytes,
 			      struct kv_err *err) KV_MUST_CHECK;
+/* load.c: all bytes of a blob; given. KV_CORRUPT: there are more than a blob may have; codes of kv_blob_get.
+ */
+enum kv_rc core_blob_read(struct kv_blobs *blobs, const char *key, struct core_buf *out,
+			  struct kv_err *err) KV_MUST_CHECK;
 /* load.c: room for what leaves the state with d and may be read still. Under mu. KV_NOMEM */
 enum kv_rc core_reserve_held(struct core_shard *s, const struct core_diff *d,
 			     struct kv_err *err) KV_MUST_CHECK;
@@ -259,8 +263,21 @@ static inline void core_timed(struct core_engine *e, enum core_time which, uint6
 	core_histogram_add(&e->metrics.times[which], core_ticks_us() - began_us);
 }
 
-/* engine.c: whether a removed shard of that id is still read or not deleted yet. */
+/* engine.c: where the blobs of a shard live; it need not be open. */
+struct core_home core_home_of(struct core_engine *e, struct core_shard_id id);
+
+/* engine.c: nobody has it any more, and it is in no table. */
+void core_shard_free(struct core_shard *s);
+
+/* bury.c: a removed shard of that id which is still read or not deleted yet; NULL: none. Under mu. */
+struct core_shard *core_dying_locked(struct core_engine *e, struct core_shard_id id);
 bool core_is_dying(struct core_engine *e, struct core_shard_id id);
+/* bury.c: whether the newest version under this key of consensus is the tombstone of such a shard. */
+bool core_dying_stands(struct core_engine *e, const char *key);
+/* bury.c: the shard was removed: from the table to the list of the dying. */
+void core_dying_add(struct core_shard *s);
+/* bury.c: delete what a removed shard had, in the background; the last reference, which is taken. */
+void core_queue_burial(struct core_shard *s);
 
 /* engine.c: as core_shard_create, with content. KV_CORRUPT: the content breaks what must hold for a state. */
 enum kv_rc core_shard_create_with(struct core_engine *e, struct core_shard_id id, struct core_owner owner,

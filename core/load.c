@@ -12,29 +12,36 @@
 
 #include "core/engine_impl.h"
 
-enum { SCAN_PAGE = 256, ROLLUP_READ = 256 << 10 };
+enum { SCAN_PAGE = 256, BLOB_PAGE = 256 << 10 };
 
 char *core_shard_key(const struct core_shard *s, char buf[CORE_ID_LEN])
 {
 	return core_uuid_format('s', s->home.shard.u, buf);
 }
 
-static enum kv_rc read_blob(struct core_engine *e, const char *key, struct core_buf *out, struct kv_err *err)
+enum kv_rc core_blob_read(struct kv_blobs *blobs, const char *key, struct core_buf *out, struct kv_err *err)
 {
+	size_t want = BLOB_PAGE, got = BLOB_PAGE;
 	enum kv_rc rc = KV_OK;
-	size_t got = ROLLUP_READ;
 
 	*out = (struct core_buf){0};
-	while (rc == KV_OK && got == ROLLUP_READ) {
-		uint8_t *grown = realloc(out->data, out->len + ROLLUP_READ);
+	while (rc == KV_OK && got == want) {
+		uint8_t *grown;
 
+		if (out->len > KV_VALUE_MAX) {
+			rc = kv_fail(err, KV_CORRUPT, "it is larger than a blob can be");
+			break;
+		}
+		want = out->len > BLOB_PAGE ? out->len : BLOB_PAGE; /* as much again */
+		if (want > KV_VALUE_MAX + 1 - out->len)
+			want = KV_VALUE_MAX + 1 - out->len;
+		grown = realloc(out->data, out->len + want);
 		if (grown == NULL) {
 			rc = kv_fail_rc(err, KV_NOMEM);
 			break;
 		}
 		out->data = grown;
-		rc = kv_blob_get(kv_store_blobs(e->store), key, out->len, out->data + out->len, ROLLUP_READ,
-				 &got, err);
+		rc = kv_blob_get(blobs, key, out->len, out->data + out->len, want, &got, err);
 		if (rc == KV_OK)
 			out->len += got;
 	}
@@ -131,7 +138,7 @@ static enum kv_rc read_rollup(struct core_shard *s, const struct core_rollup *ro
 {
 	struct core_buf bytes;
 	char key[CORE_ID_LEN];
-	enum kv_rc rc = read_blob(s->engine, rollup->key, &bytes, err);
+	enum kv_rc rc = core_blob_read(s->home.blobs, rollup->key, &bytes, err);
 
 	if (rc == KV_NOTFOUND)
 		rc = kv_fail(err, s->home.may_vanish ? KV_GONE : KV_CORRUPT, "the newest rollup is missing");

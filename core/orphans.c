@@ -59,7 +59,7 @@ static bool name_parts(struct core_shard_id id, const struct core_batch *b, stru
 static enum kv_rc name_staged(struct core_engine *e, struct core_shard_id id, const struct core_staged *entry,
 			      struct hashes *h, struct kv_err *err)
 {
-	struct core_home home = core_check_home(e, id);
+	struct core_home home = core_home_of(e, id);
 	struct core_manifest manifest;
 	char key[CORE_BLOB_KEY_LEN];
 	enum kv_rc rc = name(h, core_manifest_key(id, entry, key)) ? KV_OK : kv_fail_rc(err, KV_NOMEM);

@@ -145,9 +145,11 @@ enum kv_rc core_stage_add(struct core_stage *g, const struct core_row *row, stru
 		g->dirty = true;
 		g->measured = false;
 		rc = core_surely_not(core_builder_add(g->builder, &row->update, false, err), err);
-		g->lost = rc != KV_OK;
+		g->lost = rc != KV_OK && !core_builder_keeps(rc);
 		g->rows += rc == KV_OK;
-		g->rest_len = 0; /* in the same moment: a commit must not meet the row and its beginning */
+		if (rc == KV_OK || g->lost)
+			g->rest_len = 0; /* in the same moment: a commit must not meet the row and its
+					    beginning */
 	}
 	pthread_mutex_unlock(&g->mu);
 	return rc;

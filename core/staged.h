@@ -76,7 +76,8 @@ enum kv_rc core_stage_open(struct core_shard *s, struct core_uuid id, struct cor
  * KV_BATCH_TAKEN  since this open a commit named the batch, or it was removed or changed elsewhere and that
  *                 was found out
  * KV_BATCH_LOST   the store failed before, and took rows with it; core_stage_clear begins anew
- * and by what shipping a full part can fail with: then rows are lost.
+ * and by what shipping a full part can fail with: then rows are lost. Not so after KV_NOSPACE and KV_QUOTA,
+ * which changed nothing: while it stays open, what was added before waits in memory for room.
  */
 
 /* Give it bounds; only while it has no rows. What was kept is forgotten: it has become the line.
@@ -99,8 +100,8 @@ const void *core_stage_kept(struct core_stage *g, size_t *len);
 /* Empty it: no rows, no bounds, nothing kept, nothing lost. On stable storage with the next sync. */
 enum kv_rc core_stage_clear(struct core_stage *g, struct kv_err *err) KV_MUST_CHECK;
 
-/* Have all of it on stable storage. After KV_NOSPACE and its like it may be tried again; should rows have
- * been lost (a large part could not be stored), that says KV_BATCH_LOST. */
+/* Have all of it on stable storage. After a failure it may be tried again; should rows have been lost (a
+ * large part could not be stored, and not because the store was full), that says KV_BATCH_LOST. */
 enum kv_rc core_stage_sync(struct core_stage *g, struct kv_err *err) KV_MUST_CHECK;
 
 /* Bytes of its text now. */

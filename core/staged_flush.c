@@ -154,7 +154,7 @@ static enum kv_rc absorb_tail(struct core_stage *g, struct kv_err *err)
 
 enum kv_rc core_stage_start_builder(struct core_stage *g, struct kv_err *err)
 {
-	struct core_builder_config config = {.loose_max = TAIL_MAX, .loose_tail = true};
+	struct core_builder_config config = {.loose_max = TAIL_MAX, .loose_tail = true, .patient = true};
 	enum kv_rc rc;
 
 	if (g->builder != NULL)
@@ -169,7 +169,7 @@ enum kv_rc core_stage_start_builder(struct core_stage *g, struct kv_err *err)
 	return rc;
 }
 
-/* The builder's rows become parts of base. After a failure they are lost. */
+/* The builder's rows become parts of base. After a failure they are lost, but not to a full store. */
 static enum kv_rc gather(struct core_stage *g, struct kv_err *err)
 {
 	struct core_batch *made = NULL;
@@ -180,6 +180,8 @@ static enum kv_rc gather(struct core_stage *g, struct kv_err *err)
 		return KV_OK;
 	rc = core_surely_not(
 		core_builder_finish(g->builder, core_frontier_at(0), core_frontier_empty(), &made, err), err);
+	if (core_builder_keeps(rc))
+		return rc;
 	for (size_t i = 0; rc == KV_OK && i < made->part_count; i++) {
 		bool first = run < made->run_count && made->run_starts[run] == i;
 		struct core_part part = made->parts[i];

@@ -8,7 +8,8 @@
  *
  * How it works: a blob is written to tmp/, synced and renamed into place; then
  * the directory it came to is synced. Directories of keys are made when they
- * are first needed and removed with their last blob.
+ * are first needed and removed with their last blob; those that a crash left
+ * empty, by the first listing that meets them (blob_file_list.c).
  *
  * Invariants:
  * 1. A file in data/ is whole and its bytes are on stable storage.
@@ -25,12 +26,10 @@
  *
  * One process at a time may have it open for writing; its caller sees to that.
  */
-#include "kv/blob_impl.h"
+#include "kv/blob_file_impl.h"
 
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,24 +37,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-struct files {
-	struct kv_blobs base;
-	pthread_rwlock_t tree; /* the directories in data/: invariants 2 and 3 */
-	_Atomic uint64_t next_tmp;
-
-	/* constant while open */
-	bool read_only;
-	int data_fd;
-	int tmp_fd; /* -1 if read_only */
-};
-
 enum { PIECE = 256 << 10, TMP_NAME_LEN = 16 + 1 };
 enum { SYNC_ONE = SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER };
-enum { DIR_FLAGS = O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW };
 
-static struct files *of(struct kv_blobs *b)
+static struct kv_files *of(struct kv_blobs *b)
 {
-	return (struct files *)b;
+	return (struct kv_files *)b;
 }
 
 static void close_fd(int fd)
@@ -66,15 +53,14 @@ static void close_fd(int fd)
 
 /* --- get ------------------------------------------------------------------------------------------------ */
 
-/* Not there, or it is the directory of other keys: both are "no such blob". */
-static bool is_absent(int errnum)
+bool kv_files_absent(int errnum)
 {
 	return errnum == ENOENT || errnum == ENOTDIR || errnum == EISDIR || errnum == ELOOP;
 }
 
 static enum kv_rc fail_get(struct kv_err *err, int errnum, const char *key)
 {
-	if (is_absent(errnum))
+	if (kv_files_absent(errnum))
 		return kv_fail(err, KV_NOTFOUND, "no blob %s", key);
 	return kv_fail_errno(err, errnum, KV_IO, "blob %s cannot be read", key);
 }
@@ -140,8 +126,8 @@ static bool write_all(int fd, const void *data, size_t len)
 }
 
 /* A synced file in tmp/. On failure it is gone again. */
-static enum kv_rc write_tmp(struct files *f, const char *tmp, const char *key, const void *data, size_t len,
-			    struct kv_err *err)
+static enum kv_rc write_tmp(struct kv_files *f, const char *tmp, const char *key, const void *data,
+			    size_t len, struct kv_err *err)
 {
 	int fd = openat(f->tmp_fd, tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	int errnum = 0;
@@ -168,16 +154,16 @@ static void parent_of(const char *key, char path[KV_KEY_MAX + 1])
 	path[len] = '\0';
 }
 
-static int open_parent(const struct files *f, const char *key)
+static int open_parent(const struct kv_files *f, const char *key)
 {
 	char path[KV_KEY_MAX + 1];
 
 	parent_of(key, path);
-	return openat(f->data_fd, path, DIR_FLAGS);
+	return openat(f->data_fd, path, KV_DIR_FLAGS);
 }
 
 /* Make directory path and sync its parent, or leave nothing. False: errno says why. */
-static bool make_dir_locked(const struct files *f, const char *path)
+static bool make_dir_locked(const struct kv_files *f, const char *path)
 {
 	if (mkdirat(f->data_fd, path, 0700) != 0)
 		return errno == EEXIST;
@@ -197,7 +183,7 @@ static bool make_dir_locked(const struct files *f, const char *path)
 	return false;
 }
 
-static bool make_parents_locked(const struct files *f, const char *key)
+static bool make_parents_locked(const struct kv_files *f, const char *key)
 {
 	for (const char *slash = strchr(key, '/'); slash; slash = strchr(slash + 1, '/')) {
 		char path[KV_KEY_MAX + 1];
@@ -212,7 +198,7 @@ static bool make_parents_locked(const struct files *f, const char *key)
 }
 
 /* Rename tmp to its place in *dir (given, also on failure; -1: none). 0 or an errno: nothing was done. */
-static int place_locked(const struct files *f, const char *tmp, const char *key, int *dir)
+static int place_locked(const struct kv_files *f, const char *tmp, const char *key, int *dir)
 {
 	const char *slash = strrchr(key, '/');
 
@@ -223,7 +209,7 @@ static int place_locked(const struct files *f, const char *tmp, const char *key,
 	return 0;
 }
 
-static int place(struct files *f, const char *tmp, const char *key, int *dir)
+static int place(struct kv_files *f, const char *tmp, const char *key, int *dir)
 {
 	pthread_rwlock_rdlock(&f->tree);
 
@@ -242,7 +228,7 @@ static int place(struct files *f, const char *tmp, const char *key, int *dir)
 static enum kv_rc file_set(struct kv_blobs *b, const char *key, const void *data, size_t len,
 			   struct kv_err *err)
 {
-	struct files *f = of(b);
+	struct kv_files *f = of(b);
 	char tmp[TMP_NAME_LEN];
 	int dir = -1;
 
@@ -272,9 +258,7 @@ static enum kv_rc file_set(struct kv_blobs *b, const char *key, const void *data
 
 /* --- delete --------------------------------------------------------------------------------------------- */
 
-/* Remove the directories above key as far as they are empty. Failing is harmless: an empty directory is no
- * blob, and the next delete in it tries again. */
-static void remove_parents(struct files *f, const char *key)
+void kv_files_prune(struct kv_files *f, const char *key)
 {
 	char path[KV_KEY_MAX + 1];
 
@@ -293,20 +277,20 @@ static void remove_parents(struct files *f, const char *key)
 static enum kv_rc file_delete(struct kv_blobs *b, const char *key, bool *existed, uint64_t *size,
 			      struct kv_err *err)
 {
-	struct files *f = of(b);
+	struct kv_files *f = of(b);
 	struct stat st;
 
 	if (f->read_only)
 		return kv_fail_rc(err, KV_READONLY);
 	if (fstatat(f->data_fd, key, &st, AT_SYMLINK_NOFOLLOW) != 0) {
-		if (is_absent(errno))
+		if (kv_files_absent(errno))
 			return KV_OK;
 		return fail_change(err, errno, "it cannot be looked at", key);
 	}
 	if (!S_ISREG(st.st_mode))
 		return KV_OK;
 	if (unlinkat(f->data_fd, key, 0) != 0) {
-		if (is_absent(errno)) /* another one was faster */
+		if (kv_files_absent(errno)) /* another one was faster */
 			return KV_OK;
 
 		enum kv_rc rc = fail_change(err, errno, "it cannot be removed", key);
@@ -316,192 +300,15 @@ static enum kv_rc file_delete(struct kv_blobs *b, const char *key, bool *existed
 	*existed = true;
 	*size = (uint64_t)st.st_size;
 	if (strchr(key, '/'))
-		remove_parents(f, key);
+		kv_files_prune(f, key);
 	return KV_OK;
-}
-
-/* --- list ----------------------------------------------------------------------------------------------- */
-
-/*
- * Within one directory, names sort as the keys below them do once a directory's name ends in its slash: no
- * name holds a slash and no blob shares its name with a directory, so two entries differ within both.
- */
-struct entry {
-	char name[KV_KEY_MAX + 2]; /* a directory's ends in '/' */
-};
-
-struct entries {
-	struct entry *e;
-	size_t count;
-};
-
-struct walk {
-	const struct files *files;
-	const char *prefix, *after;
-	size_t limit;
-	struct kv_blob_list *out;
-	struct kv_err *err;
-	char path[KV_KEY_MAX + 2]; /* of the directory walked, ends in '/'; "" at the top */
-};
-
-static int compare_entries(const void *a, const void *b)
-{
-	return strcmp(((const struct entry *)a)->name, ((const struct entry *)b)->name);
-}
-
-/* Whether path + name can hold, or is, a key that is asked for. */
-static bool is_wanted(const struct walk *w, const char *name)
-{
-	char full[2 * (KV_KEY_MAX + 2)];
-	int n = snprintf(full, sizeof(full), "%s%s", w->path, name);
-	size_t len = (size_t)n;
-	size_t prefix_len = strlen(w->prefix);
-	bool is_dir = full[len - 1] == '/';
-
-	if (len > KV_KEY_MAX)
-		return false;
-	if (!is_dir)
-		return strncmp(full, w->prefix, prefix_len) == 0 && strcmp(full, w->after) > 0;
-	/* All keys below begin with full. */
-	if (strncmp(full, w->prefix, len < prefix_len ? len : prefix_len) != 0)
-		return false;
-	return strncmp(full, w->after, len) >= 0;
-}
-
-static int type_of(int dir, const struct dirent *d)
-{
-	struct stat st;
-
-	if (d->d_type != DT_UNKNOWN)
-		return d->d_type;
-	if (fstatat(dir, d->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0)
-		return DT_UNKNOWN;
-	return S_ISDIR(st.st_mode) ? DT_DIR : S_ISREG(st.st_mode) ? DT_REG : DT_UNKNOWN;
-}
-
-static bool push_entry(struct entries *all, const struct entry *e)
-{
-	if ((all->count & (all->count - 1)) == 0) {
-		struct entry *grown = reallocarray(all->e, all->count ? 2 * all->count : 1, sizeof(*grown));
-
-		if (!grown)
-			return false;
-		all->e = grown;
-	}
-	all->e[all->count++] = *e;
-	return true;
-}
-
-/* Add what d is if it is wanted. "." and "..", and what is not ours, are no keys. */
-static enum kv_rc add_entry(const struct walk *w, int dir, const struct dirent *d, struct entries *all)
-{
-	struct entry e;
-	int type = kv_blob_key_valid(d->d_name) ? type_of(dir, d) : DT_UNKNOWN;
-
-	if (type != DT_DIR && type != DT_REG)
-		return KV_OK;
-	snprintf(e.name, sizeof(e.name), "%.*s%s", KV_KEY_MAX, d->d_name, type == DT_DIR ? "/" : "");
-	if (is_wanted(w, e.name) && !push_entry(all, &e))
-		return kv_fail_rc(w->err, KV_NOMEM);
-	return KV_OK;
-}
-
-/* The entries of the directory w->path that are wanted, sorted. One that is gone has none. */
-static enum kv_rc read_entries(const struct walk *w, struct entries *all)
-{
-	int fd = openat(w->files->data_fd, w->path[0] ? w->path : ".", DIR_FLAGS);
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-	enum kv_rc rc = KV_OK;
-	int errnum = errno;
-
-	for (bool more = dir; more && rc == KV_OK;) {
-		errno = 0;
-
-		const struct dirent *d = readdir(dir);
-
-		errnum = errno;
-		more = d;
-		if (d)
-			rc = add_entry(w, fd, d, all);
-	}
-	if (dir)
-		closedir(dir);
-	else
-		close_fd(fd);
-	if (rc == KV_OK && errnum && !is_absent(errnum))
-		rc = kv_fail_errno(w->err, errnum, KV_IO, "the blobs in \"%s\" cannot be listed", w->path);
-	if (rc == KV_OK && all->count)
-		qsort(all->e, all->count, sizeof(*all->e), compare_entries);
-	return rc;
-}
-
-static enum kv_rc take_blob(struct walk *w, const char *name)
-{
-	char key[2 * (KV_KEY_MAX + 2)];
-	struct stat st;
-
-	snprintf(key, sizeof(key), "%s%s", w->path, name);
-	if (fstatat(w->files->data_fd, key, &st, AT_SYMLINK_NOFOLLOW) != 0) {
-		if (is_absent(errno)) /* deleted meanwhile */
-			return KV_OK;
-		return kv_fail_errno(w->err, errno, KV_IO, "blob %s cannot be looked at", key);
-	}
-	if (!kv_blob_list_push(w->out, key, (uint64_t)st.st_size))
-		return kv_fail_rc(w->err, KV_NOMEM);
-	return KV_OK;
-}
-
-/* Recurses as deep as a key has slashes; no directory stays open meanwhile. */
-static enum kv_rc walk_dir(struct walk *w)
-{
-	struct entries all = {0};
-	size_t path_len = strlen(w->path);
-	enum kv_rc rc = read_entries(w, &all);
-
-	for (size_t i = 0; rc == KV_OK && i < all.count && w->out->count < w->limit; i++) {
-		const char *name = all.e[i].name;
-		size_t len = strlen(name);
-
-		if (name[len - 1] != '/') {
-			rc = take_blob(w, name);
-			continue;
-		}
-		memcpy(w->path + path_len, name, len + 1); /* fits: it is wanted */
-		rc = walk_dir(w);
-		w->path[path_len] = '\0';
-	}
-	free(all.e);
-	return rc;
-}
-
-static enum kv_rc file_list(struct kv_blobs *b, const char *prefix, const char *after, size_t limit,
-			    struct kv_blob_list *out, struct kv_err *err)
-{
-	struct walk w = {
-		.files = of(b), .prefix = prefix, .after = after, .limit = limit, .out = out, .err = err};
-	const char *slash = strrchr(prefix, '/');
-
-	if (slash) { /* begin in the directory that all keys share */
-		size_t len = (size_t)(slash - prefix);
-
-		memcpy(w.path, prefix, len);
-		if (!kv_blob_key_valid(w.path)) /* no key begins so, and ".." leads elsewhere */
-			return KV_OK;
-		w.path[len] = '/';
-	}
-
-	enum kv_rc rc = walk_dir(&w);
-
-	if (rc != KV_OK)
-		kv_blob_list_free(out);
-	return rc;
 }
 
 /* --- open and close ------------------------------------------------------------------------------------- */
 
 static void file_close(struct kv_blobs *b)
 {
-	struct files *f = of(b);
+	struct kv_files *f = of(b);
 
 	close_fd(f->data_fd);
 	close_fd(f->tmp_fd);
@@ -514,14 +321,14 @@ static const struct kv_blob_ops file_ops = {
 	.get = file_get,
 	.set = file_set,
 	.delete = file_delete,
-	.list = file_list,
+	.list = kv_files_list,
 	.close = file_close,
 };
 
 /* Empty tmp/, after what invariant 4 asks for. False: errno says why. */
 static bool empty_tmp(int tmp_fd)
 {
-	int fd = openat(tmp_fd, ".", DIR_FLAGS);
+	int fd = openat(tmp_fd, ".", KV_DIR_FLAGS);
 	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 	const struct dirent *d;
 	bool synced = false;
@@ -550,17 +357,17 @@ static bool empty_tmp(int tmp_fd)
 }
 
 /* False: errno says why. */
-static bool open_dirs(struct files *f, int root)
+static bool open_dirs(struct kv_files *f, int root)
 {
 	if (f->read_only) {
-		f->data_fd = openat(root, "data", DIR_FLAGS);
+		f->data_fd = openat(root, "data", KV_DIR_FLAGS);
 		return f->data_fd >= 0;
 	}
 	if ((mkdirat(root, "data", 0700) != 0 && errno != EEXIST) ||
 	    (mkdirat(root, "tmp", 0700) != 0 && errno != EEXIST))
 		return false;
-	f->data_fd = openat(root, "data", DIR_FLAGS);
-	f->tmp_fd = openat(root, "tmp", DIR_FLAGS);
+	f->data_fd = openat(root, "data", KV_DIR_FLAGS);
+	f->tmp_fd = openat(root, "tmp", KV_DIR_FLAGS);
 	return f->data_fd >= 0 && f->tmp_fd >= 0 && fsync(root) == 0 && empty_tmp(f->tmp_fd);
 }
 
@@ -573,7 +380,7 @@ enum kv_rc kv_blob_file_open(const char *dir, bool read_only, struct kv_blobs **
 	if (root < 0)
 		return kv_fail_errno(err, errno, KV_IO, "the blobs in %s cannot be opened", dir);
 
-	struct files *f = calloc(1, sizeof(*f));
+	struct kv_files *f = calloc(1, sizeof(*f));
 
 	if (!f) {
 		close(root);

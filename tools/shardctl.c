@@ -49,7 +49,7 @@ static const struct command commands[] = {
 
 static const char *const details[] = {
 	/* as commands */
-	"  --json  one document a line: id, since, upper, batches, updates, bytes, names\n"
+	"  --json  one document a line: shard, since, upper, batches, updates, bytes, names\n"
 	"A shard that cannot be loaded is told on stderr, and the others are listed all the same.\n",
 	"  --json  one document\nSHARD is an id (s...) or a name.\n",
 	"  --json  one document a line: time, diff, key, val\n"
@@ -93,7 +93,7 @@ static void print_usage(FILE *to)
 	fputs("usage: shardctl COMMAND [OPTION...] STORE [...]\n", to);
 	for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
 		fprintf(to, "  %-62s %s\n", commands[i].usage, commands[i].help);
-	fputs("`shardctl COMMAND --help` tells more.\n", to);
+	fputs("`shardctl COMMAND --help` tells more, `shardctl --version` the version.\n", to);
 	fputs(exits, to);
 }
 
@@ -232,6 +232,10 @@ int main(int argc, char **argv)
 		print_usage(stdout);
 		return ctl_printed();
 	}
+	if (strcmp(word, "-V") == 0 || strcmp(word, "--version") == 0) {
+		puts("shardctl " SHARDFS_VERSION);
+		return ctl_printed();
+	}
 	for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
 		if (strcmp(word, commands[i].name) != 0)
 			continue;
@@ -242,6 +246,8 @@ int main(int argc, char **argv)
 		core_engine_close(c.engine);
 		return status;
 	}
+	if (word[0] != '\0')
+		fprintf(stderr, "shardctl: no command is called %.40s\n", word);
 	print_usage(stderr);
 	return CTL_USAGE;
 }

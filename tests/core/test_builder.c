@@ -354,6 +354,29 @@ START_TEST(a_builder_is_left_empty_by_finishing)
 }
 END_TEST
 
+/* What a batch of m is to hold. */
+static struct model settled_of(const struct model *m)
+{
+	struct model settled = {0};
+
+	for (size_t i = 0; i < m->count; i++)
+		model_add(&settled, &m->u[i], false);
+	model_settle(&settled);
+	return settled;
+}
+
+static void check_and_drop(struct world *w, struct core_batch *batch, const struct model *settled)
+{
+	struct model got = {0};
+
+	batch_rows(&w->home, batch, &got);
+	model_settle(&got);
+	model_same(&got, settled);
+	model_free(&got);
+	core_batch_delete_blobs(&w->home, batch);
+	core_batch_unref(batch);
+}
+
 /* Build until done or failed; heal the store; what was built is right, and gone afterwards. */
 static enum kv_rc try_build(struct world *w, const struct model *m, const struct model *settled, bool *fired)
 {
@@ -377,16 +400,8 @@ static enum kv_rc try_build(struct world *w, const struct model *m, const struct
 	core_builder_free(b);
 	*fired = kv_faults_fired(w->faults);
 	world_heal(w);
-	if (batch != NULL) {
-		struct model got = {0};
-
-		batch_rows(&w->home, batch, &got);
-		model_settle(&got);
-		model_same(&got, settled);
-		model_free(&got);
-		core_batch_delete_blobs(&w->home, batch);
-		core_batch_unref(batch);
-	}
+	if (batch != NULL)
+		check_and_drop(w, batch, settled);
 	return rc;
 }
 
@@ -402,12 +417,9 @@ START_TEST(a_failed_store_call_fails_the_builder_and_leaves_nothing)
 	struct world w = world_new();
 	struct rng r = rng_new(34);
 	struct model m = random_model(&r, 600, true, true);
-	struct model settled = {0};
+	struct model settled = settled_of(&m);
 	bool fired;
 
-	for (size_t i = 0; i < m.count; i++)
-		model_add(&settled, &m.u[i], false);
-	model_settle(&settled);
 	for (size_t kind = 0; kind < 4; kind++) {
 		fired = true;
 		for (unsigned nth = 1; fired; nth++) {
@@ -419,6 +431,87 @@ START_TEST(a_failed_store_call_fails_the_builder_and_leaves_nothing)
 		}
 	}
 	model_free(&settled);
+	model_free(&m);
+	world_free(&w);
+}
+END_TEST
+
+/* Build on a store that is full from the nth call on; each refusal twice, then there is room again. */
+static bool build_on_a_full_store(struct world *w, const struct model *m, const struct model *settled,
+				  unsigned nth, bool no_helper)
+{
+	struct core_builder *b = builder_of(w, (struct core_builder_config){.target_bytes = 20000,
+									    .never_inline = true,
+									    .patient = true,
+									    .no_helper = no_helper});
+	struct core_batch *batch = NULL;
+	struct kv_err err = {0};
+	enum kv_rc rc;
+	bool refused = false;
+
+	kv_faults_arm(w->faults, nth, KV_FAULT_NOSPACE, true);
+	for (size_t i = 0; i < m->count; i++) {
+		rc = core_builder_add(b, &m->u[i], m->star[i], &err);
+		if (rc == KV_OK)
+			continue;
+		refused = true;
+		ck_assert_int_eq(rc, KV_NOSPACE);
+		ck_assert_int_eq(err.rc, rc);
+		ck_assert_int_eq(core_builder_add(b, &m->u[i], m->star[i], NULL), KV_NOSPACE);
+		ck_assert_int_eq(core_builder_finish(b, zero, none, &batch, NULL), KV_NOSPACE);
+		world_heal(w);
+		ck_ok(core_builder_add(b, &m->u[i], m->star[i], &err), err);
+	}
+	rc = core_builder_finish(b, zero, none, &batch, &err);
+	if (rc != KV_OK) {
+		refused = true;
+		ck_assert_int_eq(rc, KV_NOSPACE);
+		ck_assert_int_eq(err.rc, rc);
+		ck_assert_ptr_null(batch);
+		world_heal(w);
+		ck_ok(core_builder_finish(b, zero, none, &batch, &err), err);
+	}
+	refused = refused || kv_faults_fired(w->faults);
+	world_heal(w);
+	core_builder_free(b);
+	check_and_drop(w, batch, settled);
+	ck_assert_uint_eq(world_blobs(w), 0);
+	return refused;
+}
+
+START_TEST(a_patient_builder_goes_on_when_a_full_store_has_room_again)
+{
+	struct world w = world_new();
+	struct rng r = rng_new(35);
+	struct model m = random_model(&r, 1200, true, true);
+	struct model settled = settled_of(&m);
+	unsigned nth;
+
+	for (nth = 1; build_on_a_full_store(&w, &m, &settled, nth, _i == 1); nth++)
+		;
+	ck_assert_uint_gt(nth, 3);
+	model_free(&settled);
+	model_free(&m);
+	world_free(&w);
+}
+END_TEST
+
+START_TEST(a_patient_builder_that_is_given_up_while_the_store_is_full_leaves_nothing)
+{
+	struct world w = world_new();
+	struct rng r = rng_new(36);
+	struct model m = random_model(&r, 1200, true, true);
+	struct core_builder *b = builder_of(
+		&w,
+		(struct core_builder_config){.target_bytes = 20000, .never_inline = true, .patient = true});
+	enum kv_rc rc = KV_OK;
+
+	kv_faults_arm(w.faults, 2, KV_FAULT_NOSPACE, true);
+	for (size_t i = 0; i < m.count && rc == KV_OK; i++)
+		rc = core_builder_add(b, &m.u[i], m.star[i], NULL);
+	world_heal(&w);
+	core_builder_free(b);
+	ck_assert_uint_eq(world_blobs(&w), 0);
 	model_free(&m);
 	world_free(&w);
 }
@@ -453,6 +546,8 @@ Suite *builder_suite(void)
 	TCase *t = tcase_create("builder");
 
 	tcase_set_timeout(t, 120);
+	tcase_add_loop_test(t, a_patient_builder_goes_on_when_a_full_store_has_room_again, 0, 2);
+	tcase_add_test(t, a_patient_builder_that_is_given_up_while_the_store_is_full_leaves_nothing);
 	tcase_add_test(t, batches_grow_and_die_with_their_last_holder);
 	tcase_add_test(t, a_batch_holds_the_sums_of_what_was_added);
 	tcase_add_test(t, rows_in_order_make_one_run_and_others_more);

@@ -11,6 +11,11 @@ static const enum kv_fault kinds[] = {KV_FAULT_BEFORE, KV_FAULT_NOSPACE, KV_FAUL
 				      KV_FAULT_LOST_UNKNOWN, KV_FAULT_TORN};
 enum { KINDS = sizeof(kinds) / sizeof(kinds[0]) };
 
+/* Those that take rows which were not stored. */
+static const enum kv_fault losses[] = {KV_FAULT_BEFORE, KV_FAULT_DONE_UNKNOWN, KV_FAULT_LOST_UNKNOWN,
+				       KV_FAULT_TORN};
+enum { LOSSES = sizeof(losses) / sizeof(losses[0]) };
+
 static enum kv_rc add_big(struct core_stage *g, const char *key, size_t len, struct kv_err *err)
 {
 	struct rng rng = rng_new(len);
@@ -73,7 +78,7 @@ START_TEST(rows_that_the_store_lost_are_told_until_the_batch_is_begun_anew)
 		stage_put(g, "1 1 old x;");
 		ck_ok(core_stage_sync(g, &err), err);
 		ck_ok(add_big(g, "k", BIG, &err), err);
-		disk_fail(rig.disk, 1, kinds[_i]);
+		disk_fail(rig.disk, 1, losses[_i]);
 		ck_assert_int_ne(core_stage_sync(g, &err), KV_OK);
 		ck_assert_int_ne(err.rc, KV_UNKNOWN); /* of the batch it is known that it is not whole */
 		disk_heal(rig.disk);
@@ -143,7 +148,7 @@ START_TEST(a_part_that_is_lost_on_its_way_is_told_by_the_next_calls)
 	struct kv_err err;
 	size_t blobs = disk_blob_count(rig.disk);
 
-	kv_faults_arm(rig.disk->faults, 1, kinds[_i], true);
+	kv_faults_arm(rig.disk->faults, 1, losses[_i], true);
 	for (unsigned i = 0; i < 50 && rc == KV_OK; i++)
 		rc = add_big(g, "k", 1 << 20, &err);
 	ck_assert_int_ne(rc, KV_OK);
@@ -153,7 +158,75 @@ START_TEST(a_part_that_is_lost_on_its_way_is_told_by_the_next_calls)
 	core_stage_close(g);
 	check_commit_lost(rig.shard);
 	heal(&rig, stage_at(rig.shard, "a"));
-	ck_assert(disk_blob_count(rig.disk) <= blobs + 2 || kinds[_i] == KV_FAULT_DONE_UNKNOWN);
+	ck_assert(disk_blob_count(rig.disk) <= blobs + 2 || losses[_i] == KV_FAULT_DONE_UNKNOWN);
+	rig_free(&rig);
+}
+END_TEST
+
+/* Until the store is full: the rows that were taken. */
+static unsigned fill(struct core_stage *g, struct kv_err *err)
+{
+	char key[8];
+	unsigned taken = 0;
+	enum kv_rc rc = KV_OK;
+
+	for (; taken < 100; taken += rc == KV_OK) {
+		snprintf(key, sizeof key, "k%02u", (taken * 37) % 100);
+		rc = add_big(g, key, 1 << 20, err);
+		if (rc != KV_OK)
+			break;
+	}
+	ck_assert_int_eq(rc, KV_NOSPACE);
+	return taken;
+}
+
+START_TEST(a_full_store_takes_nothing_from_a_batch_while_it_is_open)
+{
+	struct rig rig = rig_new(DISK_SOLE); /* elsewhere a commit reads first, and faults do not tell */
+	struct core_stage *g = stage_new(rig.shard, "a");
+	struct core_appended r;
+	struct kv_err err;
+	unsigned taken;
+	uint64_t size;
+
+	stage_put(g, "1 1 old x;");
+	ck_ok(core_stage_sync(g, &err), err);
+	kv_faults_arm(rig.disk->faults, 1, KV_FAULT_NOSPACE, true);
+	taken = fill(g, &err);
+	ck_assert_uint_gt(taken, 10);
+	size = core_stage_size(g);
+	ck_assert_uint_gt(size, (uint64_t)taken << 20);
+	ck_assert_int_eq(stage_rows(g, "1 1 b x;", &err), KV_NOSPACE);
+	ck_assert_int_eq(core_stage_sync(g, &err), KV_NOSPACE);
+	ck_assert_int_eq(append_staged(rig.shard, "expected_upper=0 new_upper=5", "a", "", &r, &err),
+			 KV_NOSPACE);
+	ck_assert_uint_eq(core_stage_size(g), size);
+	ck_assert(!staged_entry(rig.shard, "a").lost);
+	disk_heal(rig.disk);
+	stage_put(g, "1 1 b x;");
+	ck_ok(core_stage_sync(g, &err), err);
+	ck_assert_uint_eq(staged_entry(rig.shard, "a").rows, taken + 2);
+	core_stage_close(g);
+	rig_crash_and_reopen(&rig);
+	check_blobs(rig.disk, rig.shard, false);
+	ck_ok(append_staged(rig.shard, "expected_upper=0 new_upper=5", "a", "", &r, &err), err);
+	ck_assert_uint_eq(r.updates, taken + 2);
+	rig_free(&rig);
+}
+END_TEST
+
+START_TEST(what_a_full_store_has_not_taken_at_the_close_is_lost_and_told)
+{
+	struct rig rig = rig_new(DISK_SOLE);
+	struct core_stage *g = stage_new(rig.shard, "a");
+	struct kv_err err;
+
+	kv_faults_arm(rig.disk->faults, 1, KV_FAULT_NOSPACE, true);
+	ck_assert_uint_gt(fill(g, &err), 10);
+	core_stage_close(g);
+	disk_heal(rig.disk);
+	check_commit_lost(rig.shard);
+	heal(&rig, stage_at(rig.shard, "a"));
 	rig_free(&rig);
 }
 END_TEST
@@ -482,10 +555,12 @@ Suite *staged_faults_suite(void)
 	TCase *t = tcase_create("staged_faults");
 
 	tcase_set_timeout(t, 120);
-	tcase_add_loop_test(t, rows_that_the_store_lost_are_told_until_the_batch_is_begun_anew, 0, KINDS);
+	tcase_add_loop_test(t, rows_that_the_store_lost_are_told_until_the_batch_is_begun_anew, 0, LOSSES);
 	tcase_add_loop_test(t, a_loss_that_cannot_be_noted_is_known_while_the_process_lives, 0, 4);
 	tcase_add_test(t, a_shard_with_a_loss_that_was_not_noted_can_still_be_deleted);
-	tcase_add_loop_test(t, a_part_that_is_lost_on_its_way_is_told_by_the_next_calls, 0, KINDS);
+	tcase_add_loop_test(t, a_part_that_is_lost_on_its_way_is_told_by_the_next_calls, 0, LOSSES);
+	tcase_add_test(t, what_a_full_store_has_not_taken_at_the_close_is_lost_and_told);
+	tcase_add_test(t, a_full_store_takes_nothing_from_a_batch_while_it_is_open);
 	tcase_add_loop_test(t, whichever_call_fails_what_was_acknowledged_is_there_and_all_is_whole, 0,
 			    KINDS);
 	tcase_add_loop_test(t, what_one_thread_writes_another_commits_to_the_last_row, 0, 2);

@@ -69,6 +69,33 @@ START_TEST(a_verb_is_done_when_its_write_returns)
 }
 END_TEST
 
+/* A directory of the shard's blobs as a kill between the removal of the last blob and its own leaves it. */
+static char *empty_directory(const char *instance)
+{
+	char *made = want_sh("d=%s/blobs/data/%s/%s; mkdir -p $d; printf %%s $d", w.store,
+			     strrchr(shard, '/') + 1, instance);
+
+	ck_works(access(made, F_OK));
+	return made;
+}
+
+START_TEST(directories_that_a_kill_left_empty_go_with_gc_and_with_the_next_start)
+{
+	char *left = empty_directory("n11111111-2222-4333-8444-555555555555");
+	uint64_t since = 0;
+
+	ck_errno(write_once(ctl(), "gc\n"), 0);
+	ck_fails(access(left, F_OK), ENOENT);
+	free(left);
+	world_kill(&w);
+	left = empty_directory("n11111111-2222-4333-8444-555555555556");
+	world_start(&w, NULL);
+	while (access(left, F_OK) == 0)
+		ck_assert(until_deadline(&since));
+	free(left);
+}
+END_TEST
+
 START_TEST(a_wrong_line_is_einval_and_says_why)
 {
 	static const char *const bad[] = {"compat",
@@ -456,6 +483,7 @@ Suite *ctl_suite(void)
 	TCase *tc = shard_case(s, "ctl", 120);
 
 	tcase_add_test(tc, a_verb_is_done_when_its_write_returns);
+	tcase_add_test(tc, directories_that_a_kill_left_empty_go_with_gc_and_with_the_next_start);
 	tcase_add_test(tc, a_wrong_line_is_einval_and_says_why);
 	tcase_add_test(tc, a_long_line_is_einval);
 	tcase_add_test(tc, expire_strikes_the_one_it_names);

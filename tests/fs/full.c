@@ -162,25 +162,80 @@ START_TEST(what_gives_space_back_works_on_a_full_device)
 }
 END_TEST
 
-START_TEST(a_staged_batch_that_lost_rows_to_a_full_device_says_so_until_it_is_written_anew)
+static const char commit_big[] = "begin expected_upper=* new_upper=+1 rewrite_ts=*\nbatch big\ncommit\n";
+enum { BIG_ROWS = 300000 };
+
+static void want_committed_big(void)
+{
+	char *rows;
+
+	want_txn(shard, commit_big);
+	ck_fails(access(at(shard, "batches/big"), F_OK), ENOENT);
+	rows = want_sh("awk '{ n += $2 } END { print n }' %s/snapshot", shard);
+	ck_assert_int_eq(atoi(rows), BIG_ROWS);
+	free(rows);
+}
+
+/* Until the device is full: the bytes that were taken. */
+static size_t write_until_full(int fd, const char *rows)
+{
+	size_t len = strlen(rows), done = 0;
+	ssize_t n;
+
+	do {
+		n = write(fd, rows + done, len - done);
+		done += n > 0 ? (size_t)n : 0;
+	} while (n > 0);
+	ck_assert_int_eq(n, -1);
+	ck_assert_int_eq(errno, ENOSPC);
+	return done;
+}
+
+START_TEST(who_has_a_staged_batch_open_goes_on_with_it_when_a_full_device_has_room)
 {
 	struct rng r = rng_new(63);
-	char *rows = random_txn(&r, "", 300000);
+	char *rows = random_txn(&r, "", BIG_ROWS);
 	int fd = open(at(shard, "batches/big"), O_CREAT | O_WRONLY, 0666);
-	static const char commit[] = "begin expected_upper=* new_upper=+1 rewrite_ts=*\nbatch big\ncommit\n";
+	struct stat before, after;
+	size_t done;
 
 	fill_but(18 << 10); /* three MiB above the reserve, and less than the first part */
-	ck_errno(put_all(fd, rows, strlen(rows)), ENOSPC);
-	ck_errno(txn(shard, commit), EIO);
+	done = write_until_full(fd, rows);
+	ck_assert_uint_gt(done, 0);
+	ck_works(fstat(fd, &before));
+	ck_assert_int_eq(write(fd, rows + done, 1000), -1);
+	ck_assert_int_eq(errno, ENOSPC);
+	ck_fails(fsync(fd), ENOSPC);
+	ck_errno(txn(shard, commit_big), ENOSPC);
+	ck_works(fstat(fd, &after));
+	ck_assert_int_eq(after.st_size, before.st_size);
 	make_room();
-	ck_errno(put_all(fd, rows, 1000), ENOSPC); /* what was taken before is not there */
-	ck_errno(txn(shard, commit), EIO);
+	ck_errno(put_all(fd, rows + done, strlen(rows) - done), 0);
+	close(fd);
+	want_committed_big();
+	free(rows);
+}
+END_TEST
+
+START_TEST(a_staged_batch_that_was_closed_on_a_full_device_says_what_it_lost_until_it_is_written_anew)
+{
+	struct rng r = rng_new(64);
+	char *rows = random_txn(&r, "", BIG_ROWS);
+	int fd = open(at(shard, "batches/big"), O_CREAT | O_WRONLY, 0666);
+
+	fill_but(18 << 10);
+	(void)write_until_full(fd, rows);
+	close(fd);
+	ck_errno(txn(shard, commit_big), EIO);
+	make_room();
+	ck_errno(txn(shard, commit_big), EIO);
+	fd = open(at(shard, "batches/big"), O_WRONLY | O_APPEND);
+	ck_assert_int_eq(write(fd, rows, 1000), -1);
 	ck_works(ftruncate(fd, 0));
 	ck_works(lseek(fd, 0, SEEK_SET));
 	ck_errno(put_all(fd, rows, strlen(rows)), 0);
 	close(fd);
-	want_txn(shard, commit);
-	ck_fails(access(at(shard, "batches/big"), F_OK), ENOENT);
+	want_committed_big();
 	free(rows);
 }
 END_TEST
@@ -260,7 +315,10 @@ Suite *full_suite(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, all_that_changes_is_enospc_and_all_that_reads_goes_on);
 	tcase_add_test(tc, what_gives_space_back_works_on_a_full_device);
-	tcase_add_test(tc, a_staged_batch_that_lost_rows_to_a_full_device_says_so_until_it_is_written_anew);
+	tcase_add_test(tc, who_has_a_staged_batch_open_goes_on_with_it_when_a_full_device_has_room);
+	tcase_add_test(
+		tc,
+		a_staged_batch_that_was_closed_on_a_full_device_says_what_it_lost_until_it_is_written_anew);
 	tcase_add_test(tc, a_device_that_fills_up_under_writers_loses_nothing_that_was_acknowledged);
 	return s;
 }

@@ -245,6 +245,18 @@ START_TEST(help_is_on_stdout_and_lists_the_exit_statuses)
 }
 END_TEST
 
+START_TEST(it_tells_its_version_and_the_word_it_does_not_know)
+{
+	char *err;
+
+	free(want_sh("%s --version | grep -q '^shardctl [0-9]'", shardctl_path()));
+	want_status(2, "nonsense");
+	err = said();
+	ck_assert_ptr_nonnull(strstr(err, "no command is called nonsense"));
+	free(err);
+}
+END_TEST
+
 START_TEST(what_is_not_there_is_4_and_nothing_is_made)
 {
 	static const char *const commands[] = {"ls", "fsck", "fsck --repair", "export"};
@@ -572,6 +584,7 @@ Suite *shardctl_suite(void)
 	tcase_add_test(tc, every_json_is_lines_that_python_reads);
 	tcase_add_test(tc, wrong_usage_is_2_and_says_what_is_right);
 	tcase_add_test(tc, help_is_on_stdout_and_lists_the_exit_statuses);
+	tcase_add_test(tc, it_tells_its_version_and_the_word_it_does_not_know);
 	tcase_add_test(tc, what_is_not_there_is_4_and_nothing_is_made);
 	tcase_add_test(tc, a_full_stdout_is_no_success);
 	tcase_add_test(tc, a_store_that_was_carried_over_is_the_same_to_those_who_mount_it);

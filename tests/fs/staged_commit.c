@@ -53,7 +53,8 @@ START_TEST(rows_and_batches_are_committed_together)
 	stage("x", "0\t1\ta\tx\n1\t1\tb\tx\n");
 	stage("y", "bounds 0 5\n4\t1\ta\tx\n");
 	stage("empty", "");
-	ck_assert_int_gt(put(fd, "begin expected_upper=0 new_upper=5\n2\t1\tc\tx\nbatch x\n3\t1\td\tx\nbatch y\nbatch empty\ncommit\n"),
+	ck_assert_int_gt(put(fd, "begin expected_upper=0 new_upper=5\n2\t1\tc\tx\nbatch x\n3\t1\td\tx\nbatch "
+				 "y\nbatch empty\ncommit\n"),
 			 0);
 	want_verdict(fd, "ok lower=0 new_upper=5 seqno=N updates=5\n");
 	close(fd);
@@ -72,12 +73,17 @@ START_TEST(a_failed_commit_keeps_them_for_another_try)
 {
 	stage("x", "bounds 2 9\n3\t1\ta\tx\n");
 	stage("y", "4\t1\tb\tx\n");
-	want_refusal("begin expected_upper=2 new_upper=9\nbatch x\nbatch y\ncommit\n", ESTALE, "error UpperMismatch ");
-	want_refusal("begin expected_upper=0 new_upper=9\nbatch x\nbatch y\ncommit\n", EINVAL, "error InvalidBatchBounds ");
+	want_refusal("begin expected_upper=2 new_upper=9\nbatch x\nbatch y\ncommit\n", ESTALE,
+		     "error UpperMismatch ");
+	want_refusal("begin expected_upper=0 new_upper=9\nbatch x\nbatch y\ncommit\n", EINVAL,
+		     "error InvalidBatchBounds ");
 	want_refusal("begin lower=0 upper=12\nbatch x\ncommit\n", EINVAL, "error InvalidBatchBounds ");
-	want_refusal("begin expected_upper=0 new_upper=4\nbatch y\ncommit\n", EINVAL, "error UpdateBeyondUpper ");
-	want_refusal("begin expected_upper=0 new_upper=9\nbatch y\nbatch none\ncommit\n", ENOENT, "error UnknownBatch ");
-	want_refusal("begin expected_upper=0 new_upper=9\nbatch y\nbatch y\ncommit\n", EINVAL, "error BadSyntax ");
+	want_refusal("begin expected_upper=0 new_upper=4\nbatch y\ncommit\n", EINVAL,
+		     "error UpdateBeyondUpper ");
+	want_refusal("begin expected_upper=0 new_upper=9\nbatch y\nbatch none\ncommit\n", ENOENT,
+		     "error UnknownBatch ");
+	want_refusal("begin expected_upper=0 new_upper=9\nbatch y\nbatch y\ncommit\n", EINVAL,
+		     "error BadSyntax ");
 	want_batch("x", "bounds 2 9\n3\t1\ta\tx\n");
 	want_batch("y", "4\t1\tb\tx\n");
 	want_file(shard, "upper", "0\n");
@@ -85,8 +91,10 @@ START_TEST(a_failed_commit_keeps_them_for_another_try)
 	want_txn(shard, "begin expected_upper=2 new_upper=9\nbatch x\nbatch y\ncommit\n");
 	want_file(shard, "snapshot", "8\t1\ta\tx\n8\t1\tb\tx\n");
 	stage("z", "5\t1\tb\tx\n");
-	want_refusal("begin expected_upper=9 new_upper=12\nbatch z\ncommit\n", EINVAL, "error UpdateNotBeyondLower ");
-	want_refusal("begin expected_upper=* new_upper=+1\nbatch z\ncommit\n", EINVAL, "error UpdateNotBeyondLower ");
+	want_refusal("begin expected_upper=9 new_upper=12\nbatch z\ncommit\n", EINVAL,
+		     "error UpdateNotBeyondLower ");
+	want_refusal("begin expected_upper=* new_upper=+1\nbatch z\ncommit\n", EINVAL,
+		     "error UpdateNotBeyondLower ");
 	want_txn(shard, "begin expected_upper=* new_upper=+1 rewrite_ts=*\nbatch z\ncommit\n");
 	want_file(shard, "snapshot", "9\t1\ta\tx\n9\t2\tb\tx\n");
 }
@@ -151,7 +159,10 @@ START_TEST(a_commit_meets_a_writer_at_work)
 			int a = append_open(shard);
 
 			usleep(2000 * (round % 5));
-			_exit(put(a, "begin expected_upper=* new_upper=+1 rewrite_ts=*\nbatch x\ncommit\n") > 0 ? 0 : 1);
+			_exit(put(a, "begin expected_upper=* new_upper=+1 rewrite_ts=*\nbatch x\ncommit\n") >
+					      0
+				      ? 0
+				      : 1);
 		}
 		for (rows = 0, n = 1; n > 0; rows += n > 0) {
 			snprintf(text, sizeof text, "0\t1\t%u\t%lu\n", round, rows);
@@ -172,11 +183,12 @@ END_TEST
 static int commit_x(void *arg)
 {
 	usleep(*(useconds_t *)arg);
-	return write_once(at(shard, "append"), "begin expected_upper=* new_upper=+1 rewrite_ts=*\nbatch x\ncommit\n");
+	return write_once(at(shard, "append"),
+			  "begin expected_upper=* new_upper=+1 rewrite_ts=*\nbatch x\ncommit\n");
 }
 
-/* Rows in two pieces: a commit is refused while half of one is there, takes all of what was acknowledged, or leaves
- * it as it was. */
+/* Rows in two pieces: a commit is refused while half of one is there, takes all of what was acknowledged, or
+ * leaves it as it was. */
 START_TEST(a_commit_never_meets_half_a_row)
 {
 	enum { HALF = 7 };
@@ -224,10 +236,13 @@ START_TEST(state_tells_of_staged_batches)
 
 	stage("x", "bounds 0 -\n1\t1\ta\tx\n2\t1\ta\tx\n");
 	stage("y", "1\t1");
-	out = want_sh("python3 -c 'import json,sys; s = json.load(open(sys.argv[1])); x = s[\"staged\"][\"x\"]; "
-		      "y = s[\"staged\"][\"y\"]; print(s[\"staged_batches\"], x[\"rows\"], x[\"size\"], x[\"lower\"], x[\"upper\"], "
-		      "x[\"unfinished\"], x[\"lost\"], y[\"rows\"], y[\"size\"], y[\"unfinished\"], \"lower\" in y)' %s/state",
-		      shard);
+	out = want_sh(
+		"python3 -c 'import json,sys; s = json.load(open(sys.argv[1])); x = s[\"staged\"][\"x\"]; "
+		"y = s[\"staged\"][\"y\"]; print(s[\"staged_batches\"], x[\"rows\"], x[\"size\"], "
+		"x[\"lower\"], x[\"upper\"], "
+		"x[\"unfinished\"], x[\"lost\"], y[\"rows\"], y[\"size\"], y[\"unfinished\"], \"lower\" in "
+		"y)' %s/state",
+		shard);
 	ck_assert_str_eq(out, "2 2 27 0 - False False 0 3 True False\n");
 	free(out);
 }
@@ -380,16 +395,19 @@ START_TEST(what_lost_a_write_is_marked_until_it_is_emptied)
 	if (rc == 0)
 		rc = fsync(fd) == 0 ? 0 : errno;
 	ck_errno(rc, ENOSPC);
-	ck_works(unlink(at(disk, "filler")));
-	rc = put_all(fd, "1\t1\tmore\t\n", 11);
-	ck_errno(rc, ENOSPC); /* the reason stays */
 	ck_fails(fsync(fd), ENOSPC);
-	want_refusal("begin expected_upper=0 new_upper=1\nbatch x\nbatch y\ncommit\n", EIO, "error BatchIncomplete ");
-	close(fd);
-	want_refusal("begin expected_upper=0 new_upper=1\nbatch x\nbatch y\ncommit\n", EIO, "error BatchIncomplete ");
+	want_refusal("begin expected_upper=0 new_upper=1\nbatch x\nbatch y\ncommit\n", ENOSPC,
+		     "error StoreFull ");
+	close(fd); /* with it goes what there was no room for */
+	want_refusal("begin expected_upper=0 new_upper=1\nbatch x\nbatch y\ncommit\n", EIO,
+		     "error BatchIncomplete ");
+	ck_works(unlink(at(disk, "filler")));
+	want_refusal("begin expected_upper=0 new_upper=1\nbatch x\nbatch y\ncommit\n", EIO,
+		     "error BatchIncomplete ");
 	world_stop(&w);
 	world_start(&w, NULL);
-	want_refusal("begin expected_upper=0 new_upper=1\nbatch x\nbatch y\ncommit\n", EIO, "error BatchIncomplete ");
+	want_refusal("begin expected_upper=0 new_upper=1\nbatch x\nbatch y\ncommit\n", EIO,
+		     "error BatchIncomplete ");
 	state = slurp(at(shard, "state"));
 	ck_assert_ptr_nonnull(strstr(state, "\"lost\": true"));
 	free(state);

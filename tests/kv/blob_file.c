@@ -2,7 +2,9 @@
 #include "tests/kv/worlds.h"
 
 #include <dirent.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -84,6 +86,70 @@ START_TEST(directories_go_with_their_last_blob)
 }
 END_TEST
 
+static void make_dirs(const char *const *names, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		char *path = check_path(w.dir, names[i]);
+
+		ck_assert_int_eq(mkdir(path, 0700), 0);
+		free(path);
+	}
+}
+
+/* A kill between unlink and rmdir, or between mkdir and rename. */
+START_TEST(directories_that_a_crash_left_empty_go_with_an_owners_next_listing)
+{
+	static const char *const left[] = {"data/a/e", "data/a/e/f", "data/b", "data/b/c"};
+	struct kv_blobs *reader;
+
+	want_set(w.b, "a/1", "x", KV_OK);
+	want_set(w.b, "z/1", "x", KV_OK);
+	make_dirs(left, 4);
+	ck_assert_int_eq(kv_blob_file_open(w.dir, true, &reader, NULL), KV_OK);
+	ck_assert_str_eq(blobs(reader, "", "", 9), "a/1 z/1");
+	kv_blobs_close(reader);
+	ck_assert(exists("data/a/e/f") && exists("data/b/c"));
+	ck_assert_str_eq(blobs(w.b, "a/", "", 9), "a/1");
+	ck_assert(!exists("data/a/e") && exists("data/b/c"));
+	ck_assert_str_eq(blobs(w.b, "", "", 9), "a/1 z/1");
+	ck_assert(!exists("data/b"));
+	want_blob(w.b, "a/1", "x");
+}
+END_TEST
+
+enum { TURNS = 40 };
+
+static void *list_on(void *stop)
+{
+	while (!atomic_load((_Atomic(bool) *)stop)) {
+		struct kv_blob_list list;
+
+		if (kv_blob_list(w.b, "", "", 9, &list, NULL) != KV_OK)
+			return stop;
+		kv_blob_list_free(&list);
+	}
+	return NULL;
+}
+
+START_TEST(a_listing_takes_no_directory_from_a_set_under_way)
+{
+	_Atomic(bool) stop = false;
+	pthread_t lister;
+	void *failed;
+
+	ck_assert_int_eq(pthread_create(&lister, NULL, list_on, &stop), 0);
+	for (int i = 0; i < TURNS; i++) {
+		want_set(w.b, "a/b/c", "x", KV_OK);
+		want_blob(w.b, "a/b/c", "x");
+		ck_assert_int_eq(kv_blob_delete(w.b, "a/b/c", NULL, NULL, NULL), KV_OK);
+	}
+	atomic_store(&stop, true);
+	ck_assert_int_eq(pthread_join(lister, &failed), 0);
+	ck_assert_ptr_null(failed);
+	ck_assert(!exists("data/a"));
+}
+END_TEST
+
 START_TEST(a_set_that_does_not_fit_leaves_nothing)
 {
 	static char data[64 << 10];
@@ -143,10 +209,13 @@ Suite *blob_file_suite(void)
 	Suite *s = suite_create("kv/blob_file");
 	TCase *t = tcase_create("file");
 
+	tcase_set_timeout(t, 60);
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_add_test(t, reopen_sees_everything);
 	tcase_add_test(t, what_a_crash_left_in_tmp_is_cleared_by_an_owner_not_by_a_reader);
 	tcase_add_test(t, directories_go_with_their_last_blob);
+	tcase_add_test(t, directories_that_a_crash_left_empty_go_with_an_owners_next_listing);
+	tcase_add_test(t, a_listing_takes_no_directory_from_a_set_under_way);
 	tcase_add_test(t, a_set_that_does_not_fit_leaves_nothing);
 	tcase_add_test(t, no_call_leaks_a_descriptor);
 	tcase_add_test(t, opening_a_missing_directory_is_not_found);
