@@ -4,14 +4,16 @@
 int main(void)
 {
 	static Suite *(*const suites[])(void) = {
-		start_suite,          append_suite,    options_suite, split_suite,       spent_suite,
-		files_suite,          wait_suite,      batches_suite, owner_suite,       names_suite,
-		clients_suite,        faults_suite,    crash_suite,   staged_suite,      staged_commit_suite,
-		staged_clients_suite, writers_suite,   listen_suite,  listen_wait_suite, listen_many_suite,
-		read_many_suite,      replicate_suite, holds_suite,   readers_suite,     ctl_suite,
-		metrics_suite,        linear_suite,    beside_suite,  blind_suite,       property_suite,
-		examples_suite,       follows_suite,   corrupt_suite, shardctl_suite,    nth_suite,
-		nth_calls_suite,      hostile_suite,   full_suite,    ordinary_suite,
+		start_suite,     append_suite,    options_suite,       split_suite,
+		spent_suite,     files_suite,     wait_suite,          batches_suite,
+		owner_suite,     names_suite,     clients_suite,       faults_suite,
+		crash_suite,     staged_suite,    staged_commit_suite, staged_clients_suite,
+		writers_suite,   listen_suite,    listen_wait_suite,   listen_many_suite,
+		read_many_suite, replicate_suite, holds_suite,         readers_suite,
+		ctl_suite,       metrics_suite,   linear_suite,        beside_suite,
+		blind_suite,     property_suite,  examples_suite,      follows_suite,
+		corrupt_suite,   shardctl_suite,  export_harm_suite,   nth_suite,
+		nth_calls_suite, hostile_suite,   full_suite,          ordinary_suite,
 	};
 	int status;
 

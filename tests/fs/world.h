@@ -184,6 +184,7 @@ Suite *ctl_suite(void);
 Suite *metrics_suite(void);
 Suite *corrupt_suite(void);
 Suite *shardctl_suite(void);
+Suite *export_harm_suite(void);
 Suite *nth_suite(void);
 Suite *nth_calls_suite(void);
 Suite *hostile_suite(void);
