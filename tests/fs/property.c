@@ -275,6 +275,20 @@ static void sum_text(struct pm *o, const struct committed *b, const char *text, 
 	}
 }
 
+/* It was not there to be opened: then it was merged since it was listed, and is not listed any more. */
+static void want_unlisted(struct pm *o, int shard, const char *name)
+{
+	DIR *dir = opendir(at(o->shards[shard], "batches"));
+	struct dirent *e;
+
+	if (dir == NULL)
+		pm_differs(o, "list batches", strerrorname_np(errno), "a directory");
+	while ((e = readdir(dir)) != NULL)
+		if (strcmp(e->d_name, name) == 0)
+			pm_differs(o, name, "listed, and not there", "a batch");
+	closedir(dir);
+}
+
 static void compare_one_batch(struct pm *o, int shard, const struct committed *b)
 {
 	const char *path = pm_batch(o, shard, b->name);
@@ -284,8 +298,10 @@ static void compare_one_batch(struct pm *o, int shard, const struct committed *b
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	char *text;
 
-	if (fd < 0 && errno == ENOENT)
-		return; /* merged since it was listed: the next listing has what became of it */
+	if (fd < 0 && errno == ENOENT) {
+		want_unlisted(o, shard, b->name);
+		return;
+	}
 	if (fd < 0 || fstat(fd, &st) != 0)
 		pm_differs(o, b->name, strerrorname_np(errno), "a batch");
 	text = calloc(1, (size_t)st.st_size + 2);
