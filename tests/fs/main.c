@@ -13,7 +13,8 @@ int main(void)
 		ctl_suite,       metrics_suite,   linear_suite,        beside_suite,
 		blind_suite,     property_suite,  examples_suite,      follows_suite,
 		corrupt_suite,   shardctl_suite,  export_harm_suite,   nth_suite,
-		nth_calls_suite, hostile_suite,   full_suite,          ordinary_suite,
+		nth_calls_suite, hostile_suite,   greedy_suite,        full_suite,
+		ordinary_suite,
 	};
 	int status;
 

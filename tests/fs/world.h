@@ -188,6 +188,7 @@ Suite *export_harm_suite(void);
 Suite *nth_suite(void);
 Suite *nth_calls_suite(void);
 Suite *hostile_suite(void);
+Suite *greedy_suite(void);
 Suite *full_suite(void);
 Suite *ordinary_suite(void);
 
