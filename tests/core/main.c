@@ -28,7 +28,7 @@ static Suite *(*const suites[])(void) = {
 	upkeep_hosts_suite,  upkeep_random_suite,
 	upkeep_stress_suite, check_suite,
 	repair_suite,        export_suite,
-	nth_suite,
+	limits_suite,        nth_suite,
 };
 
 int main(void)

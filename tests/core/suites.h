@@ -50,6 +50,7 @@ Suite *upkeep_stress_suite(void);
 Suite *check_suite(void);
 Suite *repair_suite(void);
 Suite *export_suite(void);
+Suite *limits_suite(void);
 Suite *nth_suite(void);
 
 #endif
