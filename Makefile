@@ -198,7 +198,7 @@ run-tests: $(TEST_RUNNERS) $(O)/tests/run-crash $(CRASH_SHIM)
 # SOAK_KILLS, SOAK_OUT; see tests/soak/main.c. The helpers of the tests are taken, Check's way to fail is not.
 soak: test-deps $(O)/tests/run-soak
 	@SHARDFS=$(O)/shardfs SHARDCTL=$(O)/shardctl $(O)/tests/run-soak
-SOAK_HELP = tests/fs/world.c tests/fs/shards.c tests/check_util.c
+SOAK_HELP = tests/fs/world.c tests/fs/shards.c tests/fs/program.c tests/check_util.c
 $(O)/tests/run-soak: $(call obj,$(sort $(wildcard tests/soak/*.c)) $(SOAK_HELP)) | $(O)/shardfs $(O)/shardctl
 	@echo '  LINK $@'
 	$(Q)$(CC) $(LDFLAGS) -Wl,--wrap=_ck_assert_failed,--wrap=_mark_point -o $@ $^ $(PKG_LIBS) -lcheck -lsubunit -lrt -lm
@@ -302,7 +302,7 @@ $(O)/tests/run-power: $(call obj,$(sort $(wildcard tests/power/*.c)) tests/check
 check-crash: test-deps
 	@$(MAKE) --no-print-directory -s V=check build/check/tests/run-crash build/check/shim.so
 	@SHIM=build/check/shim.so SHARDFS=build/check/shardfs SHARDCTL=build/check/shardctl build/check/tests/run-crash
-CRASH_HELP = tests/fs/world.c tests/fs/shards.c tests/check_util.c
+CRASH_HELP = tests/fs/world.c tests/fs/shards.c tests/fs/program.c tests/check_util.c
 $(O)/tests/run-crash: $(call obj,$(sort $(wildcard tests/crash/*.c)) $(CRASH_HELP)) $(O)/libshard.a | $(O)/shardfs $(O)/shardctl
 	@echo '  LINK $@'
 	$(Q)$(CC) $(LDFLAGS) -Wl,--wrap=_ck_assert_failed,--wrap=_mark_point -o $@ $^ $(PKG_LIBS) -lcheck -lsubunit -lrt -lm

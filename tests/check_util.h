@@ -11,7 +11,8 @@
 
 /*
  * Run the suites; the exit status of the runner. Around them lives one directory under $TMPDIR or /tmp that
- * all check_dir() come from; it is removed whether tests passed, failed or crashed.
+ * all check_dir() come from, and $TMPDIR of what they run; it is removed whether tests passed, failed or
+ * crashed, and by the next run if this one is killed.
  */
 int check_main(Suite *(*const *suites)(void), size_t count);
 

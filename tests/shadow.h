@@ -59,11 +59,12 @@ struct sh_staged {
 	struct sh_batch now;
 	char rest[40]; /* the beginning of a row */
 	bool transmitted;
-	/* What a crash may go back to: what was synced, what was stored because somebody looked, and, if it
-	 * was not emptied since it was synced, some of the rows since. */
-	bool was_synced, was_stored, cleared;
-	struct sh_batch synced, stored;
-	char synced_rest[40], stored_rest[40];
+	/* What a crash may go back to: what was synced, what was stored because somebody looked, what was
+	 * stored before the last close, if nobody waited for that, and, if it was not emptied since it was
+	 * synced, some of the rows since. */
+	bool was_synced, was_stored, was_closed, cleared;
+	struct sh_batch synced, stored, closed;
+	char synced_rest[40], stored_rest[40], closed_rest[40];
 };
 
 struct sh_ask {
@@ -150,8 +151,10 @@ enum kv_rc shadow_stage_row(const struct sh_staged *s, const struct sh_row *row)
 enum kv_rc shadow_stage_bounds(struct sh_staged *s, struct core_frontier lower, struct core_frontier upper);
 void shadow_stage_clear(struct sh_staged *s);
 void shadow_synced(struct sh_staged *s);
-/* Somebody looked, named it in a commit that failed, or closed it. */
+/* Somebody looked, or named it in a commit that failed. */
 void shadow_stored(struct sh_staged *s);
+/* It will be stored, soon: close(2) does not wait for it. */
+void shadow_closed(struct sh_staged *s);
 /* After a crash: whether `text` (sorted as sh_batch_text is, NULL: it is gone) of so many rows handed over
  * (SIZE_MAX: not known) may be left. It becomes so. */
 bool shadow_crashed(struct sh_staged *s, const char *text, size_t rows);

@@ -57,6 +57,7 @@ void shadow_drop(struct sh_staged *s)
 	sh_batch_free(&s->now);
 	sh_batch_free(&s->synced);
 	sh_batch_free(&s->stored);
+	sh_batch_free(&s->closed);
 	*s = (struct sh_staged){0};
 }
 
@@ -130,6 +131,21 @@ void shadow_stored(struct sh_staged *s)
 	s->stored = sh_batch_copy(&s->now);
 	memcpy(s->stored_rest, s->rest, sizeof s->rest);
 	s->was_stored = true;
+	sh_batch_free(&s->closed);
+	s->was_closed = false;
+}
+
+void shadow_closed(struct sh_staged *s)
+{
+	struct sh_batch before = sh_batch_copy(&s->stored);
+	char rest[sizeof s->rest];
+	bool was_stored = s->was_stored;
+
+	memcpy(rest, s->stored_rest, sizeof rest);
+	shadow_stored(s);
+	s->closed = before;
+	memcpy(s->closed_rest, rest, sizeof rest);
+	s->was_closed = was_stored;
 }
 
 /* --- text ------------------------------------------------------------------------------------------ */
@@ -238,6 +254,10 @@ bool shadow_crashed(struct sh_staged *s, const char *text, size_t rows)
 	}
 	if (s->was_stored && is_left(&s->stored, s->stored_rest, text, rows)) {
 		become(s, &s->stored, s->stored_rest);
+		return true;
+	}
+	if (s->was_closed && is_left(&s->closed, s->closed_rest, text, rows)) {
+		become(s, &s->closed, s->closed_rest);
 		return true;
 	}
 	/* Flushed in between, by one who looked; with the beginning of a row that it had then. */

@@ -48,10 +48,9 @@ void put_runs(struct core_shard *s, unsigned runs)
 	put_large_runs(s, runs, 5000);
 }
 
-void put_large_runs(struct core_shard *s, unsigned runs, size_t len)
+void put_runs_of(struct core_shard *s, unsigned runs,
+		 char *(*row)(void *arg, unsigned i, const char *time, const char *key), void *arg)
 {
-	static _Atomic(uint64_t) salt;
-	struct rng rng = rng_new(19000 + salt++);
 	struct core_writer *w = writer_on(s);
 	struct core_built **built = calloc(runs, sizeof(struct core_built *));
 	uint64_t lower = upper_of(s);
@@ -63,13 +62,9 @@ void put_large_runs(struct core_shard *s, unsigned runs, size_t len)
 	for (unsigned i = 0; i < runs; i++) {
 		sprintf(time, "%llu", (unsigned long long)lower + i);
 		sprintf(key, "r%u", i);
-		char *row = malloc(len + 100);
-		int at = sprintf(row, "%s 1 %s ", time, key);
-		for (size_t j = 0; j < len; j++)
-			row[at++] = (char)('a' + rng_below(&rng, 26));
-		strcpy(row + at, ";");
-		built[i] = build(w, from, to, row);
-		free(row);
+		char *text = row(arg, i, time, key);
+		built[i] = build(w, from, to, text);
+		free(text);
 	}
 	sprintf(options, "expected_upper=%s new_upper=%s", from, to);
 	said = commit_built(w, options, built, runs);
@@ -78,6 +73,32 @@ void put_large_runs(struct core_shard *s, unsigned runs, size_t len)
 		core_built_free(built[i]);
 	free(built);
 	core_writer_close(w);
+}
+
+struct random_rows {
+	struct rng rng;
+	size_t len;
+};
+
+static char *random_row(void *arg, unsigned i, const char *time, const char *key)
+{
+	struct random_rows *r = arg;
+	char *row = malloc(r->len + 100);
+	int at = sprintf(row, "%s 1 %s ", time, key);
+
+	(void)i;
+	for (size_t j = 0; j < r->len; j++)
+		row[at++] = (char)('a' + rng_below(&r->rng, 26));
+	strcpy(row + at, ";");
+	return row;
+}
+
+void put_large_runs(struct core_shard *s, unsigned runs, size_t len)
+{
+	static _Atomic(uint64_t) salt;
+	struct random_rows rows = {.rng = rng_new(19000 + salt++), .len = len};
+
+	put_runs_of(s, runs, random_row, &rows);
 }
 
 struct core_state state_of(struct core_shard *s)

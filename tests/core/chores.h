@@ -24,6 +24,9 @@ void put_hollow(struct core_shard *s, const char *rows, size_t pad);
  * 5000 bytes before compression, or of len. */
 void put_runs(struct core_shard *s, unsigned runs);
 void put_large_runs(struct core_shard *s, unsigned runs, size_t len);
+/* The same, with run i's row from row(arg, i, time, key), given. */
+void put_runs_of(struct core_shard *s, unsigned runs,
+		 char *(*row)(void *arg, unsigned i, const char *time, const char *key), void *arg);
 
 struct core_state state_of(struct core_shard *s); /* to be ended with core_state_fini */
 size_t batches_of(struct core_shard *s);

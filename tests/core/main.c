@@ -29,6 +29,7 @@ static Suite *(*const suites[])(void) = {
 	upkeep_stress_suite, check_suite,
 	repair_suite,        export_suite,
 	nth_suite,           load_suite,
+	limits_suite,        nth_suite,
 };
 
 int main(void)

@@ -8,31 +8,15 @@
 
 /* --- worlds ------------------------------------------------------------------------------------------- */
 
+static char *same_row(void *arg, unsigned i, const char *time, const char *key)
+{
+	return large_row(time, key, *(const size_t *)arg + i);
+}
+
 /* As put_large_runs, and the same each time. */
 void nth_put_runs(struct core_shard *s, unsigned runs, size_t len)
 {
-	struct core_writer *w = writer_on(s);
-	struct core_built **built = calloc(runs, sizeof(struct core_built *));
-	uint64_t lower = upper_of(s);
-	char from[30], to[30], time[30], key[30], options[120];
-	const char *said;
-
-	snprintf(from, sizeof from, "%llu", (unsigned long long)lower);
-	snprintf(to, sizeof to, "%llu", (unsigned long long)lower + runs);
-	for (unsigned i = 0; i < runs; i++) {
-		snprintf(time, sizeof time, "%llu", (unsigned long long)lower + i);
-		snprintf(key, sizeof key, "r%u", i);
-		char *row = large_row(time, key, len + i);
-		built[i] = build(w, from, to, row);
-		free(row);
-	}
-	snprintf(options, sizeof options, "expected_upper=%s new_upper=%s", from, to);
-	said = commit_built(w, options, built, runs);
-	ck_assert_msg(strncmp(said, "ok", 2) == 0, "%s", said);
-	for (unsigned i = 0; i < runs; i++)
-		core_built_free(built[i]);
-	free(built);
-	core_writer_close(w);
+	put_runs_of(s, runs, same_row, &len);
 }
 
 static void furnish(struct nth_world *w)

@@ -51,6 +51,7 @@ Suite *check_suite(void);
 Suite *repair_suite(void);
 Suite *export_suite(void);
 Suite *load_suite(void);
+Suite *limits_suite(void);
 Suite *nth_suite(void);
 
 #endif

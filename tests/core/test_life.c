@@ -157,6 +157,22 @@ START_TEST(a_second_life_s_removal_leaves_what_readers_of_the_first_need)
 }
 END_TEST
 
+/* Fill, finish and remove, with one call of that kind failing, and all from there on if it goes on; whether
+ * it got so far. */
+static bool remove_cut_short(struct rig *rig, unsigned nth, enum kv_fault kind, bool goes_on, enum kv_rc *rc)
+{
+	struct kv_err err;
+
+	fill(rig->shard);
+	finish(rig->shard);
+	kv_faults_arm(rig->disk->faults, nth, kind, goes_on);
+	*rc = core_shard_remove(rig->shard, &err);
+	core_shard_close(rig->shard);
+	rig->shard = NULL;
+	rig_settle(rig);
+	return kv_faults_fired(rig->disk->faults);
+}
+
 START_TEST(a_removal_cut_short_at_any_call_goes_on_at_the_next_start)
 {
 	bool fired = true;
@@ -167,14 +183,7 @@ START_TEST(a_removal_cut_short_at_any_call_goes_on_at_the_next_start)
 		struct kv_err err;
 		enum kv_rc rc;
 
-		fill(rig.shard);
-		finish(rig.shard);
-		kv_faults_arm(rig.disk->faults, nth, KV_FAULT_BEFORE, true);
-		rc = core_shard_remove(rig.shard, &err);
-		core_shard_close(rig.shard);
-		rig.shard = NULL;
-		rig_settle(&rig);
-		fired = kv_faults_fired(rig.disk->faults);
+		fired = remove_cut_short(&rig, nth, KV_FAULT_BEFORE, true, &rc);
 		rig_crash(&rig);
 		disk_heal(rig.disk);
 		rig.engine = disk_open(rig.disk);
@@ -204,15 +213,8 @@ START_TEST(a_removal_cut_short_at_any_call_goes_on_when_it_is_looked_at)
 			struct kv_err err;
 			enum kv_rc rc;
 
-			fill(rig.shard);
-			finish(rig.shard);
 			/* Both: one call fails and the process lives, or all from there on and it dies. */
-			kv_faults_arm(rig.disk->faults, nth, kinds[kind], _i == 1);
-			rc = core_shard_remove(rig.shard, &err);
-			core_shard_close(rig.shard);
-			rig.shard = NULL;
-			rig_settle(&rig);
-			fired = kv_faults_fired(rig.disk->faults);
+			fired = remove_cut_short(&rig, nth, kinds[kind], _i == 1, &rc);
 			if (_i == 1) {
 				rig_crash(&rig);
 				rig.engine = disk_open(rig.disk);
@@ -251,14 +253,7 @@ START_TEST(a_removal_cut_short_at_any_call_is_no_damage_to_those_beside)
 		struct kv_err err;
 		enum kv_rc rc, then;
 
-		fill(rig.shard);
-		finish(rig.shard);
-		kv_faults_arm(rig.disk->faults, nth, KV_FAULT_BEFORE, true);
-		rc = core_shard_remove(rig.shard, &err);
-		core_shard_close(rig.shard);
-		rig.shard = NULL;
-		rig_settle(&rig);
-		fired = kv_faults_fired(rig.disk->faults);
+		fired = remove_cut_short(&rig, nth, KV_FAULT_BEFORE, true, &rc);
 		rig_crash(&rig);
 		disk_heal(rig.disk);
 		rig.engine = disk_open(rig.disk);

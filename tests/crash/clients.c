@@ -28,7 +28,7 @@ static struct shard *mine(struct client *c)
 static void expect(struct client *c, const struct shard *s, const char *what, int e)
 {
 	if (e != 0 && !excused(c, e))
-		crash_fail("%s: %s: %s", s->id, what, strerrorname_np(e));
+		program_fail("%s: %s: %s", s->id, what, strerrorname_np(e));
 }
 
 /* --- transactions ---------------------------------------------------------------------------------- */

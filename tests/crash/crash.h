@@ -19,7 +19,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "tests/fs/world.h"
+#include "tests/fs/program.h"
 
 #define NEVER UINT64_MAX
 
@@ -75,8 +75,6 @@ void restart_took(uint64_t us);
 void killed_at(const char *what, const char *where);
 void progress(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void report(const char *result);
-/* Something is wrong: says so with the seed, keeps the store, ends the program with 1. */
-_Noreturn void crash_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 uint64_t now_us(void);
 void rest_us(uint64_t us);
 

@@ -45,24 +45,24 @@ bool row_next(const struct shard *s, const char **p, struct row *out)
 	out->time = strtoull(*p, &end, 10);
 	out->diff = strtol(end + 1, &end, 10);
 	if (end[0] != '\t' || end[1] != 'k')
-		crash_fail("%s: not a row: %.100s", s->id, *p);
+		program_fail("%s: not a row: %.100s", s->id, *p);
 	out->n = (unsigned)strtoul(end + 2, &end, 10);
 	if (*end != '\t')
-		crash_fail("%s: not a row: %.100s", s->id, *p);
+		program_fail("%s: not a row: %.100s", s->id, *p);
 	out->i = (unsigned)strtoul(end + 1, &end, 10);
 	if (out->n >= s->count || s->txs[out->n].fate == UNSENT || out->i >= s->txs[out->n].rows ||
 	    *end != '.')
-		crash_fail("%s: a row that nobody wrote: %.100s", s->id, *p);
+		program_fail("%s: a row that nobody wrote: %.100s", s->id, *p);
 	x = seed_of(s, out->n, out->i);
 	end++;
 	for (unsigned b = 0; b < s->txs[out->n].bytes; b++, end++) {
 		x = next_of(x);
 		if (*end != letters[x % 64])
-			crash_fail("%s: row %u of transaction %u has other bytes than were written", s->id,
-				   out->i, out->n);
+			program_fail("%s: row %u of transaction %u has other bytes than were written", s->id,
+				     out->i, out->n);
 	}
 	if (*end != '\n')
-		crash_fail("%s: row %u of transaction %u is too long", s->id, out->i, out->n);
+		program_fail("%s: row %u of transaction %u is too long", s->id, out->i, out->n);
 	*p = end + 1;
 	return true;
 }

@@ -89,6 +89,6 @@ void gate_wait(void)
 	pthread_mutex_lock(&lock);
 	while (active != 0)
 		if (pthread_cond_timedwait(&changed, &lock, &until) == ETIMEDOUT)
-			crash_fail("%u clients hang in calls after the mount has died", active);
+			program_fail("%u clients hang in calls after the mount has died", active);
 	pthread_mutex_unlock(&lock);
 }

@@ -31,7 +31,7 @@ static void name_staged(struct core_shard *shard, const struct core_staged *entr
 
 	core_manifest_key(core_shard_id(shard), entry, one_more(n));
 	if (core_manifest_read(core_shard_home(shard), entry, &m, &err) != KV_OK)
-		crash_fail("staged batch %s: %s", entry->name, err.msg);
+		program_fail("staged batch %s: %s", entry->name, err.msg);
 	name_batch(core_shard_id(shard), m.batch, n);
 	core_manifest_fini(&m);
 }
@@ -42,7 +42,7 @@ static void name_shard(struct core_shard *shard, struct names *n)
 	struct kv_err err;
 
 	if (core_shard_state(shard, &state, &err) != KV_OK)
-		crash_fail("state: %s", err.msg);
+		program_fail("state: %s", err.msg);
 	for (size_t i = 0; i < state.batch_count; i++)
 		name_batch(core_shard_id(shard), state.batches[i], n);
 	for (size_t i = 0; i < state.staged_count; i++)
@@ -82,7 +82,7 @@ static void look_blobs(struct kv_store *store, const struct names *n, FILE *out)
 
 	do {
 		if (kv_blob_list(kv_store_blobs(store), "", after, 256, &list, &err) != KV_OK)
-			crash_fail("blobs: %s", err.msg);
+			program_fail("blobs: %s", err.msg);
 		count = list.count;
 		for (size_t i = 0; i < count; i++)
 			if (!is_named(n, list.e[i].key))
@@ -102,7 +102,7 @@ static void look_keys(struct kv_store *store, struct shard *const *live, size_t 
 
 	do {
 		if (kv_consensus_list_keys(kv_store_consensus(store), after, 256, &keys, &err) != KV_OK)
-			crash_fail("keys: %s", err.msg);
+			program_fail("keys: %s", err.msg);
 		got = keys.count;
 		for (size_t i = 0; i < got; i++) {
 			bool is = is_shard(live, count, keys.keys[i]);
@@ -115,7 +115,7 @@ static void look_keys(struct kv_store *store, struct shard *const *live, size_t 
 		kv_keys_free(&keys);
 	} while (got != 0);
 	if (found != count)
-		crash_fail("of %zu shards the store has %zu", count, found);
+		program_fail("of %zu shards the store has %zu", count, found);
 }
 
 static void look_tmp(FILE *out)
@@ -143,14 +143,14 @@ char *leftover(struct shard *const *live, size_t count)
 	ck_assert_ptr_nonnull(out);
 	if (kv_store_embedded_open(world.store, true, "crash", &store, &err) != KV_OK ||
 	    core_engine_open(store, NULL, &engine, &err) != KV_OK)
-		crash_fail("the store: %s", err.msg);
+		program_fail("the store: %s", err.msg);
 	for (size_t i = 0; i < count; i++) {
 		struct core_shard_id id;
 		struct core_shard *shard = NULL;
 
 		ck_assert(core_uuid_parse('s', live[i]->id, strlen(live[i]->id), &id.u));
 		if (core_shard_open(engine, id, &shard, &err) != KV_OK)
-			crash_fail("%s: %s", live[i]->id, err.msg);
+			program_fail("%s: %s", live[i]->id, err.msg);
 		name_shard(shard, &names);
 		core_shard_close(shard);
 	}

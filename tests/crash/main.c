@@ -22,6 +22,7 @@ static uint64_t number_of(const char *name, uint64_t otherwise)
 
 static void options_init(void)
 {
+	static struct program program;
 	static char shim[PATH_MAX];
 	const char *only = getenv("CRASH_ONLY") != NULL ? getenv("CRASH_ONLY") : "";
 	char text[32];
@@ -37,6 +38,8 @@ static void options_init(void)
 	snprintf(text, sizeof text, "%" PRIu64, options.seed);
 	setenv("SEED", text, 1);
 	seed_init();
+	program = (struct program){.name = "crash", .seed = options.seed, .world = &world, .report = report};
+	program_begin(&program);
 }
 
 static void loaded(unsigned kills, uint64_t seed)

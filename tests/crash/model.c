@@ -47,11 +47,12 @@ static void told_locked(struct shard *s, unsigned n, enum fate fate, uint64_t ti
 	struct tx *tx = &s->txs[n];
 
 	if (fate == THERE && tx->fate == ABSENT)
-		crash_fail("%s: transaction %u was refused or lost, and is there", s->id, n);
+		program_fail("%s: transaction %u was refused or lost, and is there", s->id, n);
 	if (fate == ABSENT && tx->fate == THERE)
-		crash_fail("%s: transaction %u is there, and is refused under its token", s->id, n);
+		program_fail("%s: transaction %u is there, and is refused under its token", s->id, n);
 	if (time != NEVER && tx->time != NEVER && tx->time != time)
-		crash_fail("%s: transaction %u is at %" PRIu64 " and at %" PRIu64, s->id, n, tx->time, time);
+		program_fail("%s: transaction %u is at %" PRIu64 " and at %" PRIu64, s->id, n, tx->time,
+			     time);
 	if (tx->fate == UNSENT || fate != UNKNOWN)
 		tx->fate = fate;
 	if (time != NEVER)
@@ -86,16 +87,16 @@ static void count_rows(struct shard *s, const char *what, const char *text)
 		s->txs[n].seen = 0;
 	while (row_next(s, &text, &row)) {
 		if (row.diff != 1)
-			crash_fail("%s: %s has row %u of transaction %u %ld times", s->id, what, row.i, row.n,
-				   row.diff);
+			program_fail("%s: %s has row %u of transaction %u %ld times", s->id, what, row.i,
+				     row.n, row.diff);
 		s->txs[row.n].seen++;
 	}
 	if (*text != '\0')
-		crash_fail("%s: %s ends with %.100s", s->id, what, text);
+		program_fail("%s: %s ends with %.100s", s->id, what, text);
 	for (unsigned n = 0; n < s->count; n++)
 		if (s->txs[n].seen != 0 && s->txs[n].seen != s->txs[n].rows)
-			crash_fail("%s: %s has %u of %u rows of transaction %u", s->id, what, s->txs[n].seen,
-				   s->txs[n].rows, n);
+			program_fail("%s: %s has %u of %u rows of transaction %u", s->id, what,
+				     s->txs[n].seen, s->txs[n].rows, n);
 }
 
 static bool is_undone(const struct shard *s, unsigned n, const bool *there)
@@ -116,15 +117,15 @@ static uint64_t judge(struct shard *s, bool *there)
 
 		there[n] = tx->seen != 0 || is_undone(s, n, there);
 		if (tx->seen != 0 && is_undone(s, n, there))
-			crash_fail("%s: transaction %u is there without what it retracts, %u", s->id,
-				   tx->undone_by, n);
+			program_fail("%s: transaction %u is there without what it retracts, %u", s->id,
+				     tx->undone_by, n);
 		if (tx->fate == THERE && !there[n])
-			crash_fail("%s: transaction %u was acknowledged or seen, and is lost", s->id, n);
+			program_fail("%s: transaction %u was acknowledged or seen, and is lost", s->id, n);
 		if (tx->fate == ABSENT && there[n])
-			crash_fail("%s: transaction %u was refused or not there before, and is there", s->id,
-				   n);
+			program_fail("%s: transaction %u was refused or not there before, and is there",
+				     s->id, n);
 		if (tx->fate == UNSENT && there[n])
-			crash_fail("%s: transaction %u was never sent, and is there", s->id, n);
+			program_fail("%s: transaction %u was never sent, and is there", s->id, n);
 		if (tx->fate == UNKNOWN && there[n])
 			counted(N_FOUND, 1);
 		if (tx->fate == UNKNOWN && (there[n] || !tx->again))
@@ -142,7 +143,7 @@ static void look_as_of(struct shard *s, uint64_t t, const bool *there)
 	snprintf(name, sizeof name, "as_of/%" PRIu64, t);
 	text = slurp_rc(at(s->dir, name));
 	if (text == NULL)
-		crash_fail("%s: %s is held, and cannot be read: %s", s->id, name, strerrorname_np(errno));
+		program_fail("%s: %s is held, and cannot be read: %s", s->id, name, strerrorname_np(errno));
 	count_rows(s, name, text);
 	free(text);
 	for (unsigned n = 0; n < s->count; n++) {
@@ -153,8 +154,8 @@ static void look_as_of(struct shard *s, uint64_t t, const bool *there)
 		if ((there[n] && tx->time == NEVER) || (is_undone(s, n, there) && undone == NEVER))
 			continue;
 		if (show != (tx->seen != 0))
-			crash_fail("%s: %s %s transaction %u of time %" PRIu64, s->id, name,
-				   show ? "lacks" : "has", n, tx->time);
+			program_fail("%s: %s %s transaction %u of time %" PRIu64, s->id, name,
+				     show ? "lacks" : "has", n, tx->time);
 	}
 }
 
@@ -165,7 +166,7 @@ static void look_since(struct shard *s, uint64_t upper, const bool *there)
 
 	ck_assert_int_eq(frontier_of(s, "since", &since), 0);
 	if (since < s->since_seen)
-		crash_fail("%s: since went back from %" PRIu64 " to %" PRIu64, s->id, s->since_seen, since);
+		program_fail("%s: since went back from %" PRIu64 " to %" PRIu64, s->id, s->since_seen, since);
 	s->since_seen = since;
 	for (size_t i = 0; i < sizeof holds / sizeof *holds; i++) {
 		const char *hold = s->promises[holds[i]].acked;
@@ -174,8 +175,8 @@ static void look_since(struct shard *s, uint64_t upper, const bool *there)
 		if (hold[0] == '\0')
 			continue;
 		if (since > t)
-			crash_fail("%s: since is %" PRIu64 ", though a hold was acknowledged at %s", s->id,
-				   since, hold);
+			program_fail("%s: since is %" PRIu64 ", though a hold was acknowledged at %s", s->id,
+				     since, hold);
 		if (t < upper && upper != NEVER)
 			look_as_of(s, t, there);
 	}
@@ -187,10 +188,10 @@ static uint64_t look_upper(struct shard *s)
 
 	ck_assert_int_eq(frontier_of(s, "upper", &upper), 0);
 	if (upper < s->upper_seen)
-		crash_fail("%s: the upper went back from %" PRIu64 " to %" PRIu64, s->id, s->upper_seen,
-			   upper);
+		program_fail("%s: the upper went back from %" PRIu64 " to %" PRIu64, s->id, s->upper_seen,
+			     upper);
 	if ((upper == NEVER && s->finished == ABSENT) || (upper != NEVER && s->finished == THERE))
-		crash_fail("%s: the upper is %" PRIu64 ", which is wrong", s->id, upper);
+		program_fail("%s: the upper is %" PRIu64 ", which is wrong", s->id, upper);
 	s->finished = upper == NEVER ? THERE : ABSENT;
 	s->upper_seen = upper;
 	return upper;
@@ -207,8 +208,8 @@ void shard_look(struct shard *s)
 	for (size_t i = 0; i < sizeof order / sizeof *order; i++)
 		if (s->promises[P_SHARD].acked[0] != '\0' || i <= 1)
 			if (!promise_settle(&looker, s, order[i]))
-				crash_fail("%s: the mount does not answer: %s", s->id,
-					   strerrorname_np(errno));
+				program_fail("%s: the mount does not answer: %s", s->id,
+					     strerrorname_np(errno));
 	if (s->promises[P_SHARD].acked[0] == '\0') {
 		free(there);
 		return;
@@ -221,8 +222,8 @@ void shard_look(struct shard *s)
 		free(text);
 		count = judge(s, there);
 		if (upper != NEVER && upper != count)
-			crash_fail("%s: the upper is %" PRIu64 ", of %" PRIu64 " transactions", s->id, upper,
-				   count);
+			program_fail("%s: the upper is %" PRIu64 ", of %" PRIu64 " transactions", s->id,
+				     upper, count);
 		if (s->staged_for != NONE)
 			pieces_look(s, there[s->staged_for]);
 		look_since(s, upper, there);
@@ -235,7 +236,7 @@ void shard_look_finished(struct shard *s)
 	shard_look(s);
 	for (unsigned n = 0; n < s->count; n++)
 		if (s->txs[n].fate == THERE && s->txs[n].heard == 0)
-			crash_fail("%s: the listener did not hear transaction %u", s->id, n);
+			program_fail("%s: the listener did not hear transaction %u", s->id, n);
 }
 
 /* --- what others were told ------------------------------------------------------------------------- */
@@ -263,27 +264,28 @@ void step_heard(struct shard *s, uint64_t lower, uint64_t upper, const char *row
 
 	pthread_mutex_lock(&s->lock);
 	if (lower != s->heard_to || upper < lower)
-		crash_fail("%s: a listener got [%" PRIu64 ", %" PRIu64 ") after %" PRIu64, s->id, lower,
-			   upper, s->heard_to);
+		program_fail("%s: a listener got [%" PRIu64 ", %" PRIu64 ") after %" PRIu64, s->id, lower,
+			     upper, s->heard_to);
 	while (row_next(s, &rows, &row)) {
 		struct tx *tx = &s->txs[row.n];
 
 		if (row.time < lower || row.time >= upper)
-			crash_fail("%s: a listener got time %" PRIu64 " too early or late", s->id, row.time);
+			program_fail("%s: a listener got time %" PRIu64 " too early or late", s->id,
+				     row.time);
 		if (row.diff == 1 && tx->heard++ == 0)
 			counted(N_HEARD, 1);
 		if (row.diff == 1)
 			told_locked(s, row.n, THERE, row.time);
 		else if (row.diff != -1)
-			crash_fail("%s: a listener got a row of transaction %u %ld times", s->id, row.n,
-				   row.diff);
+			program_fail("%s: a listener got a row of transaction %u %ld times", s->id, row.n,
+				     row.diff);
 	}
 	if (strncmp(rows, "commit\n", 7) != 0)
-		crash_fail("%s: a listener got %.100s", s->id, rows);
+		program_fail("%s: a listener got %.100s", s->id, rows);
 	for (unsigned n = 0; n < s->count; n++)
 		if (s->txs[n].heard != 0 && s->txs[n].heard != s->txs[n].rows)
-			crash_fail("%s: a listener got %u of %u rows of transaction %u", s->id,
-				   s->txs[n].heard, s->txs[n].rows, n);
+			program_fail("%s: a listener got %u of %u rows of transaction %u", s->id,
+				     s->txs[n].heard, s->txs[n].rows, n);
 	s->heard_to = upper;
 	if (upper > s->upper_seen)
 		s->upper_seen = upper;

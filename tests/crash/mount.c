@@ -23,7 +23,7 @@ void mount_restart(void)
 
 	restart_took(now_us() - begun);
 	if (status != 0 || said[0] != '\0' || world.pid == 0)
-		crash_fail("it does not start: exit %d: %s", status, said);
+		program_fail("it does not start: exit %d: %s", status, said);
 	free(said);
 }
 
@@ -40,7 +40,7 @@ int mount_reap(void)
 			rest_us(500);
 	}
 	if (got != world.pid)
-		crash_fail("process %d, which serves, does not end", (int)world.pid);
+		program_fail("process %d, which serves, does not end", (int)world.pid);
 	world.pid = 0;
 	return status;
 }
@@ -52,7 +52,7 @@ void mount_stop(void)
 	ck_works(kill(world.pid, SIGTERM));
 	status = mount_reap();
 	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-		crash_fail("a clean stop ended with wait status %d", status);
+		program_fail("a clean stop ended with wait status %d", status);
 }
 
 void fsck_now(void)
@@ -61,7 +61,7 @@ void fsck_now(void)
 	int status = sh(&said, "%s fsck %s", shardctl_path(), world.store);
 
 	if (status != 0 || strncmp(said, "clean", 5) != 0)
-		crash_fail("fsck: exit %d: %s", status, said);
+		program_fail("fsck: exit %d: %s", status, said);
 	counted(N_FSCK, 1);
 	free(said);
 }
@@ -92,7 +92,7 @@ void end_clean(struct shard *const *live, size_t count)
 		int e = write_once(at(live[i]->dir, "ctl"), "gc\n");
 
 		if (e != 0)
-			crash_fail("%s: gc: %s", live[i]->id, strerrorname_np(e));
+			program_fail("%s: gc: %s", live[i]->id, strerrorname_np(e));
 	}
 	/* Removed shards are deleted in the background. */
 	while (files_of_others(live, count) && until_deadline(&since))
@@ -100,5 +100,5 @@ void end_clean(struct shard *const *live, size_t count)
 	mount_stop();
 	left = leftover(live, count);
 	if (left != NULL)
-		crash_fail("left over in the store: %s", left);
+		program_fail("left over in the store: %s", left);
 }

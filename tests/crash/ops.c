@@ -43,7 +43,7 @@ int frontier_of(const struct shard *s, const char *file, uint64_t *out)
 		return errno;
 	*out = text[0] == '-' ? NEVER : strtoull(text, NULL, 10);
 	if (strchr("-0123456789", text[0]) == NULL || text[0] == '\0')
-		crash_fail("%s: %s is \"%s\"", s->id, file, text);
+		program_fail("%s: %s is \"%s\"", s->id, file, text);
 	free(text);
 	return 0;
 }
@@ -85,7 +85,7 @@ static void note_verdict(struct shard *s, unsigned n, int fd)
 	if (len > 0) {
 		line[len] = '\0';
 		if (sscanf(line, "ok lower=%" SCNu64 " ", &lower) != 1)
-			crash_fail("%s: transaction %u was done, and its verdict is %s", s->id, n, line);
+			program_fail("%s: transaction %u was done, and its verdict is %s", s->id, n, line);
 	}
 	tx_told(s, n, THERE, lower);
 	counted(N_ACKED, 1);
@@ -137,7 +137,7 @@ static int look_name(const struct shard *s, char *out)
 			continue;
 		target[n] = '\0';
 		if (strstr(target, s->id) == NULL)
-			crash_fail("%s: a name of it leads to %s", s->id, target);
+			program_fail("%s: a name of it leads to %s", s->id, target);
 		out[len++] = which;
 	}
 	out[len] = '\0';
@@ -200,11 +200,11 @@ bool promise_settle(struct client *c, struct shard *s, int which)
 		return false;
 	}
 	if (e != 0)
-		crash_fail("%s: %s: %s", s->id, words[which], strerrorname_np(e));
+		program_fail("%s: %s: %s", s->id, words[which], strerrorname_np(e));
 	if (strcmp(found, p->acked) != 0 && !(p->unsure && strcmp(found, p->tried) == 0))
-		crash_fail("%s: %s is \"%s\"; acknowledged was \"%s\"%s%s%s", s->id, words[which], found,
-			   p->acked, p->unsure ? ", tried \"" : "", p->unsure ? p->tried : "",
-			   p->unsure ? "\"" : "");
+		program_fail("%s: %s is \"%s\"; acknowledged was \"%s\"%s%s%s", s->id, words[which], found,
+			     p->acked, p->unsure ? ", tried \"" : "", p->unsure ? p->tried : "",
+			     p->unsure ? "\"" : "");
 	snprintf(p->acked, sizeof p->acked, "%s", found);
 	p->unsure = false;
 	return true;
@@ -386,7 +386,7 @@ int op_finish(struct client *c, struct shard *s)
 		s->finished = THERE;
 		e = 0;
 	} else if (!excused(c, e)) {
-		crash_fail("%s: it cannot be finished: %s", s->id, strerrorname_np(e));
+		program_fail("%s: it cannot be finished: %s", s->id, strerrorname_np(e));
 	}
 	atomic_fetch_sub(&doing[D_RMDIR], 1);
 	return e;

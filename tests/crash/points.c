@@ -40,7 +40,7 @@ struct scenario {
 static void expect(struct run *run, const char *what, int e)
 {
 	if (e != 0 && !run->c.broken && !excused(&run->c, e))
-		crash_fail("%s: %s", what, strerrorname_np(e));
+		program_fail("%s: %s", what, strerrorname_np(e));
 }
 
 /* --- scenarios ------------------------------------------------------------------------------------- */
@@ -364,7 +364,7 @@ static bool do_act(struct run *run, const struct template *t, const char *rule, 
 	if (!t->sc->at_start)
 		arm();
 	if (status != 0 && (!t->sc->at_start || strstr(said, "died of signal 9") == NULL))
-		crash_fail("%s: it does not start: exit %d: %s", t->sc->name, status, said);
+		program_fail("%s: it does not start: exit %d: %s", t->sc->name, status, said);
 	free(said);
 	run->c.broken = world.pid == 0;
 	if (world.pid != 0)
@@ -378,13 +378,13 @@ static bool do_act(struct run *run, const struct template *t, const char *rule, 
 		met = WIFSIGNALED(status);
 	} else if (world.pid != 0 && !met) {
 		if (run->c.broken)
-			crash_fail("%s: a call failed, and nothing was killed", t->sc->name);
+			program_fail("%s: a call failed, and nothing was killed", t->sc->name);
 		ck_works(kill(world.pid, SIGKILL));
 		(void)mount_reap();
 	} else if (world.pid != 0) {
 		status = mount_reap();
 		if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
-			crash_fail("%s: wait status %d", t->sc->name, status);
+			program_fail("%s: wait status %d", t->sc->name, status);
 	}
 	atomic_store(&death_expected, false);
 	return met;

@@ -69,7 +69,7 @@ static void await_moment(struct rng *r)
 		while (count_of(N_ACKED) < target && !look_is_due()) {
 			rest_us(50);
 			if (now_ms() - begun > STOPPED_MS)
-				crash_fail("the clients came to a stop");
+				program_fail("the clients came to a stop");
 		}
 	}
 	rest_us(rng_below(r, rng_below(r, 4) == 0 ? 20000 : 2000));
@@ -135,7 +135,7 @@ static bool start_to_die(struct rng *r)
 	atomic_store(&death_expected, true);
 	status = mount_start(env, &said);
 	if (status != 0 && strstr(said, "died of signal 9") == NULL)
-		crash_fail("it does not start: exit %d: %s", status, said);
+		program_fail("it does not start: exit %d: %s", status, said);
 	free(said);
 	if (world.pid != 0)
 		return true;

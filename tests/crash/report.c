@@ -2,9 +2,7 @@
 #include "tests/crash/crash.h"
 
 #include <inttypes.h>
-#include <signal.h>
 #include <stdarg.h>
-#include <sys/mount.h>
 #include <time.h>
 
 enum { PLACES_MAX = 400, RESTARTS_MAX = 20000 };
@@ -20,7 +18,6 @@ static struct place places[PLACES_MAX];
 static size_t place_count;
 static uint32_t restarts[RESTARTS_MAX];
 static size_t restart_count;
-static _Atomic bool failing;
 
 void counted(enum crash_count what, uint64_t n)
 {
@@ -131,53 +128,4 @@ void report(const char *result)
 	for (size_t i = 0; i < place_count; i++)
 		fprintf(f, "| %s | %s | %u |\n", places[i].what, places[i].where, places[i].kills);
 	fclose(f);
-}
-
-/* Kill the mount and leave the store as it is. */
-_Noreturn static void give_up(const char *why)
-{
-	fflush(stdout);
-	fprintf(stderr, "\ncrash: %s\ncrash: SEED=%" PRIu64 "; the store is kept: %s\n", why, options.seed,
-		world.store != NULL ? world.store : "(none)");
-	report(why);
-	if (world.pid > 0)
-		kill(world.pid, SIGKILL);
-	if (world.mnt != NULL)
-		umount2(world.mnt, MNT_DETACH);
-	_exit(1);
-}
-
-void crash_fail(const char *fmt, ...)
-{
-	char line[TEXT_MAX];
-	va_list ap;
-
-	if (atomic_exchange(&failing, true))
-		for (;;) /* another thread ends it all */
-			pause();
-	va_start(ap, fmt);
-	vsnprintf(line, sizeof line, fmt, ap);
-	va_end(ap);
-	give_up(line);
-}
-
-/* Check's way to fail is not that of a program of its own: the linker puts these two in its place. */
-void __wrap__mark_point(const char *file, int line);
-void __wrap__mark_point(const char *file, int line)
-{
-	(void)file;
-	(void)line;
-}
-
-_Noreturn void __wrap__ck_assert_failed(const char *file, int line, const char *expr, const char *msg, ...);
-void __wrap__ck_assert_failed(const char *file, int line, const char *expr, const char *msg, ...)
-{
-	char text[TEXT_MAX / 2] = "";
-	va_list ap;
-
-	va_start(ap, msg);
-	if (msg != NULL)
-		vsnprintf(text, sizeof text, msg, ap);
-	va_end(ap);
-	crash_fail("%s:%d: %s %s", file, line, expr, text);
 }

@@ -55,9 +55,9 @@ static int settle_name(struct client *c, struct shard *s, struct piece *p)
 	if (c->mount != atomic_load(&mount_number))
 		return ENOTCONN;
 	if (old && new)
-		crash_fail("%s: %s has two names after its rename", s->id, p->name[0]);
+		program_fail("%s: %s has two names after its rename", s->id, p->name[0]);
 	if (p->synced && !old && !new)
-		crash_fail("%s: %s is lost, though it was synced", s->id, p->name[0]);
+		program_fail("%s: %s is lost, though it was synced", s->id, p->name[0]);
 	p->which ^= new;
 	p->made = p->synced;
 	p->renaming = false;
@@ -154,13 +154,13 @@ void pieces_look(struct shard *s, bool committed)
 		if (found == NULL)
 			ck_assert_msg(errno == ENOENT, "%s: %s", p->name[p->which], strerrorname_np(errno));
 		if (found != NULL && committed)
-			crash_fail("%s: %s is committed, and is there still", s->id, p->name[p->which]);
+			program_fail("%s: %s is committed, and is there still", s->id, p->name[p->which]);
 		if (found == NULL && p->synced && !committed)
-			crash_fail("%s: %s was synced, and is lost", s->id, p->name[p->which]);
+			program_fail("%s: %s was synced, and is lost", s->id, p->name[p->which]);
 		if (found != NULL && p->synced) {
 			want = piece_text(s, p, &len);
 			if (strcmp(found, want) != 0)
-				crash_fail("%s: %s is not what was synced", s->id, p->name[p->which]);
+				program_fail("%s: %s is not what was synced", s->id, p->name[p->which]);
 			free(want);
 		}
 		free(found);
@@ -188,7 +188,7 @@ static void hear(struct client *c, struct shard *s)
 		uint64_t lower, upper = NEVER;
 
 		if (sscanf(p, "begin lower=%" SCNu64 " upper=%" SCNu64 "\n", &lower, &upper) < 1)
-			crash_fail("%s: a listener got %.100s", s->id, p);
+			program_fail("%s: a listener got %.100s", s->id, p);
 		rows = strchr(p, '\n') + 1;
 		step_heard(s, lower, upper, rows);
 		p = end + 8;
@@ -224,7 +224,7 @@ int op_listen(struct client *c, struct shard *s, bool *end)
 		if (n > 0)
 			hear(c, s);
 		if (n == 0 && s->heard_to != NEVER)
-			crash_fail("%s: a listener came to an end at %" PRIu64, s->id, s->heard_to);
+			program_fail("%s: a listener came to an end at %" PRIu64, s->id, s->heard_to);
 		*end = n == 0;
 	}
 	return 0;

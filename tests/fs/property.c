@@ -275,18 +275,52 @@ static void sum_text(struct pm *o, const struct committed *b, const char *text, 
 	}
 }
 
+static bool is_listed(struct pm *o, int shard, const char *name)
+{
+	DIR *dir = opendir(at(o->shards[shard], "batches"));
+	struct dirent *e;
+	bool found = false;
+
+	if (dir == NULL)
+		pm_differs(o, "list batches", strerrorname_np(errno), "a directory");
+	while (!found && (e = readdir(dir)) != NULL)
+		found = strcmp(e->d_name, name) == 0;
+	closedir(dir);
+	return found;
+}
+
+/*
+ * -1: merged since it was listed, and so not listed any more. One that is still listed can be opened: it may
+ * be another one of that name, which came between looking the name up and opening what was found, but not
+ * each time.
+ */
+static int open_listed(struct pm *o, int shard, const char *name)
+{
+	int fd = -1;
+
+	for (int tries = 0; fd < 0 && tries < 5; tries++) {
+		fd = open(pm_batch(o, shard, name), O_RDONLY | O_CLOEXEC);
+		if (fd < 0 && errno != ENOENT)
+			pm_differs(o, name, strerrorname_np(errno), "a batch");
+		if (fd < 0 && !is_listed(o, shard, name))
+			return -1;
+	}
+	if (fd < 0)
+		pm_differs(o, name, "listed, and not there", "a batch");
+	return fd;
+}
+
 static void compare_one_batch(struct pm *o, int shard, const struct committed *b)
 {
-	const char *path = pm_batch(o, shard, b->name);
 	__int128 got[SH_KINDS], want[SH_KINDS];
 	struct stat st = {0};
 	/* Of one open file: by its name there may be another one, merged, a moment later. */
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int fd = open_listed(o, shard, b->name);
 	char *text;
 
-	if (fd < 0 && errno == ENOENT)
-		return; /* merged since it was listed: the next listing has what became of it */
-	if (fd < 0 || fstat(fd, &st) != 0)
+	if (fd < 0)
+		return;
+	if (fstat(fd, &st) != 0)
 		pm_differs(o, b->name, strerrorname_np(errno), "a batch");
 	text = calloc(1, (size_t)st.st_size + 2);
 	if (text == NULL || pread(fd, text, (size_t)st.st_size + 1, 0) != st.st_size)

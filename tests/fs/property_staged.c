@@ -29,7 +29,7 @@ static void close_one(struct pm *o, struct pm_stage *g)
 	struct sh_staged *s = g->fd >= 0 ? entry_of(o, g) : NULL;
 
 	if (s != NULL && !o->killed)
-		shadow_stored(s);
+		shadow_closed(s);
 	if (g->fd >= 0)
 		close(g->fd);
 	*g = (struct pm_stage){.fd = -1};

@@ -372,68 +372,6 @@ START_TEST(shards_that_are_there_are_6_unless_they_are_to_be_skipped)
 }
 END_TEST
 
-/* What a store consists of, with all its bytes. */
-static char *image(const char *store)
-{
-	return want_sh("cd %s && find . -type f ! -name OWNER | sort | xargs md5sum", store);
-}
-
-START_TEST(exports_that_are_not_whole_are_5_and_leave_no_trace)
-{
-	struct rng r = rng_new(6006);
-	char *before, *after, *store = check_path(w.dir, "store");
-
-	for (int i = 0; i < 40; i++) {
-		char row[200];
-
-		snprintf(row, sizeof row, "begin expected_upper=%d new_upper=%d\n%d\t1\tkey%d\t%d\ncommit\n",
-			 i, i + 1, i, i, i * i);
-		want_txn(shard, row);
-	}
-	want_status(0, "export -o %s/plain %s", w.dir, w.store);
-	want_status(0, "export -z -o %s/packed %s", w.dir, w.store);
-	world_stop(&w);
-	before = image(store);
-	for (unsigned i = 0; i < 60; i++) {
-		const char *name = i % 2 == 0 ? "plain" : "packed";
-		struct stat st;
-		uint64_t place;
-
-		ck_works(stat(at(w.dir, name), &st));
-		place = rng_below(&r, (uint64_t)st.st_size);
-		free(want_sh("cp %s/%s %s/bad", w.dir, name, w.dir));
-		if (i % 3 == 0)
-			ck_works(truncate(at(w.dir, "bad"), (off_t)place));
-		else
-			free(want_sh("python3 -c 'import sys; f=open(sys.argv[1],\"r+b\"); f.seek(%llu); "
-				     "b=f.read(1)[0]; "
-				     "f.seek(%llu); f.write(bytes([b^%u]))' %s/bad",
-				     (unsigned long long)place, (unsigned long long)place,
-				     1u << rng_below(&r, 8), w.dir));
-		{
-			char *out;
-			/* A newer format is not damage: the flip of the first line's number. */
-			int status =
-				ctl(&out, "import %s %s/bad", i % 4 < 2 ? store : at(w.dir, "new"), w.dir);
-			char *err = said();
-
-			ck_assert_msg(status == 5 || (status == 1 && strstr(err, "format") != NULL),
-				      "%s, %u, place %" PRIu64 ": exit %d: %s", name, i, place, status, err);
-			ck_assert_str_ne(err, "");
-			free(out);
-			free(err);
-		}
-	}
-	ck_fails(access(at(w.dir, "new"), F_OK), ENOENT);
-	after = image(store);
-	ck_assert_str_eq(before, after);
-	free(before);
-	free(after);
-	free(store);
-	world_start(&w, NULL);
-}
-END_TEST
-
 /* --- fsck ------------------------------------------------------------------------------------------ */
 
 /* A part that is a file; given. */
@@ -590,7 +528,6 @@ Suite *shardctl_suite(void)
 	tcase_add_test(tc, a_store_that_was_carried_over_is_the_same_to_those_who_mount_it);
 	tcase_add_test(tc, stdout_and_stdin_are_files_too);
 	tcase_add_test(tc, shards_that_are_there_are_6_unless_they_are_to_be_skipped);
-	tcase_add_test(tc, exports_that_are_not_whole_are_5_and_leave_no_trace);
 	tcase_add_test(tc, damage_is_1_with_the_place_and_is_cut_out_only_when_asked_with_a_note);
 	tcase_add_test(tc, orphans_are_notes_that_a_repair_deletes);
 	tcase_add_test(tc, a_bar_is_drawn_on_a_terminal_and_nowhere_else);

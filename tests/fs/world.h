@@ -185,9 +185,11 @@ Suite *ctl_suite(void);
 Suite *metrics_suite(void);
 Suite *corrupt_suite(void);
 Suite *shardctl_suite(void);
+Suite *export_harm_suite(void);
 Suite *nth_suite(void);
 Suite *nth_calls_suite(void);
 Suite *hostile_suite(void);
+Suite *greedy_suite(void);
 Suite *full_suite(void);
 Suite *ordinary_suite(void);
 

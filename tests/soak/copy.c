@@ -21,7 +21,7 @@ static void start(struct copier *c)
 	uint64_t upper = 0;
 
 	if (read_frontier(c->b, "upper", &upper) != 0)
-		soak_fail("%s: the upper of the copy cannot be read", c->a->id);
+		program_fail("%s: the upper of the copy cannot be read", c->a->id);
 	c->mount = mount_up();
 	/* An empty copy may begin with a subscription; hold copy keeps since from passing it. */
 	c->whole = upper == 0 && c->a->salt % 2 == 1;
@@ -34,7 +34,7 @@ static void start(struct copier *c)
 		_exit(127);
 	}
 	if (c->pid < 0)
-		soak_fail("fork: %s", strerrorname_np(errno));
+		program_fail("fork: %s", strerrorname_np(errno));
 	counted(N_REPLICATORS, 1);
 }
 
@@ -51,8 +51,8 @@ static void move_hold(const struct copier *c)
 		counted(N_HOLD_MOVES, 1);
 	}
 	if (e != 0)
-		soak_fail("%s: the hold of a copy at %s: %s", c->a->id, frontier_text(upper),
-			  strerrorname_np(e));
+		program_fail("%s: the hold of a copy at %s: %s", c->a->id, frontier_text(upper),
+			     strerrorname_np(e));
 }
 
 /* True: it came to the end of time. */
@@ -82,8 +82,8 @@ static bool ended(struct copier *c, bool kill_it)
 			free(said);
 			return false;
 		}
-		soak_fail("%s: its copier ended: %x: %s", c->a->id, (unsigned)status,
-			  said != NULL ? said : "");
+		program_fail("%s: its copier ended: %x: %s", c->a->id, (unsigned)status,
+			     said != NULL ? said : "");
 	}
 	return false;
 }
@@ -122,11 +122,11 @@ void *copier_main(void *arg)
 		if (c.pid != 0)
 			over = ended(&c, true) || over;
 		if (over && !b_is_finished(&c))
-			soak_fail("%s: its copier ended, and the copy is not finished", w->s->id);
+			program_fail("%s: its copier ended, and the copy is not finished", w->s->id);
 		if (atomic_load(&w->s->finished) && begun == 0)
 			begun = now_ms();
 		if (begun != 0 && !over && now_ms() - begun > 120000)
-			soak_fail("%s: not copied two minutes after its end", w->s->id);
+			program_fail("%s: not copied two minutes after its end", w->s->id);
 		over = over || (atomic_load(&w->s->done) && !atomic_load(&w->s->finished));
 	}
 	unlink(c.errors);

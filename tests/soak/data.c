@@ -37,7 +37,7 @@ void text_room(struct text *t, size_t more)
 	t->cap = t->cap * 2 + more;
 	t->p = realloc(t->p, t->cap);
 	if (t->p == NULL)
-		soak_fail("no memory for %zu bytes", t->cap);
+		program_fail("no memory for %zu bytes", t->cap);
 }
 
 void text_add(struct text *t, const char *fmt, ...)
@@ -229,7 +229,7 @@ struct rows rows_read(const char *what, const char *p, size_t len)
 
 		end = memchr(p, '\n', (size_t)(stop - p));
 		if (end == NULL || !line_parse(p, end, &time, &diff, &l))
-			soak_fail("%s: not a row: \"%.200s\"", what, p);
+			program_fail("%s: not a row: \"%.200s\"", what, p);
 		order = rows.count == 0 ? -1 : field_cmp(before.key, before.key_len, l.key, l.key_len);
 		if (order == 0)
 			order = field_cmp(before.val, before.val_len, l.val, l.val_len);

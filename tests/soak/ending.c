@@ -38,7 +38,7 @@ static void write_once_more(const struct shard *s, const struct world *fresh)
 	int fd = append_open(dir);
 
 	if (text == NULL || read_frontier(s, "upper", &upper) != 0)
-		soak_fail("%s: the last snapshot: %s", s->id, strerrorname_np(errno));
+		program_fail("%s: the last snapshot: %s", s->id, strerrorname_np(errno));
 	if (upper != 0)
 		check_content(s, "the last snapshot", upper - 1, text, len);
 	snprintf(head, sizeof head, "begin expected_upper=0 new_upper=%" PRIu64 " since=%" PRIu64 "\n", upper,

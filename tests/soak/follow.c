@@ -25,7 +25,7 @@ static uint64_t frontier_after(const struct listener *l, const char *line, const
 	const char *p = strstr(line, name);
 
 	if (p == NULL)
-		soak_fail("%s: a listener got \"%.200s\"", l->w->s->id, line);
+		program_fail("%s: a listener got \"%.200s\"", l->w->s->id, line);
 	p += strlen(name);
 	return *p == '-' ? NEVER : strtoull(p, NULL, 10);
 }
@@ -36,14 +36,14 @@ static void take_begin(struct listener *l, const char *line)
 	uint64_t lower = whole ? 0 : frontier_after(l, line, " lower=");
 
 	if (whole && (!l->first || !l->subscribed))
-		soak_fail("%s: a listener got \"%.200s\" in the middle", l->w->s->id, line);
+		program_fail("%s: a listener got \"%.200s\" in the middle", l->w->s->id, line);
 	l->upper = frontier_after(l, line, whole ? " new_upper=" : " upper=");
 	if (l->first && (whole || l->next == NEVER))
 		l->from = l->next = lower;
 	if (lower != l->next || l->upper <= lower)
-		soak_fail("%s: a listener got \"%.100s\" after %" PRIu64, l->w->s->id, line, l->next);
+		program_fail("%s: a listener got \"%.100s\" after %" PRIu64, l->w->s->id, line, l->next);
 	if (whole && frontier_after(l, line, " since=") != (l->upper == NEVER ? NEVER : l->upper - 1))
-		soak_fail("%s: a subscription begins with \"%.100s\"", l->w->s->id, line);
+		program_fail("%s: a subscription begins with \"%.100s\"", l->w->s->id, line);
 	l->first = false;
 	l->in = true;
 }
@@ -55,18 +55,18 @@ static void take_rows(struct listener *l, const char *p, size_t len)
 	if (len == 0)
 		return;
 	if (!l->in)
-		soak_fail("%s: a listener got a row outside of a transaction: \"%.200s\"", l->w->s->id, p);
+		program_fail("%s: a listener got a row outside of a transaction: \"%.200s\"", l->w->s->id, p);
 	rows = rows_read("a listener", p, len);
 	if (rows.first < l->next || (rows.last >= l->upper && l->upper != NEVER))
-		soak_fail("%s: a listener got times %" PRIu64 " to %" PRIu64 " in %" PRIu64 " to %s",
-			  l->w->s->id, rows.first, rows.last, l->next, frontier_text(l->upper));
+		program_fail("%s: a listener got times %" PRIu64 " to %" PRIu64 " in %" PRIu64 " to %s",
+			     l->w->s->id, rows.first, rows.last, l->next, frontier_text(l->upper));
 	l->sums = sums_add(l->sums, rows.sums);
 }
 
 static void take_commit(struct listener *l)
 {
 	if (!l->in)
-		soak_fail("%s: a listener got a commit without begin", l->w->s->id);
+		program_fail("%s: a listener got a commit without begin", l->w->s->id);
 	l->in = false;
 	l->next = l->upper;
 	check_between(l->w->s, "a listener", l->from, l->upper, l->sums);
@@ -129,7 +129,7 @@ static void choose(struct listener *l, char name[48])
 	l->in = false;
 	l->rest.len = 0;
 	if (read_frontier(l->w->s, "since", &since) != 0 || read_frontier(l->w->s, "upper", &upper) != 0)
-		soak_fail("%s: since and upper cannot be read", l->w->s->id);
+		program_fail("%s: since and upper cannot be read", l->w->s->id);
 	if (upper == NEVER)
 		upper = model_last(l->w->s->m);
 	l->from = l->next = NEVER; /* the first begin tells */
@@ -157,7 +157,7 @@ static void want_gone(const struct listener *l, const char *name, int e)
 	uint64_t since = 0, f = strtoull(slash, NULL, 10) + l->subscribed;
 
 	if (*slash == 'n' || e != ENODATA || read_frontier(l->w->s, "since", &since) != 0 || since < f)
-		soak_fail("%s: %s: %s, since is %" PRIu64, l->w->s->id, name, strerrorname_np(e), since);
+		program_fail("%s: %s: %s, since is %" PRIu64, l->w->s->id, name, strerrorname_np(e), since);
 	counted(N_LISTEN_NODATA, 1);
 }
 
@@ -187,9 +187,10 @@ static void follow(struct listener *l)
 	close(l->fd);
 	if (what == END) {
 		if (!atomic_load(&s->finished) && !(l->next == NEVER || model_upper(s->m) == NEVER))
-			soak_fail("%s: %s ended at %s", s->id, name, frontier_text(l->next));
+			program_fail("%s: %s ended at %s", s->id, name, frontier_text(l->next));
 		if (l->in || l->rest.len != 0 || (l->next != NEVER && !l->first))
-			soak_fail("%s: %s ended at %s, in the middle", s->id, name, frontier_text(l->next));
+			program_fail("%s: %s ended at %s, in the middle", s->id, name,
+				     frontier_text(l->next));
 		counted(N_FOLLOW_ENDS, 1);
 	} else if (what == INTERRUPTED && !(e == EINTR && atomic_load(&s->done)) && !excused(l->mount, e)) {
 		want_gone(l, name, e);

@@ -17,9 +17,9 @@ void *since_main(void *arg)
 		bool jump = w->s->style == LARGE || rng_below(&w->r, 6) == 0;
 
 		if (read_frontier(w->s, "upper", &upper) != 0 || read_frontier(w->s, "since", &since) != 0)
-			soak_fail("%s: upper and since cannot be read", w->s->id);
+			program_fail("%s: upper and since cannot be read", w->s->id);
 		if (since < last)
-			soak_fail("%s: since went from %" PRIu64 " to %" PRIu64, w->s->id, last, since);
+			program_fail("%s: since went from %" PRIu64 " to %" PRIu64, w->s->id, last, since);
 		last = since;
 		if (jump)
 			snprintf(line, sizeof line, "%" PRIu64,
@@ -28,7 +28,7 @@ void *since_main(void *arg)
 			snprintf(line, sizeof line, "upper-%" PRIu64, 1 + rng_below(&w->r, 300));
 		e = say(w->s, "since", line);
 		if (e != 0)
-			soak_fail("%s: since %s: %s", w->s->id, line, strerrorname_np(e));
+			program_fail("%s: since %s: %s", w->s->id, line, strerrorname_np(e));
 		counted(N_SINCE, 1);
 		for (uint64_t i = 0, n = rng_below(&w->r, jump ? 200 : 100);
 		     i < n && !atomic_load(&w->s->stop); i++)
@@ -49,8 +49,8 @@ struct holder {
 static void expect(const struct holder *h, const char *line, int e, int want)
 {
 	if (e != want)
-		soak_fail("%s/%s: \"%s\" is %s, not %s", h->w->s->id, h->name, line, strerrorname_np(e),
-			  strerrorname_np(want));
+		program_fail("%s/%s: \"%s\" is %s, not %s", h->w->s->id, h->name, line, strerrorname_np(e),
+			     strerrorname_np(want));
 }
 
 static void want_content(const struct holder *h)
@@ -64,8 +64,8 @@ static void want_content(const struct holder *h)
 		got = slurp_rc(at(h->w->s->dir, h->name));
 	} while (got == NULL && excused(mount, errno));
 	if (got == NULL || strcmp(got, want) != 0)
-		soak_fail("%s/%s is \"%s\", not \"%s\"", h->w->s->id, h->name,
-			  got != NULL ? got : strerrorname_np(errno), want);
+		program_fail("%s/%s is \"%s\", not \"%s\"", h->w->s->id, h->name,
+			     got != NULL ? got : strerrorname_np(errno), want);
 	free(got);
 }
 
@@ -127,7 +127,7 @@ static void read_held(struct holder *h, struct text *text)
 	int e;
 
 	if (read_frontier(s, "since", &since) != 0 || since > h->at)
-		soak_fail("%s: since is %" PRIu64 ", and %s holds %" PRIu64, s->id, since, h->name, h->at);
+		program_fail("%s: since is %" PRIu64 ", and %s holds %" PRIu64, s->id, since, h->name, h->at);
 	if (read_frontier(s, "upper", &upper) != 0 || upper <= t)
 		return;
 	if (rng_below(&h->w->r, 2) == 0)
@@ -143,8 +143,8 @@ static void read_held(struct holder *h, struct text *text)
 			close(fd);
 	} while (e != 0 && excused(mount, e));
 	if (e != 0)
-		soak_fail("%s: %s: %s, and %s holds %" PRIu64, s->id, name, strerrorname_np(e), h->name,
-			  h->at);
+		program_fail("%s: %s: %s, and %s holds %" PRIu64, s->id, name, strerrorname_np(e), h->name,
+			     h->at);
 	check_content(s, name, t, text->p, text->len);
 	counted(N_HOLD_READS, 1);
 }
@@ -154,13 +154,13 @@ static void give_up_hold(struct holder *h)
 	unsigned mount;
 
 	if (h->fenced && unlink(at(h->w->s->dir, h->name)) == 0)
-		soak_fail("%s/%s: a fenced hold could be removed", h->w->s->id, h->name);
+		program_fail("%s/%s: a fenced hold could be removed", h->w->s->id, h->name);
 	hold_move(h, NEVER);
 	do
 		mount = mount_up();
 	while (unlink(at(h->w->s->dir, h->name)) != 0 && errno != ENOENT && excused(mount, errno));
 	if (access(at(h->w->s->dir, h->name), F_OK) == 0)
-		soak_fail("%s/%s is still there", h->w->s->id, h->name);
+		program_fail("%s/%s is still there", h->w->s->id, h->name);
 }
 
 void *holder_main(void *arg)
@@ -202,7 +202,7 @@ void *rmrf_main(void *arg)
 	while (!atomic_load(&w->s->stop)) {
 		mount_up();
 		if (sh(NULL, "rm -rf %s >/dev/null 2>&1", w->s->dir) == 0)
-			soak_fail("%s: rm -rf of a live shard says that it worked", w->s->id);
+			program_fail("%s: rm -rf of a live shard says that it worked", w->s->id);
 		counted(N_RMRF, 1);
 		for (uint64_t i = 0, n = 20 + rng_below(&w->r, 100); i < n && !atomic_load(&w->s->stop); i++)
 			rest_ms(50);
@@ -220,7 +220,7 @@ void upkeep_of(const struct shard *s, const char *word)
 
 	counted(e == ENOENT ? N_CTL_NONE : N_CTL, 1);
 	if (e != 0 && e != ENOENT)
-		soak_fail("%s: %s > ctl: %s", s->id, word, strerrorname_np(e));
+		program_fail("%s: %s > ctl: %s", s->id, word, strerrorname_np(e));
 }
 
 void look_around(const struct shard *s, struct rng *r)
@@ -236,17 +236,17 @@ void look_around(const struct shard *s, struct rng *r)
 	}
 	text = slurp_rc(at(s->dir, rng_below(r, 2) == 0 ? "state" : "errors"));
 	if (text == NULL && !excused(mount, errno))
-		soak_fail("%s: state or errors: %s", s->id, strerrorname_np(errno));
+		program_fail("%s: state or errors: %s", s->id, strerrorname_np(errno));
 	free(text);
 	mount = mount_up();
 	if (statvfs(world.mnt, &sv) != 0 && !excused(mount, errno))
-		soak_fail("statfs: %s", strerrorname_np(errno));
+		program_fail("statfs: %s", strerrorname_np(errno));
 	sh(NULL, "ls -l %s/readers %s/writers %s/holds >/dev/null 2>&1", s->dir, s->dir, s->dir);
 	counted(N_LOOKS, 1);
 	mount = mount_up();
 	text = slurp_rc(at(world.mnt, "metrics"));
 	if (text == NULL && errno != ENOENT && !excused(mount, errno))
-		soak_fail("metrics: %s", strerrorname_np(errno));
+		program_fail("metrics: %s", strerrorname_np(errno));
 	counted(text != NULL ? N_METRICS : N_METRICS_NONE, 1);
 	free(text);
 }

@@ -60,7 +60,7 @@ static struct shard *make(enum style style, uint64_t salt, struct model *m)
 		if (errno == EEXIST && !mount_is(mount))
 			break;
 		if (!excused(mount, errno) && errno != EEXIST)
-			soak_fail("%s: mkdir: %s", s->id, strerrorname_np(errno));
+			program_fail("%s: mkdir: %s", s->id, strerrorname_np(errno));
 	}
 	counted(N_CREATED, 1);
 	return s;
@@ -71,11 +71,11 @@ static void start(struct life *l, struct shard *s, enum group group, void *(*fn)
 	struct job *job = &l->jobs[l->count];
 
 	if (l->count == JOBS_MAX)
-		soak_fail("too many threads for one shard");
+		program_fail("too many threads for one shard");
 	*job = (struct job){.group = group};
 	job->w = (struct worker){.s = s, .r = rng_new(s->salt * 1000 + l->count), .index = index};
 	if (pthread_create(&job->thread, NULL, fn, &job->w) != 0)
-		soak_fail("no thread");
+		program_fail("no thread");
 	l->count++;
 }
 
@@ -124,7 +124,7 @@ static void begin(struct life *l, enum style style)
 		s->copy = make(REPLICAS, s->salt + 1, s->m);
 		model_keep(s->m);
 		if (say(s, "holds/copy", "0") != 0)
-			soak_fail("%s: a hold for a copy cannot be made", s->id);
+			program_fail("%s: a hold for a copy cannot be made", s->id);
 	}
 	if (style == REPLICAS)
 		model_stream(s->m, (struct stream){.id = 0, .blocks = 200, .rows = 40, .val = 50});
@@ -161,8 +161,8 @@ static void join_group(struct life *l, enum group group, bool wake)
 			if (wake)
 				pthread_kill(job->thread, SIGUSR1);
 			if (now_ms() - begun > 300000)
-				soak_fail("%s: a thread (group %d, number %zu) hangs", job->w.s->id,
-					  (int)group, i);
+				program_fail("%s: a thread (group %d, number %zu) hangs", job->w.s->id,
+					     (int)group, i);
 		}
 	}
 }
@@ -177,13 +177,13 @@ static void finish(struct life *l)
 	int e;
 
 	if (read_frontier(l->s, "upper", &now) != 0)
-		soak_fail("%s: the upper cannot be read", l->s->id);
+		program_fail("%s: the upper cannot be read", l->s->id);
 	if (l->s->style == REPLICAS) { /* the last one may have committed what it was not told of */
 		model_fill(l->s->m, now);
 		upper = now;
 	}
 	if (now != upper)
-		soak_fail("%s: the upper is %" PRIu64 ", and %" PRIu64 " was told", l->s->id, now, upper);
+		program_fail("%s: the upper is %" PRIu64 ", and %" PRIu64 " was told", l->s->id, now, upper);
 	atomic_store(&l->s->finished, true);
 	if (l->s->copy != NULL)
 		atomic_store(&l->s->copy->finished, true);
@@ -192,7 +192,7 @@ static void finish(struct life *l)
 		e = pen_send(&pen, &v, &excuse);
 	while (e != 0 && excuse);
 	if (e != 0 && e != ESTALE)
-		soak_fail("%s: it cannot be finished: %s", l->s->id, strerrorname_np(e));
+		program_fail("%s: it cannot be finished: %s", l->s->id, strerrorname_np(e));
 	pen_close(&pen);
 	text_free(&pen.tx);
 	model_add(l->s->m, upper, NEVER, NULL, 0);
@@ -210,7 +210,7 @@ static void check_last(const struct shard *s)
 		text = slurp_len(at(s->dir, "snapshot"), &len);
 	} while (text == NULL && excused(mount, errno));
 	if (text == NULL)
-		soak_fail("%s: the last snapshot: %s", s->id, strerrorname_np(errno));
+		program_fail("%s: the last snapshot: %s", s->id, strerrorname_np(errno));
 	check_content(s, "the last snapshot", len != 0 ? strtoull(text, NULL, 10) : NEVER, text, len);
 	free(text);
 }
@@ -221,7 +221,7 @@ static void drop_hold(const struct shard *s, const char *name)
 	int e = say(s, name, "-");
 
 	if (e != 0)
-		soak_fail("%s/%s: -: %s", s->id, name, strerrorname_np(e));
+		program_fail("%s/%s: -: %s", s->id, name, strerrorname_np(e));
 	do
 		mount = mount_up();
 	while (unlink(at(s->dir, name)) != 0 && errno != ENOENT && excused(mount, errno));
@@ -235,7 +235,7 @@ static void remove_shard(struct shard *s)
 	check_last(s);
 	e = say(s, "since", "-");
 	if (e != 0)
-		soak_fail("%s: since -: %s", s->id, strerrorname_np(e));
+		program_fail("%s: since -: %s", s->id, strerrorname_np(e));
 	do {
 		mount = mount_up();
 		e = rmdir(s->dir) == 0 ? 0 : errno;
@@ -246,11 +246,11 @@ static void remove_shard(struct shard *s)
 		char *holds = NULL, *words = slurp_rc(at(s->dir, "state"));
 
 		sh(&holds, "cd %s; head holds/*", s->dir);
-		soak_fail("%s: rmdir: %s\n%s\n%s", s->id, strerrorname_np(e), holds, words);
+		program_fail("%s: rmdir: %s\n%s\n%s", s->id, strerrorname_np(e), holds, words);
 	}
 	mount_up();
 	if (access(s->dir, F_OK) == 0)
-		soak_fail("%s: it is there after rmdir", s->id);
+		program_fail("%s: it is there after rmdir", s->id);
 	counted(N_REMOVED, 1);
 	pthread_mutex_lock(&left.lock);
 	text_add(&left.removed, "%s\n", s->id);

@@ -25,6 +25,7 @@ static uint64_t number_of(const char *name, uint64_t otherwise)
 
 static void options_init(void)
 {
+	static struct program program;
 	char text[32];
 
 	options.seconds = number_of("SOAK_S", 1800);
@@ -42,6 +43,8 @@ static void options_init(void)
 	snprintf(text, sizeof text, "%" PRIu64, options.seed);
 	setenv("SEED", text, 1);
 	seed_init();
+	program = (struct program){.name = "soak", .seed = options.seed, .world = &world, .report = report};
+	program_begin(&program);
 }
 
 /*

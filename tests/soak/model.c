@@ -67,7 +67,7 @@ static void push(struct model *m, struct step step)
 		m->cap = m->cap * 2 + 1024;
 		m->steps = realloc(m->steps, m->cap * sizeof *m->steps);
 		if (m->steps == NULL)
-			soak_fail("no memory for %zu steps", m->cap);
+			program_fail("no memory for %zu steps", m->cap);
 	}
 	if (m->count != 0)
 		step.delta = sums_add(step.delta, m->steps[m->count - 1].delta);
@@ -83,8 +83,8 @@ static void settle(struct model *m)
 		struct told *t = *at;
 
 		if (t->lower < m->upper)
-			soak_fail("two were told that they committed at %" PRIu64 ": known until %" PRIu64,
-				  t->lower, m->upper);
+			program_fail("two were told that they committed at %" PRIu64 ": known until %" PRIu64,
+				     t->lower, m->upper);
 		if (t->lower > m->upper) {
 			at = &t->next;
 			continue;
@@ -151,9 +151,9 @@ void model_wait(struct model *m, uint64_t upper)
 	while (m->upper < upper && e == 0)
 		e = pthread_cond_timedwait(&m->grew, &m->lock, &until);
 	if (m->upper < upper)
-		soak_fail("the mount shows times below %" PRIu64
-			  ", of which nobody was told: known until %" PRIu64 ", then from %" PRIu64,
-			  upper, m->upper, m->told != NULL ? m->told->lower : 0);
+		program_fail("the mount shows times below %" PRIu64
+			     ", of which nobody was told: known until %" PRIu64 ", then from %" PRIu64,
+			     upper, m->upper, m->told != NULL ? m->told->lower : 0);
 	pthread_mutex_unlock(&m->lock);
 }
 

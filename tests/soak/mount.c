@@ -156,7 +156,7 @@ void *sampler_main(void *arg)
 
 	(void)arg;
 	if (csv == NULL)
-		soak_fail("%s/samples.csv: %s", options.out, strerrorname_np(errno));
+		program_fail("%s/samples.csv: %s", options.out, strerrorname_np(errno));
 	fprintf(csv, "seconds,pid,rss_kib,rss_anon_kib,hwm_kib,fds,store_kib\n");
 	while (!atomic_load(&ending)) {
 		sample(csv, begun);

@@ -53,7 +53,7 @@ int read_frontier(const struct shard *s, const char *name, uint64_t *out)
 	int e = read_file(at(s->dir, name), &t);
 
 	if (e == 0 && t.len == 0)
-		soak_fail("%s/%s is empty", s->id, name);
+		program_fail("%s/%s is empty", s->id, name);
 	if (e == 0)
 		*out = t.p[0] == '-' ? NEVER : strtoull(t.p, NULL, 10);
 	text_free(&t);
@@ -102,9 +102,9 @@ _Noreturn static void differs(const struct shard *s, const char *what, uint64_t 
 	   "expected.tsv; "
 	   "diff -a expected.tsv found.tsv | cut -c 1-120 | head -30",
 	   options.out);
-	soak_fail("%s: %s is not what was committed at times <= %" PRIu64
-		  ": %s; expected.tsv, found.tsv:\n%s",
-		  s->id, what, t, words.p, out);
+	program_fail("%s: %s is not what was committed at times <= %" PRIu64
+		     ": %s; expected.tsv, found.tsv:\n%s",
+		     s->id, what, t, words.p, out);
 }
 
 void check_content(const struct shard *s, const char *what, uint64_t t, const char *text, size_t len)
@@ -115,8 +115,8 @@ void check_content(const struct shard *s, const char *what, uint64_t t, const ch
 	if (!sums_eq(rows.sums, model_at(s->m, t)))
 		differs(s, what, t, text, len);
 	if (rows.count != 0 && (rows.first != t || rows.last != t || !rows.sorted))
-		soak_fail("%s: %s: times %" PRIu64 " to %" PRIu64 ", %s", s->id, what, rows.first, rows.last,
-			  rows.sorted ? "sorted" : "not sorted");
+		program_fail("%s: %s: times %" PRIu64 " to %" PRIu64 ", %s", s->id, what, rows.first,
+			     rows.last, rows.sorted ? "sorted" : "not sorted");
 }
 
 void check_between(const struct shard *s, const char *what, uint64_t lower, uint64_t upper, struct sums found)
@@ -129,8 +129,8 @@ void check_between(const struct shard *s, const char *what, uint64_t lower, uint
 	if (sums_eq(found, wanted))
 		return;
 	model_explain(s->m, found, wanted, &words);
-	soak_fail("%s: %s: not what was committed at times from %" PRIu64 " to before %s: %s", s->id, what,
-		  lower, frontier_text(upper), words.p);
+	program_fail("%s: %s: not what was committed at times from %" PRIu64 " to before %s: %s", s->id, what,
+		     lower, frontier_text(upper), words.p);
 }
 
 /* --- as_of, snapshot, wait ------------------------------------------------------------------------- */
@@ -144,7 +144,7 @@ static void want_compacted(const struct shard *s, const char *what, uint64_t t, 
 		counted(N_AS_OF_NODATA, 1);
 		return;
 	}
-	soak_fail("%s: %s: %s, since is %s", s->id, what, strerrorname_np(e), frontier_text(since));
+	program_fail("%s: %s: %s, since is %s", s->id, what, strerrorname_np(e), frontier_text(since));
 }
 
 static void read_as_of(struct worker *w, struct text *text)
@@ -156,7 +156,7 @@ static void read_as_of(struct worker *w, struct text *text)
 	e = read_frontier(w->s, "since", &since);
 	e = e == 0 ? read_frontier(w->s, "upper", &upper) : e;
 	if (e != 0)
-		soak_fail("%s: upper and since: %s", w->s->id, strerrorname_np(e));
+		program_fail("%s: upper and since: %s", w->s->id, strerrorname_np(e));
 	if (upper == NEVER)
 		upper = model_last(w->s->m) + 3;
 	if (since >= upper)
@@ -186,11 +186,11 @@ static void read_snapshot(struct worker *w, struct text *text)
 	if (e == EINTR && atomic_load(&w->s->done))
 		return;
 	if (e != 0)
-		soak_fail("%s: %s: %s", w->s->id, name, strerrorname_np(e));
+		program_fail("%s: %s: %s", w->s->id, name, strerrorname_np(e));
 	t = text->len != 0 ? strtoull(text->p, NULL, 10) : upper == NEVER ? NEVER : upper - (upper != 0);
 	if (upper != NEVER && upper != 0 && t < upper - 1)
-		soak_fail("%s: %s is as of %" PRIu64 ", and the upper was %" PRIu64 " before", w->s->id, name,
-			  t, upper);
+		program_fail("%s: %s is as of %" PRIu64 ", and the upper was %" PRIu64 " before", w->s->id,
+			     name, t, upper);
 	if (text->len != 0 || upper != 0)
 		check_content(w->s, name, t, text->p, text->len);
 	counted(N_SNAPSHOT, 1);
@@ -208,11 +208,11 @@ static void read_wait(struct worker *w, struct text *text)
 	if (e == EINTR && atomic_load(&w->s->done))
 		return;
 	if (e != 0 || text->len == 0)
-		soak_fail("%s: %s: %s", w->s->id, name, strerrorname_np(e));
+		program_fail("%s: %s: %s", w->s->id, name, strerrorname_np(e));
 	got = text->p[0] == '-' ? NEVER : strtoull(text->p, NULL, 10);
 	if (got <= t || got < upper)
-		soak_fail("%s: %s said %s, and the upper was %s before", w->s->id, name, text->p,
-			  frontier_text(upper));
+		program_fail("%s: %s said %s, and the upper was %s before", w->s->id, name, text->p,
+			     frontier_text(upper));
 	counted(N_WAITS, 1);
 }
 
@@ -241,7 +241,7 @@ static size_t list_batches(const struct shard *s, struct listed *list)
 	struct dirent *e;
 
 	if (dir == NULL && !excused(mount, errno))
-		soak_fail("%s/batches: %s", s->id, strerrorname_np(errno));
+		program_fail("%s/batches: %s", s->id, strerrorname_np(errno));
 	errno = 0;
 	while (dir != NULL && (e = readdir(dir)) != NULL && count < LISTED_MAX) {
 		char *end;
@@ -283,12 +283,12 @@ static void read_batch(struct worker *w, struct listed b, struct text *text)
 	if (e != 0 && excused(mount, e))
 		return;
 	if (e != 0 || (size_t)st.st_size != text->len)
-		soak_fail("%s/batches/%s: %s, %zu bytes, size %jd", w->s->id, name, strerrorname_np(e),
-			  text->len, (intmax_t)st.st_size);
+		program_fail("%s/batches/%s: %s, %zu bytes, size %jd", w->s->id, name, strerrorname_np(e),
+			     text->len, (intmax_t)st.st_size);
 	rows = rows_read(name, text->p, text->len);
 	check_between(w->s, name, b.lower, b.upper, rows.sums);
 	if (rows.count != 0 && rows.first < b.lower)
-		soak_fail("%s/batches/%s: a row at %" PRIu64, w->s->id, name, rows.first);
+		program_fail("%s/batches/%s: a row at %" PRIu64, w->s->id, name, rows.first);
 	counted(N_BATCH, 1);
 }
 
@@ -302,9 +302,9 @@ static void read_batches(struct worker *w, struct text *text)
 		qsort(list, count, sizeof *list, by_lower);
 		for (size_t i = 0; i < count; i++)
 			if (list[i].lower != (i != 0 ? list[i - 1].upper : 0))
-				soak_fail("%s/batches: %s-%s comes after -%s", w->s->id,
-					  frontier_text(list[i].lower), frontier_text(list[i].upper),
-					  frontier_text(i != 0 ? list[i - 1].upper : 0));
+				program_fail("%s/batches: %s-%s comes after -%s", w->s->id,
+					     frontier_text(list[i].lower), frontier_text(list[i].upper),
+					     frontier_text(i != 0 ? list[i - 1].upper : 0));
 		for (size_t i = 0, n = count < 6 ? count : 6; i < n; i++)
 			read_batch(w, list[rng_below(&w->r, count)], text);
 		counted(N_BATCHES, 1);
@@ -376,10 +376,10 @@ void *slow_main(void *arg)
 		    (excused(mount, e) || ((e == EINTR || e == ENOENT) && atomic_load(&w->s->done))))
 			continue;
 		if (e != 0)
-			soak_fail("%s: a slow snapshot%s: %s", w->s->id, after ? " after rmdir" : "",
-				  strerrorname_np(e));
+			program_fail("%s: a slow snapshot%s: %s", w->s->id, after ? " after rmdir" : "",
+				     strerrorname_np(e));
 		if (text.len != second.len || memcmp(text.p, second.p, text.len) != 0)
-			soak_fail("%s: a snapshot read again is another", w->s->id);
+			program_fail("%s: a snapshot read again is another", w->s->id);
 		if (text.len != 0)
 			check_content(w->s, "a slow snapshot", strtoull(text.p, NULL, 10), text.p, text.len);
 		counted(N_SLOW, 1);

@@ -50,11 +50,11 @@ static void append_interval(struct worker *job, struct pen *pen, uint64_t lower,
 	else if (e != 0 && excuse)
 		return; /* its batch is gone if it was committed; somebody else goes on from the upper */
 	if (e != 0)
-		soak_fail("%s: append of %" PRIu64 " to %" PRIu64 ": %s: %s", job->s->id, lower, upper,
-			  strerrorname_np(e), v.line);
+		program_fail("%s: append of %" PRIu64 " to %" PRIu64 ": %s: %s", job->s->id, lower, upper,
+			     strerrorname_np(e), v.line);
 	if (v.updates != 0 ? v.upper != upper : v.upper < upper || v.lower != v.upper)
-		soak_fail("%s: append of %" PRIu64 " to %" PRIu64 ": the verdict is %s", job->s->id, lower,
-			  upper, v.line);
+		program_fail("%s: append of %" PRIu64 " to %" PRIu64 ": the verdict is %s", job->s->id, lower,
+			     upper, v.line);
 	model_fill(job->s->m, v.upper);
 	counted(N_IDEMPOTENT, 1);
 	counted(N_IDEMPOTENT_NONE, v.updates == 0);

@@ -17,7 +17,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "tests/fs/world.h"
+#include "tests/fs/program.h"
 
 #define NEVER UINT64_MAX /* the empty frontier: time 2^64-1 is not written here */
 
@@ -79,8 +79,6 @@ enum soak_count {
 void counted(enum soak_count what, uint64_t n);
 uint64_t count_of(enum soak_count what);
 
-/* Something is wrong: says so with the seed, keeps the store, ends the program with 1. */
-_Noreturn void soak_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* For the report. */
 void note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void report(const char *result);

@@ -59,7 +59,7 @@ static uint64_t frontier_in(const char *line, const char *name)
 	const char *p = strstr(line, name);
 
 	if (p == NULL)
-		soak_fail("no %s in the verdict %s", name, line);
+		program_fail("no %s in the verdict %s", name, line);
 	p += strlen(name);
 	return *p == '-' ? NEVER : strtoull(p, NULL, 10);
 }
@@ -98,7 +98,7 @@ int pen_send(struct pen *p, struct verdict *v, bool *excuse)
 	v->line[n > 0 ? n : 0] = '\0';
 	if (e == 0) {
 		if (strncmp(v->line, "ok ", 3) != 0)
-			soak_fail("%s: committed, and the verdict is \"%s\"", p->s->id, v->line);
+			program_fail("%s: committed, and the verdict is \"%s\"", p->s->id, v->line);
 		v->lower = frontier_in(v->line, "lower=");
 		v->upper = frontier_in(v->line, "new_upper=");
 		v->updates = frontier_in(v->line, "updates=");
@@ -184,8 +184,8 @@ static void plan_done(struct writer *w)
 
 	w->committed = true;
 	if (w->v.updates != p->rows || w->v.lower != p->lower || w->v.upper != p->upper)
-		soak_fail("%s: %" PRIu64 " rows at %" PRIu64 " to %" PRIu64 ", and the verdict is %s",
-			  w->s->id, p->rows, p->lower, p->upper, w->v.line);
+		program_fail("%s: %" PRIu64 " rows at %" PRIu64 " to %" PRIu64 ", and the verdict is %s",
+			     w->s->id, p->rows, p->lower, p->upper, w->v.line);
 	for (size_t i = 0; i < p->count; i++)
 		for (int k = 0; k < KINDS; k++)
 			if (w->streams[k].id == p->steps[i].stream)
@@ -207,7 +207,7 @@ static void plan_place(struct writer *w, uint64_t advance)
 static void want_ok(struct writer *w, const char *what, int e)
 {
 	if (e != 0)
-		soak_fail("%s: %s: %s: %s", w->s->id, what, strerrorname_np(e), w->v.line);
+		program_fail("%s: %s: %s: %s", w->s->id, what, strerrorname_np(e), w->v.line);
 }
 
 /* --- tokens again ---------------------------------------------------------------------------------- */
@@ -238,14 +238,14 @@ static void again(struct writer *w)
 	atomic_fetch_sub(&w->s->unresolved, 1);
 	if (other) {
 		if (e != EINVAL)
-			soak_fail("%s: a token with other rows: %s, not EINVAL: %s", w->s->id,
-				  strerrorname_np(e), w->v.line);
+			program_fail("%s: a token with other rows: %s, not EINVAL: %s", w->s->id,
+				     strerrorname_np(e), w->v.line);
 		counted(N_REUSED, 1);
 		return;
 	}
 	want_ok(w, "the same token again", e);
 	if (w->v.lower != before.lower || w->v.upper != before.upper || w->v.updates != before.updates)
-		soak_fail("%s: the same token again: %sbefore: %s", w->s->id, w->v.line, before.line);
+		program_fail("%s: the same token again: %sbefore: %s", w->s->id, w->v.line, before.line);
 	counted(N_AGAIN, 1);
 }
 
@@ -272,7 +272,7 @@ static bool upper_of(struct writer *w, uint64_t *upper)
 	int e = read_frontier(w->s, "upper", upper);
 
 	if (e != 0)
-		soak_fail("%s: upper: %s", w->s->id, strerrorname_np(e));
+		program_fail("%s: upper: %s", w->s->id, strerrorname_np(e));
 	return *upper != NEVER;
 }
 
@@ -281,8 +281,8 @@ static void want_lost(struct writer *w, int e, uint64_t expected)
 {
 	if (e != ESTALE || strstr(w->v.line, "error UpperMismatch errno=ESTALE") == NULL ||
 	    frontier_in(w->v.line, "current_upper=") == expected)
-		soak_fail("%s: a compare-and-append at %" PRIu64 ": %s: %s", w->s->id, expected,
-			  strerrorname_np(e), w->v.line);
+		program_fail("%s: a compare-and-append at %" PRIu64 ": %s: %s", w->s->id, expected,
+			     strerrorname_np(e), w->v.line);
 	counted(N_CAS_LOST, 1);
 }
 
@@ -362,7 +362,7 @@ bool stage(const struct shard *s, const char *name, const struct text *text, boo
 		return true;
 	/* rm -rf may have taken it away, or be about to look at what is not there any more */
 	if (!excused(mount, e) && s->style != SOLO)
-		soak_fail("%s: staging %s: %s", s->id, name, strerrorname_np(e));
+		program_fail("%s: staging %s: %s", s->id, name, strerrorname_np(e));
 	unlink(at(at(s->dir, "batches"), name));
 	counted(N_STAGED_GONE, 1);
 	return false;
