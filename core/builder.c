@@ -169,7 +169,7 @@ static enum kv_rc place_now(struct core_builder *b, struct core_rows *rows, bool
 	size_t len;
 	enum kv_rc rc;
 
-	if (!core_rows_settle(rows))
+	if (!core_rows_settle(rows, b->home->pace))
 		return kv_fail_rc(err, KV_NOMEM);
 	if (rows->count == 0)
 		return KV_OK;
@@ -394,7 +394,8 @@ uint64_t core_builder_text_len(struct core_builder *b)
 {
 	uint64_t sum = 0, len;
 
-	(void)core_rows_settle(&b->rows); /* without memory: the text before it is consolidated */
+	(void)core_rows_settle(&b->rows,
+			       b->home->pace); /* without memory: the text before it is consolidated */
 	join_helper(b);
 	for (size_t i = 0; i < b->made->part_count; i++)
 		if (core_part_text_len(&b->made->parts[i], core_frontier_at(0), core_frontier_empty(), &len))
@@ -411,7 +412,7 @@ enum kv_rc core_builder_finish(struct core_builder *b, struct core_frontier lowe
 
 	*out = NULL;
 	/* Settled already when the helper is joined, so that the two overlap. */
-	bool settled = core_rows_settle(&b->rows);
+	bool settled = core_rows_settle(&b->rows, b->home->pace);
 	join_helper(b);
 	if (atomic_load_explicit(&b->failed, memory_order_acquire))
 		return failure(b, err);

@@ -20,7 +20,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHUNK_MIN = 2 << 10, CHUNK_MAX = 1 << 20, ROWS_MIN = 8, INSERTION_MAX = 16 };
+#include "core/pace.h"
+
+enum { CHUNK_MIN = 2 << 10, CHUNK_MAX = 1 << 20, ROWS_MIN = 8, INSERTION_MAX = 16, GIVE_WAY_ROWS = 512 };
 
 struct core_rows_chunk {
 	struct core_rows_chunk *older;
@@ -144,9 +146,11 @@ static int cmp(const struct core_rows *r, size_t i, size_t j)
 	return order != 0 ? order : (int)is_star(r, i) - (int)is_star(r, j);
 }
 
-static bool in_order(const struct core_rows *r)
+static bool in_order(const struct core_rows *r, struct core_pace *pace)
 {
 	for (size_t i = 1; i < r->count; i++) {
+		if (i % GIVE_WAY_ROWS == 0)
+			core_give_way(pace);
 		if (cmp(r, i - 1, i) > 0)
 			return false;
 	}
@@ -293,11 +297,14 @@ int64_t core_sum_take(__int128 *sum)
 	return (int64_t)take;
 }
 
-static void consolidate(struct core_rows *r)
+static void consolidate(struct core_rows *r, struct core_pace *pace)
 {
-	size_t kept = 0;
+	size_t kept = 0, looked = 0;
 
 	for (size_t i = 0; i < r->count;) {
+		if (++looked % GIVE_WAY_ROWS == 0)
+			core_give_way(pace);
+
 		struct core_update u = r->u[i];
 		bool star = is_star(r, i);
 		__int128 sum = 0;
@@ -318,13 +325,13 @@ static void consolidate(struct core_rows *r)
 	r->count = kept;
 }
 
-bool core_rows_settle(struct core_rows *r)
+bool core_rows_settle(struct core_rows *r, struct core_pace *pace)
 {
 	if (r->count == 0 || r->settled)
 		return true;
-	if (!in_order(r) && !sort(r))
+	if (!in_order(r, pace) && !sort(r))
 		return false;
-	consolidate(r);
+	consolidate(r, pace);
 	r->settled = true;
 	return true;
 }

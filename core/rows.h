@@ -11,6 +11,7 @@
 
 #include "core/row.h"
 
+struct core_pace;
 struct core_rows_chunk;
 
 struct core_rows {
@@ -35,8 +36,9 @@ bool core_rows_add(struct core_rows *r, const struct core_update *u, bool star);
 /*
  * Sort by (key, val, time, star) and consolidate: rows equal in all four become their sum, none if that is
  * 0; a sum that leaves i64 becomes as many rows as it takes. False: out of memory, the heap is as before.
+ * pace (or NULL): it gives way to others while the rows are in order already, as those of a merge are.
  */
-bool core_rows_settle(struct core_rows *r);
+bool core_rows_settle(struct core_rows *r, struct core_pace *pace);
 
 /*
  * Take the next i64 off a sum of many: all of it if it fits, else the farthest i64 towards it. The number of
