@@ -28,6 +28,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "core/pace.h"
 #include "core/rows.h"
 
 /* Rows and their encoding beyond this could leave KV_VALUE_MAX. */
@@ -191,9 +192,11 @@ static enum kv_rc place_now(struct core_builder *b, struct core_rows *rows, bool
 	}
 	core_part_key(b->home->shard, &part, key);
 	rc = push(b, rows, at_end, &part, err);
+	core_give_way(b->home->pace);
 	if (rc == KV_OK)
 		rc = kv_blob_set(b->home->blobs, key, data, len, err);
 	free(data);
+	core_give_way(b->home->pace);
 	return rc;
 }
 
@@ -308,7 +311,7 @@ static enum kv_rc ship(struct core_builder *b, struct kv_err *err)
 		struct kv_err own = {0};
 		enum kv_rc rc = place(b, &b->rows, false, &own);
 
-		core_rows_fini(&b->rows);
+		core_rows_clear(&b->rows);
 		return rc == KV_OK ? KV_OK : fail_for_good(b, rc, &own, err);
 	}
 	pthread_mutex_lock(&b->lock);

@@ -36,17 +36,44 @@ struct order {
 	size_t row;
 };
 
+static void free_chunks(struct core_rows_chunk *chunk)
+{
+	while (chunk != NULL) {
+		struct core_rows_chunk *older = chunk->older;
+
+		free(chunk);
+		chunk = older;
+	}
+}
+
 void core_rows_fini(struct core_rows *r)
 {
-	while (r->chunks != NULL) {
-		struct core_rows_chunk *older = r->chunks->older;
-
-		free(r->chunks);
-		r->chunks = older;
-	}
+	free_chunks(r->chunks);
+	free_chunks(r->spare);
 	free(r->u);
 	free(r->star);
 	*r = (struct core_rows){0};
+}
+
+/* Giving a megabyte back and having it again costs more than filling it: each page is cleared by the kernel.
+ */
+void core_rows_clear(struct core_rows *r)
+{
+	while (r->chunks != NULL) {
+		struct core_rows_chunk *chunk = r->chunks;
+
+		r->chunks = chunk->older;
+		if (chunk->cap == CHUNK_MAX) {
+			chunk->older = r->spare;
+			chunk->used = 0;
+			r->spare = chunk;
+		} else {
+			free(chunk);
+		}
+	}
+	r->count = 0;
+	r->bytes = 0;
+	r->settled = false;
 }
 
 /* --- adding ----------------------------------------------------------------------------------------- */
@@ -85,7 +112,13 @@ static uint8_t *reserve(struct core_rows *r, size_t len)
 		cap = CHUNK_MAX;
 	if (cap < len)
 		cap = len;
-	chunk = malloc(sizeof(*chunk) + cap);
+	if (r->spare != NULL && cap <= CHUNK_MAX) {
+		chunk = r->spare;
+		r->spare = chunk->older;
+		cap = CHUNK_MAX;
+	} else {
+		chunk = malloc(sizeof(*chunk) + cap);
+	}
 	if (chunk == NULL)
 		return NULL;
 	*chunk = (struct core_rows_chunk){.older = r->chunks, .used = 0, .cap = cap};

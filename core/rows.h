@@ -22,10 +22,14 @@ struct core_rows {
 	size_t bytes; /* of memory that the rows take */
 	bool settled; /* core_rows_settle has nothing to do */
 	struct core_rows_chunk *chunks;
+	struct core_rows_chunk *spare; /* of a heap that was cleared */
 };
 
 /* {0} is an empty heap. */
 void core_rows_fini(struct core_rows *r);
+
+/* Make it empty, for another heap of about that size: the memory stays with it. */
+void core_rows_clear(struct core_rows *r);
 
 /* Have room for count rows, as far as memory allows: growing in steps holds two copies for a while. */
 void core_rows_expect(struct core_rows *r, size_t count);
