@@ -397,8 +397,8 @@ uint64_t core_builder_text_len(struct core_builder *b)
 {
 	uint64_t sum = 0, len;
 
-	(void)core_rows_settle(&b->rows,
-			       b->home->pace); /* without memory: the text before it is consolidated */
+	/* Without memory: the text before it is consolidated. */
+	(void)core_rows_settle(&b->rows, b->home->pace);
 	join_helper(b);
 	for (size_t i = 0; i < b->made->part_count; i++)
 		if (core_part_text_len(&b->made->parts[i], core_frontier_at(0), core_frontier_empty(), &len))

@@ -12,6 +12,7 @@
  * 5. Reading, merging and encoding run in a thread of the lowest priority, which holds no lock that commits
  *    take for more than a moment. Committing the result and deleting run at the priority of everybody else:
  * who is put off while he holds a lock puts off those who wait for it.
+ * 6. While commits come it also gives way (pace.h), unless it is waited for.
  */
 #include <assert.h>
 #include <sched.h>

@@ -55,8 +55,7 @@ void core_rows_fini(struct core_rows *r)
 	*r = (struct core_rows){0};
 }
 
-/* Giving a megabyte back and having it again costs more than filling it: each page is cleared by the kernel.
- */
+/* To give a megabyte back and have it again costs more than to fill it: the kernel clears each page. */
 void core_rows_clear(struct core_rows *r)
 {
 	while (r->chunks != NULL) {
@@ -100,6 +99,25 @@ void core_rows_expect(struct core_rows *r, size_t count)
 		grow_to(r, count);
 }
 
+/* A chunk of at least cap bytes; it says how many. */
+static struct core_rows_chunk *take_chunk(struct core_rows *r, size_t *cap)
+{
+	struct core_rows_chunk *chunk = r->spare;
+
+	if (chunk != NULL && *cap <= CHUNK_MAX) {
+		r->spare = chunk->older;
+		*cap = CHUNK_MAX;
+		return chunk;
+	}
+	/* The heap is to take no more than without spare ones. */
+	for (size_t freed = 0; r->spare != NULL && freed < *cap; freed += CHUNK_MAX) {
+		chunk = r->spare;
+		r->spare = chunk->older;
+		free(chunk);
+	}
+	return malloc(sizeof(*chunk) + *cap);
+}
+
 /* Room for len bytes that stay where they are; NULL: out of memory. */
 static uint8_t *reserve(struct core_rows *r, size_t len)
 {
@@ -112,13 +130,7 @@ static uint8_t *reserve(struct core_rows *r, size_t len)
 		cap = CHUNK_MAX;
 	if (cap < len)
 		cap = len;
-	if (r->spare != NULL && cap <= CHUNK_MAX) {
-		chunk = r->spare;
-		r->spare = chunk->older;
-		cap = CHUNK_MAX;
-	} else {
-		chunk = malloc(sizeof(*chunk) + cap);
-	}
+	chunk = take_chunk(r, &cap);
 	if (chunk == NULL)
 		return NULL;
 	*chunk = (struct core_rows_chunk){.older = r->chunks, .used = 0, .cap = cap};
