@@ -31,6 +31,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "core/pace.h"
 #include "core/rows.h"
 
 /* Rows and their encoding beyond this could leave KV_VALUE_MAX. */
@@ -179,7 +180,7 @@ static enum kv_rc place_now(struct core_builder *b, struct core_rows *rows, bool
 	size_t len;
 	enum kv_rc rc;
 
-	if (!core_rows_settle(rows))
+	if (!core_rows_settle(rows, b->home->pace))
 		return kv_fail_rc(err, KV_NOMEM);
 	if (rows->count == 0)
 		return KV_OK;
@@ -201,6 +202,7 @@ static enum kv_rc place_now(struct core_builder *b, struct core_rows *rows, bool
 	}
 	core_part_key(b->home->shard, &part, key);
 	rc = push(b, rows, at_end, &part, err);
+	core_give_way(b->home->pace);
 	if (rc == KV_OK)
 		rc = kv_blob_set(b->home->blobs, key, data, len, err);
 	free(data);
@@ -208,6 +210,7 @@ static enum kv_rc place_now(struct core_builder *b, struct core_rows *rows, bool
 		core_batch_pop(b->made);
 		core_rows_fini(&b->last.row); /* of the part before nothing is known any more: a new run */
 	}
+	core_give_way(b->home->pace);
 	return rc;
 }
 
@@ -361,7 +364,7 @@ static enum kv_rc ship_alone(struct core_builder *b, struct kv_err *err)
 		b->rows = (struct core_rows){0};
 		return KV_OK;
 	}
-	core_rows_fini(&b->rows);
+	core_rows_clear(&b->rows);
 	return rc == KV_OK ? KV_OK : fail_for_good(b, rc, &own, err);
 }
 
@@ -460,11 +463,11 @@ uint64_t core_builder_added(const struct core_builder *b)
 }
 
 /* Without memory to settle them: the text before they are consolidated. */
-static uint64_t rows_text_len(struct core_rows *rows)
+static uint64_t rows_text_len(struct core_rows *rows, struct core_pace *pace)
 {
 	uint64_t sum = 0;
 
-	(void)core_rows_settle(rows);
+	(void)core_rows_settle(rows, pace);
 	for (size_t i = 0; i < rows->count; i++)
 		sum += core_row_text_len(&rows->u[i]);
 	return sum;
@@ -472,13 +475,13 @@ static uint64_t rows_text_len(struct core_rows *rows)
 
 uint64_t core_builder_text_len(struct core_builder *b)
 {
-	uint64_t sum = rows_text_len(&b->rows), len;
+	uint64_t sum = rows_text_len(&b->rows, b->home->pace), len;
 
 	join_helper(b);
 	for (size_t i = 0; i < b->made->part_count; i++)
 		if (core_part_text_len(&b->made->parts[i], core_frontier_at(0), core_frontier_empty(), &len))
 			sum += len;
-	return sum + rows_text_len(&b->stuck) + rows_text_len(&b->waiting);
+	return sum + rows_text_len(&b->stuck, b->home->pace) + rows_text_len(&b->waiting, b->home->pace);
 }
 
 enum kv_rc core_builder_finish(struct core_builder *b, struct core_frontier lower, struct core_frontier upper,
@@ -488,7 +491,7 @@ enum kv_rc core_builder_finish(struct core_builder *b, struct core_frontier lowe
 
 	*out = NULL;
 	/* Settled already when the helper is joined, so that the two overlap. */
-	bool settled = core_rows_settle(&b->rows);
+	bool settled = core_rows_settle(&b->rows, b->home->pace);
 	join_helper(b);
 	enum kv_rc rc = KV_OK;
 	if (atomic_load_explicit(&b->failed, memory_order_acquire))

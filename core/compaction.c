@@ -12,6 +12,7 @@
  * 5. Reading, merging and encoding run in a thread of the lowest priority, which holds no lock that commits
  *    take for more than a moment. Committing the result and deleting run at the priority of everybody else:
  * who is put off while he holds a lock puts off those who wait for it.
+ * 6. While commits come it also gives way (pace.h), unless it is waited for.
  */
 #include <assert.h>
 #include <sched.h>
@@ -21,12 +22,20 @@
 
 #include "core/builder.h"
 #include "core/merge.h"
+#include "core/pace.h"
 #include "core/upkeep_impl.h"
 
 /* Rows in memory before a part is written: few for what is small, for several merges may run at a time. */
 enum { SMALL_PART = 4 << 20, LARGE_PART = 12 << 20, LONG_BYTES = 64 << 10 };
 
-enum { LOOK_UP_ROWS = 1024, PRESSED_RUNS = 64, PRESSED_QUEUE = 4, STARVING_US = 3000000, STARVING_SHARE = 20 };
+enum {
+	LOOK_UP_ROWS = 1024,
+	GIVE_WAY_ROWS = 64,
+	PRESSED_RUNS = 64,
+	PRESSED_QUEUE = 4,
+	STARVING_US = 3000000,
+	STARVING_SHARE = 20
+};
 
 /* --- picking --------------------------------------------------------------------------------------- */
 
@@ -134,12 +143,15 @@ struct building {
 	struct core_shard *shard;
 	struct core_merge_run *run;
 	struct core_home home;
+	struct core_pace pace;
 	struct core_merge *merge;
 	struct core_builder *builder;
 	uint64_t rows;
 	bool idly;     /* it runs at idle priority */
 	bool put_down; /* it stopped for another to go on */
 	bool end;
+	struct core_frontier lower, upper;
+	struct core_batch *out; /* at the end */
 	uint64_t began_us;
 	struct kv_err err;
 	enum kv_rc rc;
@@ -165,6 +177,14 @@ static bool is_pressed(const struct building *b)
 	       (took_us > STARVING_US && cpu_us() < took_us / STARVING_SHARE);
 }
 
+/* Put down what others wait for; from there on it gives way to nobody. */
+static void look_up(struct building *b)
+{
+	b->put_down = b->idly && is_pressed(b);
+	if (b->put_down)
+		b->pace.off = true;
+}
+
 /* Rows of the inputs into the builder, to the end, or until the merge is put down. */
 static void go_on(struct building *b)
 {
@@ -177,13 +197,23 @@ static void go_on(struct building *b)
 		b->rc = core_builder_add(b->builder, &u, false, &b->err);
 		if (b->rc == KV_OK && core_upkeep_stops(b->shard->engine)) /* each time: rows may be large */
 			b->rc = kv_fail_rc(&b->err, KV_SHUTDOWN);
-		if (++b->rows % LOOK_UP_ROWS != 0)
+		if (++b->rows % GIVE_WAY_ROWS == 0)
+			core_give_way(b->home.pace);
+		if (b->rows % LOOK_UP_ROWS != 0)
 			continue;
 		atomic_store(&b->run->rows_done, b->rows);
-		b->put_down = b->idly && is_pressed(b);
+		look_up(b);
 		if (b->put_down)
 			break;
 	}
+	if (b->end)
+		look_up(b); /* the last part is as much work as any */
+}
+
+static void finish(struct building *b)
+{
+	if (b->rc == KV_OK && b->end && !b->put_down)
+		b->rc = core_builder_finish(b->builder, b->lower, b->upper, &b->out, &b->err);
 }
 
 static void open_and_go_on(struct building *b)
@@ -200,6 +230,7 @@ static void open_and_go_on(struct building *b)
 					b->run->since, &b->merge, &b->err);
 	if (b->rc == KV_OK)
 		go_on(b);
+	finish(b);
 }
 
 static void *build_idly(void *arg)
@@ -218,12 +249,19 @@ static void merge_all(struct building *b)
 {
 	pthread_t thread;
 
-	b->idly = b->run->bytes >= LONG_BYTES && !is_pressed(b);
+	bool pressed = is_pressed(b);
+
+	b->pace.off = pressed;
+	b->idly = b->run->bytes >= LONG_BYTES && !pressed;
 	if (b->idly && pthread_create(&thread, NULL, build_idly, b) == 0) {
 		pthread_join(thread, NULL);
 		b->idly = false;
-		if (b->put_down)
-			go_on(b);
+		if (b->put_down) {
+			b->put_down = false;
+			if (!b->end)
+				go_on(b);
+			finish(b);
+		}
 		return;
 	}
 	b->idly = false;
@@ -234,22 +272,27 @@ static void merge_all(struct building *b)
 static enum kv_rc build(struct core_shard *s, struct core_merge_run *run, struct core_batch **out,
 			struct kv_err *err)
 {
-	struct core_frontier lower = run->inputs[0]->lower, upper = run->inputs[run->count - 1]->upper;
-	struct building b = {.shard = s, .run = run, .home = s->home, .began_us = core_ticks_us()};
+	struct building b = {.shard = s,
+			     .run = run,
+			     .home = s->home,
+			     .lower = run->inputs[0]->lower,
+			     .upper = run->inputs[run->count - 1]->upper,
+			     .began_us = core_ticks_us()};
 
-	*out = NULL;
+	core_pace_init(&b.pace, &s->engine->metrics.counters[CORE_M_VERSIONS]);
+	b.home.pace = &b.pace;
 	b.home.builders = NULL; /* not the engine's turns: who commits must not wait for a merge */
 	if (run->forgets) {
-		*out = core_batch_new(lower, upper);
-		b.rc = *out != NULL ? KV_OK : kv_fail_rc(&b.err, KV_NOMEM);
+		b.out = core_batch_new(b.lower, b.upper);
+		b.rc = b.out != NULL ? KV_OK : kv_fail_rc(&b.err, KV_NOMEM);
 	} else {
 		merge_all(&b);
 		core_merge_close(b.merge);
-		if (b.rc == KV_OK)
-			b.rc = core_builder_finish(b.builder, lower, upper, out, &b.err);
 		core_builder_free(b.builder);
 	}
-	assert(b.rc != KV_OK || *out != NULL);
+	core_count(s->engine, CORE_M_MERGE_PAUSES, b.pace.pauses);
+	assert((b.rc == KV_OK) == (b.out != NULL));
+	*out = b.out;
 	if (b.rc == KV_OK)
 		(*out)->since = core_frontier_at(run->since);
 	else if (err != NULL)

@@ -38,6 +38,7 @@ struct core_engine;
 	X(MERGE_OUT_UPDATES, "compaction_out_updates_total", "Updates that compactions wrote.")           \
 	X(MERGE_IN_BYTES, "compaction_in_bytes_total", "Bytes of the parts that compactions replaced.")   \
 	X(MERGE_OUT_BYTES, "compaction_out_bytes_total", "Bytes of the parts that compactions wrote.")    \
+	X(MERGE_PAUSES, "compaction_pauses_total", "Times that compactions stood aside for appends.")     \
 	X(GC_RUNS, "gc_runs_total", "Collections of what shards do not need any more.")                   \
 	X(GC_FAILED, "gc_failed_total", "Collections that failed, to be tried again.")                    \
 	X(GC_BLOBS, "gc_blobs_total", "Blobs of replaced parts deleted.")                                 \

@@ -41,6 +41,7 @@
 #include <xxhash.h>
 
 #include "core/block.h"
+#include "core/pace.h"
 
 enum {
 	FOOTER_MAGIC = 0x31464653,
@@ -59,12 +60,12 @@ enum {
 
 /* --- encoding --------------------------------------------------------------------------------------- */
 
-/* All of *part that follows from the rows. */
+/* Add to *part all that follows from the rows; min_time as yet without regard to stars. */
 static void describe(const struct core_update *rows, const bool *star, size_t count, struct core_part *part)
 {
-	uint64_t least = UINT64_MAX;
+	uint64_t least = part->min_time;
 
-	part->rows = count;
+	part->rows += count;
 	for (size_t i = 0; i < count; i++) {
 		const struct core_update *u = &rows[i];
 
@@ -79,7 +80,7 @@ static void describe(const struct core_update *rows, const bool *star, size_t co
 		part->max_time = u->time > part->max_time ? u->time : part->max_time;
 		part->time_digits += core_u64_digits(u->time);
 	}
-	part->min_time = part->stars == count ? 0 : least;
+	part->min_time = least;
 }
 
 static uint8_t *put_entry(uint8_t *p, uint64_t offset, uint64_t checksum, uint32_t rows, size_t bytes)
@@ -120,7 +121,8 @@ static void put_footer(uint8_t *data, size_t offset, size_t blocks, struct core_
 }
 
 /* Blocks that the rows make, and the bytes of their columns. */
-static size_t count_blocks(const struct core_update *rows, size_t count, size_t *raw)
+static size_t count_blocks(const struct core_home *home, const struct core_update *rows, size_t count,
+			   size_t *raw)
 {
 	size_t blocks = 0;
 
@@ -128,6 +130,7 @@ static size_t count_blocks(const struct core_update *rows, size_t count, size_t 
 	for (size_t at = 0; at < count; blocks++) {
 		size_t block_raw;
 
+		core_give_way(home->pace);
 		at += core_block_fit(rows + at, count - at, &block_raw);
 		*raw += block_raw;
 	}
@@ -165,7 +168,7 @@ enum kv_rc core_part_encode(const struct core_home *home, const struct core_upda
 	/* Blocks never outgrow their raw columns, so this is room enough; what compression leaves over is
 	 * given back, and its pages were never touched. The entries of the footer are collected at the very
 	 * end of that room, behind anything that a block can reach. */
-	size_t blocks = count_blocks(rows, count, &raw);
+	size_t blocks = count_blocks(home, rows, count, &raw);
 	size_t room = raw + blocks * CORE_BLOCK_HEAD + footer_size(blocks);
 	uint8_t *bytes = malloc(room);
 	if (bytes == NULL)
@@ -173,8 +176,10 @@ enum kv_rc core_part_encode(const struct core_home *home, const struct core_upda
 	uint8_t *entries = bytes + room - TAIL - blocks * FOOTER_ENTRY;
 	uint8_t *entry = entries;
 
-	struct core_part made = {.id.u = core_uuid_new(), .instance = home->instance};
+	struct core_part made = {.id.u = core_uuid_new(), .instance = home->instance, .min_time = UINT64_MAX};
 	for (size_t at = 0; at < count;) {
+		core_give_way(home->pace);
+
 		size_t n = core_block_fit(rows + at, count - at, &raw);
 		size_t size = core_block_encode(&codec, rows + at, n, raw, made.id, offset, compress,
 						bytes + offset);
@@ -184,12 +189,14 @@ enum kv_rc core_part_encode(const struct core_home *home, const struct core_upda
 			core_block_codec_fini(&codec);
 			return kv_fail_rc(err, KV_NOMEM);
 		}
+		describe(rows + at, star != NULL ? star + at : NULL, n, &made);
 		entry = put_entry(entry, offset, core_le64(bytes + offset), (uint32_t)n, size);
 		offset += size;
 		at += n;
 	}
 	core_block_codec_fini(&codec);
-	describe(rows, star, count, &made);
+	if (made.stars == count)
+		made.min_time = 0;
 	memmove(bytes + offset + FOOTER_HEAD, entries, blocks * FOOTER_ENTRY);
 	put_footer(bytes, offset, blocks, &made);
 

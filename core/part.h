@@ -17,6 +17,7 @@
 enum { CORE_BLOCK_TARGET = 64 << 10 }; /* bytes of columns after which a block is closed */
 
 struct core_builders;
+struct core_pace;
 
 /* Where parts of one shard live and who writes them; blobs are borrowed. */
 struct core_home {
@@ -26,6 +27,7 @@ struct core_home {
 	bool may_vanish;                /* another process owns the store, and may delete what is read here */
 	struct core_builders *builders; /* what builders share (builder.h); NULL: with nobody */
 	const _Atomic(bool) *stops;     /* what takes long is to end, by KV_SHUTDOWN; NULL: never */
+	struct core_pace *pace;         /* of background work: it gives way (pace.h); NULL: it does not */
 };
 
 /*

@@ -20,7 +20,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHUNK_MIN = 2 << 10, CHUNK_MAX = 1 << 20, ROWS_MIN = 8, INSERTION_MAX = 16 };
+#include "core/pace.h"
+
+enum { CHUNK_MIN = 2 << 10, CHUNK_MAX = 1 << 20, ROWS_MIN = 8, INSERTION_MAX = 16, GIVE_WAY_ROWS = 512 };
 
 struct core_rows_chunk {
 	struct core_rows_chunk *older;
@@ -34,17 +36,43 @@ struct order {
 	size_t row;
 };
 
+static void free_chunks(struct core_rows_chunk *chunk)
+{
+	while (chunk != NULL) {
+		struct core_rows_chunk *older = chunk->older;
+
+		free(chunk);
+		chunk = older;
+	}
+}
+
 void core_rows_fini(struct core_rows *r)
 {
-	while (r->chunks != NULL) {
-		struct core_rows_chunk *older = r->chunks->older;
-
-		free(r->chunks);
-		r->chunks = older;
-	}
+	free_chunks(r->chunks);
+	free_chunks(r->spare);
 	free(r->u);
 	free(r->star);
 	*r = (struct core_rows){0};
+}
+
+/* To give a megabyte back and have it again costs more than to fill it: the kernel clears each page. */
+void core_rows_clear(struct core_rows *r)
+{
+	while (r->chunks != NULL) {
+		struct core_rows_chunk *chunk = r->chunks;
+
+		r->chunks = chunk->older;
+		if (chunk->cap == CHUNK_MAX) {
+			chunk->older = r->spare;
+			chunk->used = 0;
+			r->spare = chunk;
+		} else {
+			free(chunk);
+		}
+	}
+	r->count = 0;
+	r->bytes = 0;
+	r->settled = false;
 }
 
 /* --- adding ----------------------------------------------------------------------------------------- */
@@ -71,6 +99,25 @@ void core_rows_expect(struct core_rows *r, size_t count)
 		grow_to(r, count);
 }
 
+/* A chunk of at least cap bytes; it says how many. */
+static struct core_rows_chunk *take_chunk(struct core_rows *r, size_t *cap)
+{
+	struct core_rows_chunk *chunk = r->spare;
+
+	if (chunk != NULL && *cap <= CHUNK_MAX) {
+		r->spare = chunk->older;
+		*cap = CHUNK_MAX;
+		return chunk;
+	}
+	/* The heap is to take no more than without spare ones. */
+	for (size_t freed = 0; r->spare != NULL && freed < *cap; freed += CHUNK_MAX) {
+		chunk = r->spare;
+		r->spare = chunk->older;
+		free(chunk);
+	}
+	return malloc(sizeof(*chunk) + *cap);
+}
+
 /* Room for len bytes that stay where they are; NULL: out of memory. */
 static uint8_t *reserve(struct core_rows *r, size_t len)
 {
@@ -83,7 +130,7 @@ static uint8_t *reserve(struct core_rows *r, size_t len)
 		cap = CHUNK_MAX;
 	if (cap < len)
 		cap = len;
-	chunk = malloc(sizeof(*chunk) + cap);
+	chunk = take_chunk(r, &cap);
 	if (chunk == NULL)
 		return NULL;
 	*chunk = (struct core_rows_chunk){.older = r->chunks, .used = 0, .cap = cap};
@@ -144,9 +191,11 @@ static int cmp(const struct core_rows *r, size_t i, size_t j)
 	return order != 0 ? order : (int)is_star(r, i) - (int)is_star(r, j);
 }
 
-static bool in_order(const struct core_rows *r)
+static bool in_order(const struct core_rows *r, struct core_pace *pace)
 {
 	for (size_t i = 1; i < r->count; i++) {
+		if (i % GIVE_WAY_ROWS == 0)
+			core_give_way(pace);
 		if (cmp(r, i - 1, i) > 0)
 			return false;
 	}
@@ -293,11 +342,14 @@ int64_t core_sum_take(__int128 *sum)
 	return (int64_t)take;
 }
 
-static void consolidate(struct core_rows *r)
+static void consolidate(struct core_rows *r, struct core_pace *pace)
 {
-	size_t kept = 0;
+	size_t kept = 0, looked = 0;
 
 	for (size_t i = 0; i < r->count;) {
+		if (++looked % GIVE_WAY_ROWS == 0)
+			core_give_way(pace);
+
 		struct core_update u = r->u[i];
 		bool star = is_star(r, i);
 		__int128 sum = 0;
@@ -318,13 +370,13 @@ static void consolidate(struct core_rows *r)
 	r->count = kept;
 }
 
-bool core_rows_settle(struct core_rows *r)
+bool core_rows_settle(struct core_rows *r, struct core_pace *pace)
 {
 	if (r->count == 0 || r->settled)
 		return true;
-	if (!in_order(r) && !sort(r))
+	if (!in_order(r, pace) && !sort(r))
 		return false;
-	consolidate(r);
+	consolidate(r, pace);
 	r->settled = true;
 	return true;
 }

@@ -28,8 +28,8 @@ static Suite *(*const suites[])(void) = {
 	upkeep_hosts_suite,  upkeep_random_suite,
 	upkeep_stress_suite, check_suite,
 	repair_suite,        export_suite,
-	nth_suite,           load_suite,
 	limits_suite,        nth_suite,
+	load_suite,          pace_suite,
 };
 
 int main(void)

@@ -8,6 +8,7 @@
 
 Suite *frontier_suite(void);
 Suite *row_suite(void);
+Suite *pace_suite(void);
 Suite *part_suite(void);
 Suite *builder_suite(void);
 Suite *merge_suite(void);

@@ -415,6 +415,29 @@ START_TEST(an_engine_that_closes_in_the_middle_of_a_large_merge_does_so_soon)
 }
 END_TEST
 
+/* --- beside appends --------------------------------------------------------------------------------- */
+
+START_TEST(a_merge_gives_way_to_appends)
+{
+	struct shop h;
+
+	shop_open(&h);
+	h.picky.gate = 300000;
+	put_large_runs(h.shard, 60, 400000);
+	while (h.picky.waiting == 0)
+		usleep(500);
+	ck_assert_uint_eq(counter(h.engine, CORE_M_MERGES), 0);
+	do {
+		put_hollow(h.shard, "", 10);
+		h.picky.gate = 0;
+	} while (h.engine->metrics.gauges[CORE_G_MERGES_RUNNING] != 0);
+	core_upkeep_settle(h.engine);
+	ck_assert_uint_gt(counter(h.engine, CORE_M_MERGE_PAUSES), 0);
+	ck_assert_uint_le(runs_of(h.shard), 8);
+	shop_close(&h);
+}
+END_TEST
+
 /* --- removal -------------------------------------------------------------------------------------- */
 
 static void *remove_now(void *arg)
@@ -482,6 +505,7 @@ Suite *background_suite(void)
 	tcase_add_test(t, an_append_to_a_removed_shard_that_had_many_runs_does_not_wait);
 	tcase_add_test(t, an_append_that_waits_for_a_merge_does_not_keep_an_engine_from_its_end);
 	tcase_add_loop_test(t, an_engine_that_closes_in_the_middle_of_a_large_merge_does_so_soon, 0, 2);
+	tcase_add_test(t, a_merge_gives_way_to_appends);
 	tcase_add_loop_test(t, a_shard_removed_while_it_is_merged_and_collected_leaves_nothing, 0, 2);
 	suite_add_tcase(s, t);
 	return s;

@@ -79,7 +79,8 @@ START_TEST(a_batch_holds_the_sums_of_what_was_added)
 		struct model m = random_model(&r, rng_below(&r, 3000), round % 2 == 0, round % 3 == 0);
 		struct core_builder_config config = {.target_bytes =
 							     round % 4 == 0 ? 0 : 1 + rng_below(&r, 40000),
-						     .never_inline = round % 5 == 0};
+						     .never_inline = round % 5 == 0,
+						     .no_helper = rng_below(&r, 2) == 0};
 		struct model got = {0};
 
 		if (config.target_bytes > 0 && config.target_bytes < 1000 && m.count > 300)
@@ -115,6 +116,45 @@ START_TEST(a_batch_holds_the_sums_of_what_was_added)
 		model_free(&got);
 		model_free(&m);
 	}
+	world_free(&w);
+}
+END_TEST
+
+/* Its chunks are as large as they get, and rows of many lengths come to lie in them. */
+START_TEST(a_heap_that_is_used_again_for_each_part_loses_no_row)
+{
+	struct world w = world_new();
+	struct rng r = rng_new(36);
+	struct model m = {0}, got = {0};
+	static uint8_t buf[2 << 20];
+
+	for (size_t i = 0; i < sizeof buf; i++)
+		buf[i] = (uint8_t)rng_below(&r, 256);
+	for (uint64_t i = 0; i < 400; i++) {
+		/* A few that are longer than a chunk usually is. */
+		size_t len = rng_below(&r, i % 50 == 0 ? sizeof buf / 2 : 60000);
+		uint64_t time = i % 7 == 0 && i < 100 ? 0 : i;
+		struct core_update u = {.key = {.data = buf + rng_below(&r, sizeof buf / 2), .len = 9},
+					.val = {.data = buf + rng_below(&r, sizeof buf / 2), .len = len},
+					.time = time,
+					.diff = 1};
+
+		model_add(&m, &u, i % 7 == 0 && i < 100); /* stars at the beginning alone */
+	}
+	struct core_batch *batch =
+		build(&w, (struct core_builder_config){.target_bytes = 3 << 20, .no_helper = true}, &m);
+	ck_assert_uint_gt(batch->part_count, 3);
+	ck_assert_uint_eq(batch->parts[batch->part_count - 1].stars, 0);
+	check_runs(&w, batch);
+	batch_rows(&w.home, batch, &got);
+	for (size_t i = 0; i < m.count; i++)
+		m.star[i] = false;
+	model_settle(&m);
+	model_settle(&got);
+	model_same(&got, &m);
+	core_batch_unref(batch);
+	model_free(&got);
+	model_free(&m);
 	world_free(&w);
 }
 END_TEST
@@ -550,6 +590,7 @@ Suite *builder_suite(void)
 	tcase_add_test(t, a_patient_builder_that_is_given_up_while_the_store_is_full_leaves_nothing);
 	tcase_add_test(t, batches_grow_and_die_with_their_last_holder);
 	tcase_add_test(t, a_batch_holds_the_sums_of_what_was_added);
+	tcase_add_test(t, a_heap_that_is_used_again_for_each_part_loses_no_row);
 	tcase_add_test(t, rows_in_order_make_one_run_and_others_more);
 	tcase_add_test(t, a_star_never_stands_in_one_run_with_its_like_in_another_part);
 	tcase_add_test(t, what_cancels_out_is_not_written);
