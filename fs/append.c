@@ -26,7 +26,6 @@
 
 enum {
 	LINE_KEEP = 64 << 10, /* a longer line's room is given back */
-	WHOLE_MAX = 64 << 10, /* a write of less that finishes what it brings need not be counted */
 };
 
 /* A row's text is at most four times its bytes (\ooo), and a little for its numbers. */
@@ -224,7 +223,7 @@ enum kv_rc fs_append_write(struct fs_append *a, pid_t pid, uid_t uid, const char
 	a->uid = uid;
 	if (a->spent != KV_OK)
 		return a->spent;
-	if (unfinished(a) != 0 || len > WHOLE_MAX)
+	if (unfinished(a) != 0 || len > FS_SMALL) /* else what it finishes need not be counted */
 		rc = fs_open_hold(a->fs, a->open, unfinished(a) + len, &err);
 	while (p < end && rc == KV_OK) {
 		const char *nl = memchr(p, '\n', (size_t)(end - p));
@@ -252,6 +251,17 @@ enum kv_rc fs_append_write(struct fs_append *a, pid_t pid, uid_t uid, const char
 	spend(a, rc, &err);
 	(void)!fs_open_hold(a->fs, a->open, 0, NULL);
 	return *done != 0 ? KV_OK : rc;
+}
+
+enum kv_rc fs_append_refuse(struct fs_append *a, pid_t pid, uid_t uid, struct kv_err *why)
+{
+	if (a->spent != KV_OK)
+		return a->spent;
+	a->pid = pid;
+	a->uid = uid;
+	spend(a, why->rc, why);
+	(void)!fs_open_hold(a->fs, a->open, 0, NULL);
+	return why->rc;
 }
 
 void fs_append_reset(struct fs_append *a)

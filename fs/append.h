@@ -32,6 +32,10 @@ struct fs_append *fs_append_open(struct fs *fs, struct core_shard *shard, struct
 enum kv_rc fs_append_write(struct fs_append *a, pid_t pid, uid_t uid, const char *buf, size_t len,
 			   size_t *done);
 
+/* A write that failed before it came here: as if it had failed in the transaction. The code of the failure.
+ */
+enum kv_rc fs_append_refuse(struct fs_append *a, pid_t pid, uid_t uid, struct kv_err *why);
+
 /* One verdict line, or what fits of it, to buf; 0: there is none. */
 size_t fs_append_read(struct fs_append *a, char *buf, size_t len);
 

@@ -11,7 +11,7 @@ int main(void)
 		read_many_suite,      replicate_suite, holds_suite,   readers_suite,     ctl_suite,
 		metrics_suite,        linear_suite,    beside_suite,  blind_suite,       property_suite,
 		examples_suite,       follows_suite,   corrupt_suite, shardctl_suite,    nth_suite,
-		nth_calls_suite,      hostile_suite,   full_suite,    ordinary_suite,
+		nth_calls_suite,      hostile_suite,   full_suite,    ordinary_suite,    large_writes_suite,
 	};
 	int status;
 

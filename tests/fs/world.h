@@ -189,5 +189,6 @@ Suite *nth_calls_suite(void);
 Suite *hostile_suite(void);
 Suite *full_suite(void);
 Suite *ordinary_suite(void);
+Suite *large_writes_suite(void);
 
 #endif
