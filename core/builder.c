@@ -27,6 +27,8 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "core/rows.h"
 
@@ -44,6 +46,8 @@ enum { ALONE = 1, LEAST = 256 << 10 };
 
 /* So many place at a time. */
 enum { PLACING_MAX = 2 };
+
+enum { HELPER_NICE = 10 };
 
 struct core_builder {
 	pthread_mutex_t lock; /* waiting .. err */
@@ -237,6 +241,8 @@ static void *help(void *arg)
 {
 	struct core_builder *b = arg;
 
+	/* What is large may take longer than what is small. What fails leaves it as it is. */
+	(void)setpriority(PRIO_PROCESS, (id_t)gettid(), HELPER_NICE);
 	pthread_mutex_lock(&b->lock);
 	for (;;) {
 		while (!b->is_waiting && !b->stop)

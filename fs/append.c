@@ -22,6 +22,7 @@
 
 #include "fs/fs.h"
 #include "fs/grammar.h"
+#include "fs/large.h"
 #include "fs/verdicts.h"
 
 enum {
@@ -137,6 +138,7 @@ static enum kv_rc do_commit(struct fs_append *a, struct kv_err *err)
 		return kv_fail(err, KV_BAD_SYNTAX, "commit outside a transaction: its begin line is missing");
 	if (!fs_commit_begin(a->fs))
 		return kv_fail(err, KV_SHUTDOWN, "the mount is shutting down; nothing was applied");
+	fs_large_raise();
 	rc = core_txn_commit(a->txn, &appended, err);
 	fs_commit_end(a->fs);
 	drop_txn(a);
@@ -223,7 +225,7 @@ enum kv_rc fs_append_write(struct fs_append *a, pid_t pid, uid_t uid, const char
 	a->uid = uid;
 	if (a->spent != KV_OK)
 		return a->spent;
-	if (unfinished(a) != 0 || len > FS_SMALL) /* else what it finishes need not be counted */
+	if (unfinished(a) != 0 || len > FS_LARGE) /* else what it finishes need not be counted */
 		rc = fs_open_hold(a->fs, a->open, unfinished(a) + len, &err);
 	while (p < end && rc == KV_OK) {
 		const char *nl = memchr(p, '\n', (size_t)(end - p));

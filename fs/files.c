@@ -470,6 +470,7 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t siz
 				   .pid = ctx->pid,
 				   .uid = ctx->uid,
 				   .append = (fi->flags & O_APPEND) != 0,
+				   .slow = h->append != NULL && core_shard_is_slow(h->shard),
 				   .offset = offset,
 				   .buf = buf,
 				   .size = size,
@@ -478,10 +479,8 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t siz
 	(void)ino;
 	if (h->ctl != NULL) /* answered when it is done */
 		fs_ctl_write(h->ctl, req, buf, size);
-	else if ((h->append != NULL || h->staged != NULL) && fs_write_is_large(&w))
-		fs_large_write(req, &w);
 	else
-		fs_write_now(req, &w);
+		fs_write_in_turn(req, &w);
 }
 
 /* Sent at every close of every duplicate, also before the first byte: it says nothing, but that the last

@@ -72,8 +72,10 @@ struct fs {
 	struct fs_budget reading; /* the memory of all streams */
 	struct fs_stages stages;
 	struct fs_limits limits;
-	struct fs_turns turns;   /* of reads of streams */
-	struct fs_turns writing; /* of large writes */
+	struct fs_turns turns; /* of reads of streams */
+	struct fs_turns large; /* of writes; large.h */
+	struct fs_turns medium;
+	bool lowers_large; /* threads while they work on large writes */
 
 	pthread_mutex_t stop_mu; /* the two below */
 	bool stopping;

@@ -10,17 +10,22 @@
 #include <assert.h>
 #include <unistd.h>
 
-enum { LEAST = 4 };
+enum { LEAST = 4, MOST = 16 };
 
-void fs_turns_init(struct fs_turns *t, bool shared)
+unsigned fs_turns_for_cores(void)
 {
 	long cores = sysconf(_SC_NPROCESSORS_ONLN);
 
-	*t = (struct fs_turns){.max = LEAST};
+	if (cores <= LEAST / 2)
+		return LEAST;
+	return cores < MOST / 2 ? 2 * (unsigned)cores : MOST;
+}
+
+void fs_turns_init(struct fs_turns *t, unsigned max, unsigned max_each)
+{
+	assert(max_each >= 2 && max_each <= max && max <= FS_TURNS_MAX);
+	*t = (struct fs_turns){.max = max, .max_each = max_each};
 	t->last = &t->first;
-	if (cores > LEAST / 2)
-		t->max = cores < FS_TURNS_MOST / 2 ? 2 * (unsigned)cores : FS_TURNS_MOST;
-	t->max_each = shared ? t->max / 2 : t->max;
 	pthread_mutex_init(&t->mu, NULL);
 }
 

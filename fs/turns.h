@@ -17,7 +17,7 @@
 
 #include "fs/park.h"
 
-enum { FS_TURNS_MOST = 16 };
+enum { FS_TURNS_MAX = 40 };
 
 /* One that waits for its turn: what is parked begins with it. */
 struct fs_turn {
@@ -32,15 +32,17 @@ struct fs_turns {
 	pthread_mutex_t mu; /* all below; held for moments, also under fs_waits.mu */
 	unsigned running;
 	unsigned max;
-	unsigned max_each;                /* of one user */
-	uid_t running_for[FS_TURNS_MOST]; /* so many as are running, in no order */
+	unsigned max_each;               /* of one user */
+	uid_t running_for[FS_TURNS_MAX]; /* so many as are running, in no order */
 	struct fs_turn *first;
 	struct fs_turn **last;
 	uid_t served; /* the last one whose turn came */
 };
 
-/* Two turns for each core, 4 to 16; with shared, half of them at most for one user. */
-void fs_turns_init(struct fs_turns *t, bool shared);
+/* So many turns, at most FS_TURNS_MAX, and of these so many at most for one user, at least 2. */
+void fs_turns_init(struct fs_turns *t, unsigned max, unsigned max_each);
+/* For what keeps a core at work: two for each, 4 to 16. */
+unsigned fs_turns_for_cores(void);
 void fs_turns_fini(struct fs_turns *t);
 
 /* False: not now. Then park it with an op whose begin is fs_turns_queue and cancel fs_turns_leave_queue. */

@@ -1,5 +1,5 @@
-/* large_writes.c - large writes take turns: a crowd of them holds no thread that others need, and each is
- * whole or refused. */
+/* large_writes.c - writes that may last take turns: a crowd of them holds no thread that others need, and
+ * each is whole or refused. */
 #include "tests/fs/world.h"
 
 #include <limits.h>
@@ -81,6 +81,7 @@ static void want_waiting(void)
 
 /* What one of the crowd does: transactions of rows with his number as key. */
 struct job {
+	unsigned rows; /* of a KiB, in each */
 	unsigned times;
 	size_t piece; /* in writes of so many bytes */
 	bool staged;
@@ -101,11 +102,11 @@ static bool is_refusal(int errnum)
 	return errnum == ENOMEM || errnum == ESHUTDOWN || errnum == ENOTCONN || errnum == ECONNABORTED;
 }
 
-static char *make_rows(unsigned number, char time)
+static char *make_rows(unsigned rows, unsigned number, char time)
 {
-	char *text = malloc((size_t)ROWS * ROW_LEN + 64), *p = text;
+	char *text = malloc((size_t)rows * ROW_LEN + 64), *p = text;
 
-	for (unsigned i = 0; i < ROWS; i++)
+	for (unsigned i = 0; i < rows; i++)
 		p += sprintf(p, "%c\t1\t%u\t%0*u\n", time, number, ROW_LEN - 16, i);
 	return text;
 }
@@ -145,7 +146,7 @@ static int stage_once(const char *rows, size_t piece, unsigned number)
 
 static void work(const struct job *job, unsigned number)
 {
-	char *rows = make_rows(number, job->staged ? '0' : '*');
+	char *rows = make_rows(job->rows, number, job->staged ? '0' : '*');
 	int rc;
 
 	if (setgid(BOB) != 0 || setuid(BOB) != 0)
@@ -185,11 +186,11 @@ static void kill_all(void)
 
 /* All that was acknowledged is there, and of each transaction all rows: as many of each number in each row.
  */
-static void want_whole(void)
+static void want_whole(unsigned rows)
 {
 	char *out = want_sh("cut -f2,3 %s/snapshot | sort | uniq -c | awk '$1 != %d || seen[$3]++ {print "
 			    "\"torn:\", $0} {n += $2} END {print n + 0}'",
-			    shard, ROWS);
+			    shard, rows);
 	char *upper = slurp(at(shard, "upper"));
 
 	ck_assert_str_eq(out, upper);
@@ -203,41 +204,44 @@ static void want_whole(void)
 
 START_TEST(of_a_crowd_each_large_transaction_is_whole_or_refused)
 {
-	static const struct job jobs[] = {{.times = 2, .piece = 1 << 20}, {.times = 1, .piece = 20000}};
+	static const struct job jobs[] = {{.rows = ROWS, .times = 2, .piece = 1 << 20},
+					  {.rows = ROWS, .times = 1, .piece = 20000},
+					  {.rows = 30, .times = 20, .piece = 1 << 20}};
 
 	gather(CROWD, &jobs[_i]);
 	wait_for_all();
 	ck_assert_uint_gt(board->committed, 0);
-	want_whole();
+	want_whole(jobs[_i].rows);
 	want_rest();
 }
 END_TEST
 
 START_TEST(a_crowd_within_its_limit_is_served_to_the_last)
 {
-	static const struct job jobs[] = {{.times = 2, .piece = 1 << 20},
-					  {.times = 2, .piece = 1 << 20, .staged = true}};
+	static const struct job jobs[] = {{.rows = ROWS, .times = 2, .piece = 1 << 20},
+					  {.rows = ROWS, .times = 2, .piece = 1 << 20, .staged = true}};
 
 	gather(40, &jobs[_i]);
 	wait_for_all();
 	ck_assert_uint_eq(board->committed, 80);
-	want_whole();
+	want_whole(ROWS);
 	want_rest();
 }
 END_TEST
 
 START_TEST(beside_large_writes_that_wait_a_small_append_goes_on_and_killed_ones_leave_nothing)
 {
-	static const struct job endless = {.times = UINT_MAX, .piece = 1 << 20};
+	static const struct job endless[] = {{.rows = ROWS, .times = UINT_MAX, .piece = 1 << 20},
+					     {.rows = 30, .times = UINT_MAX, .piece = 1 << 20}};
 	char *other = shard_new(&w);
 
-	gather(CROWD, &endless);
+	gather(CROWD, &endless[_i]);
 	want_waiting();
 	for (int i = 0; i < 20; i++)
 		want_txn(other, "begin expected_upper=* new_upper=+1\n*\t1\ta\tb\ncommit\n");
 	kill_all();
 	want_rest();
-	want_whole();
+	want_whole(endless[_i].rows);
 	want_file(other, "upper", "20\n");
 	free(other);
 }
@@ -245,7 +249,7 @@ END_TEST
 
 START_TEST(a_stop_answers_large_writes_that_wait)
 {
-	static const struct job endless = {.times = UINT_MAX, .piece = 1 << 20};
+	static const struct job endless = {.rows = ROWS, .times = UINT_MAX, .piece = 1 << 20};
 
 	gather(CROWD, &endless);
 	want_waiting();
@@ -253,7 +257,7 @@ START_TEST(a_stop_answers_large_writes_that_wait)
 	kill_all();
 	free(want_sh("%s fsck %s", shardctl_path(), w.store));
 	world_start(&w, "allow_other");
-	want_whole();
+	want_whole(ROWS);
 }
 END_TEST
 
@@ -263,10 +267,10 @@ Suite *large_writes_suite(void)
 	TCase *tc = world_case(s, "large_writes", 300);
 
 	tcase_add_checked_fixture(tc, setup, teardown);
-	tcase_add_loop_test(tc, of_a_crowd_each_large_transaction_is_whole_or_refused, 0, 2);
+	tcase_add_loop_test(tc, of_a_crowd_each_large_transaction_is_whole_or_refused, 0, 3);
 	tcase_add_loop_test(tc, a_crowd_within_its_limit_is_served_to_the_last, 0, 2);
-	tcase_add_test(tc,
-		       beside_large_writes_that_wait_a_small_append_goes_on_and_killed_ones_leave_nothing);
+	tcase_add_loop_test(
+		tc, beside_large_writes_that_wait_a_small_append_goes_on_and_killed_ones_leave_nothing, 0, 2);
 	tcase_add_test(tc, a_stop_answers_large_writes_that_wait);
 	return s;
 }

@@ -57,6 +57,34 @@ static void crowd_writes(void)
 	}
 }
 
+/* More of them than can be merged. */
+static void crowd_appends(void)
+{
+	char path[700], *text = malloc(40 << 10), *p = text;
+	int fd;
+
+	snprintf(path, sizeof path, "%s/append", shards[4]);
+	p += sprintf(p, "begin expected_upper=* new_upper=+1\n");
+	while (p < text + (32 << 10))
+		p += sprintf(p, "*\t1\t%llx\tv\n", (unsigned long long)chance(UINT64_MAX));
+	p = stpcpy(p, "commit\n");
+	fd = open(path, O_WRONLY);
+	atomic_fetch_add(ready, 1);
+	while (write(fd, text, (size_t)(p - text)) > 0)
+		;
+	_exit(1);
+}
+
+static void crowd_opens(void)
+{
+	char path[700];
+
+	snprintf(path, sizeof path, "%s/listen/now", shards[2]);
+	atomic_fetch_add(ready, 1);
+	for (;;)
+		close(open(path, O_RDONLY));
+}
+
 /* Of one shard, that nobody appends to, or of the one of the small appends. */
 static void listens(const char *shard)
 {
@@ -131,6 +159,8 @@ struct crowd {
 static const struct crowd crowds[] = {
 	{"500 processes that read a snapshot of 8 MiB", CROWD_MAX, crowd_reads},
 	{"100 transactions of 64 MiB, never committed", 100, crowd_writes},
+	{"100 processes that append 32 KiB each again and again", 100, crowd_appends},
+	{"100 processes that open and close listeners", 100, crowd_opens},
 	{"4,000 listeners that are not read", 100, crowd_listens},
 	{"4,000 listeners of the same shard that are not read", 100, crowd_listens_here},
 };
