@@ -55,8 +55,10 @@ struct queued_write {
 	struct fs_turn turn; /* first: the functions below are handed it */
 	struct fs_turns *turns;
 	struct fs_write write;
-	size_t held; /* counted for the user */
-	char bytes[];
+	size_t held;     /* counted for the user */
+	char *bytes;     /* what write.buf is, or NULL */
+	enum kv_rc kept; /* KV_OK: there is a copy; else it is refused */
+	struct kv_err why;
 };
 
 void fs_large_init(struct fs *fs)
@@ -141,12 +143,13 @@ static void queue_end(struct fs_parked *p, enum kv_rc rc)
 	struct queued_write *q = (struct queued_write *)p;
 	struct fs *fs = fs_of(p->req);
 	uid_t uid = q->turn.uid;
-	struct kv_err why;
 	size_t done = 0;
 
-	if (rc != KV_OK)
-		kv_fail_rc(&why, rc);
-	rc = rc == KV_OK ? run(fs, q->turns, &q->write, &done) : q->write.run(&q->write, &why, &done);
+	if (rc == KV_OK)
+		rc = q->kept;
+	else
+		kv_fail_rc(&q->why, rc);
+	rc = rc == KV_OK ? run(fs, q->turns, &q->write, &done) : q->write.run(&q->write, &q->why, &done);
 	/* before the answer: with that the file may be closed */
 	(void)!fs_limits_hold(&fs->limits, q->write.open->user, &q->held, 0, NULL);
 	answer(p->req, rc, done);
@@ -156,9 +159,25 @@ static void queue_end(struct fs_parked *p, enum kv_rc rc)
 
 static void queue_free(struct fs_parked *p)
 {
+	free(((struct queued_write *)p)->bytes);
 	free(p);
 }
 
+/* Keep a copy of what is to be written, counted; or why there is none. */
+static enum kv_rc keep(struct fs *fs, struct queued_write *q, struct kv_err *err)
+{
+	enum kv_rc rc = fs_limits_hold(&fs->limits, q->write.open->user, &q->held, q->write.size, err);
+
+	if (rc != KV_OK)
+		return rc;
+	q->bytes = malloc(q->write.size);
+	if (q->bytes == NULL)
+		return kv_fail_rc(err, KV_NOMEM);
+	q->write.buf = memcpy(q->bytes, q->write.buf, q->write.size);
+	return KV_OK;
+}
+
+/* What is refused waits too, for its answer: else a crowd would do nothing but try again. */
 static void queue(fuse_req_t req, struct fs_turns *turns, const struct fs_write *w)
 {
 	static const struct fs_park_ops ops = {.kind = FS_PARKED_TURN,
@@ -167,25 +186,20 @@ static void queue(fuse_req_t req, struct fs_turns *turns, const struct fs_write 
 					       .cancel = queue_cancel,
 					       .end = queue_end,
 					       .free = queue_free};
-	struct fs *fs = fs_of(req);
-	struct queued_write *q = malloc(sizeof *q + w->size);
+	struct queued_write *q = calloc(1, sizeof *q);
 	struct kv_err why;
 	size_t done = 0;
-	enum kv_rc rc;
 
 	if (q == NULL) {
-		rc = kv_fail_rc(&why, KV_NOMEM);
-	} else {
-		*q = (struct queued_write){.turn.uid = w->uid, .turns = turns, .write = *w};
-		rc = fs_limits_hold(&fs->limits, w->open->user, &q->held, w->size, &why);
-	}
-	if (rc != KV_OK) {
-		free(q);
+		kv_fail_rc(&why, KV_NOMEM);
 		answer(req, w->run(w, &why, &done), 0);
 		return;
 	}
-	q->write.buf = memcpy(q->bytes, w->buf, w->size);
-	fs_park(&fs->waits, &q->turn.parked, &ops, req);
+	q->turn.uid = w->uid;
+	q->turns = turns;
+	q->write = *w;
+	q->kept = keep(fs_of(req), q, &q->why);
+	fs_park(&fs_of(req)->waits, &q->turn.parked, &ops, req);
 }
 
 void fs_write_in_turn(fuse_req_t req, const struct fs_write *w)
