@@ -451,6 +451,8 @@ static enum kv_rc write_run(const struct fs_write *w, struct kv_err *refused, si
 	else if (h->staged != NULL)
 		rc = fs_staged_write(h->staged, w->pid, w->uid, w->append, (uint64_t)w->offset, w->buf,
 				     w->size, done);
+	else if (refused != NULL)
+		rc = refused->rc;
 	else if (h->kind == FS_HOLD)
 		rc = fs_hold_write(h->fs, h->shard, h->name, w->buf, w->size, &err);
 	else
