@@ -35,7 +35,8 @@ struct fs_write {
 void fs_large_init(struct fs *fs);
 void fs_large_fini(struct fs *fs);
 
-/* Do it and answer, now or when its turn comes; since and holds too, which are small. w and its buf are borrowed. */
+/* Do it and answer, now or when its turn comes; since and holds too, which are small. w and its buf are
+ * borrowed. */
 void fs_write_in_turn(fuse_req_t req, const struct fs_write *w);
 
 /* Large writes are worked on at a lower priority, where it can be given back. What others wait for, a commit,

@@ -254,7 +254,7 @@ static int stage_and_commit(void)
 
 	snprintf(name, sizeof name, "b%d_%u", (int)getpid(), (unsigned)chance(1000000));
 	snprintf(path, sizeof path, "%s/batches/%s", shard, name);
-	rc = write_to(path, O_CREAT, "0\t1\tstaged\tx\n1\t1\tstaged\ty\n");
+	rc = write_to(path, O_CREAT, "0\t1\tstaged\tx\n0\t1\tstaged\ty\n");
 	if (rc != 0)
 		return rc;
 	if (chance(4) == 0)
