@@ -30,6 +30,8 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "core/pace.h"
 #include "core/rows.h"
@@ -49,6 +51,8 @@ enum { ALONE = 1, LEAST = 256 << 10 };
 /* So many place at a time. */
 enum { PLACING_MAX = 2 };
 
+enum { HELPER_NICE = 10 };
+
 struct core_builder {
 	pthread_mutex_t lock; /* waiting .. err */
 	pthread_cond_t changed;
@@ -61,7 +65,8 @@ struct core_builder {
 	struct kv_err err;
 
 	_Atomic(bool) failed;
-	bool helper_runs; /* the rest is the builder's thread's, but for made and last (invariant 2) */
+	_Atomic(bool) unwanted; /* it is being freed */
+	bool helper_runs;       /* the rest is the builder's thread's, but for made and last (invariant 2) */
 	pthread_t helper;
 	const struct core_home *home;
 	struct core_builder_config config;
@@ -154,12 +159,31 @@ void core_builders_fini(struct core_builders *s)
 	pthread_mutex_destroy(&s->mu);
 }
 
-static void take_turn(struct core_builders *s)
+/* False: nobody wants the builder's parts any more. */
+static bool take_turn(struct core_builders *s, const struct core_builder *b)
 {
+	bool wanted;
+
 	pthread_mutex_lock(&s->mu);
-	while (s->placing == PLACING_MAX)
+	while (s->placing == PLACING_MAX && !atomic_load(&b->unwanted))
 		pthread_cond_wait(&s->turn, &s->mu);
-	s->placing++;
+	wanted = !atomic_load(&b->unwanted);
+	s->placing += wanted;
+	if (!wanted)
+		pthread_cond_signal(&s->turn); /* it may have been another one's */
+	pthread_mutex_unlock(&s->mu);
+	return wanted;
+}
+
+/* Who frees a builder waits for its helper, which must not wait for a turn then: a crowd that is killed would
+ * hold all threads of its host. */
+static void give_up_turn(struct core_builders *s, struct core_builder *b)
+{
+	atomic_store(&b->unwanted, true);
+	if (s == NULL || !b->helper_runs)
+		return;
+	pthread_mutex_lock(&s->mu);
+	pthread_cond_broadcast(&s->turn);
 	pthread_mutex_unlock(&s->mu);
 }
 
@@ -220,8 +244,8 @@ static enum kv_rc place(struct core_builder *b, struct core_rows *rows, bool at_
 	struct core_builders *others = rows->bytes >= LEAST ? b->home->builders : NULL;
 	enum kv_rc rc;
 
-	if (others != NULL)
-		take_turn(others);
+	if (others != NULL && !take_turn(others, b))
+		return kv_fail_rc(err, KV_INTERRUPTED);
 	rc = place_now(b, rows, at_end, err);
 	if (others != NULL)
 		end_turn(others);
@@ -234,6 +258,8 @@ static void *help(void *arg)
 {
 	struct core_builder *b = arg;
 
+	/* What is large may take longer than what is small. What fails leaves it as it is. */
+	(void)setpriority(PRIO_PROCESS, (id_t)gettid(), HELPER_NICE);
 	pthread_mutex_lock(&b->lock);
 	for (;;) {
 		while ((!b->is_waiting || b->is_stuck) && !b->stop)
@@ -528,6 +554,7 @@ void core_builder_free(struct core_builder *b)
 	if (b->rc == KV_OK)
 		b->rc = KV_INTERRUPTED; /* what still waits is not worth storing */
 	pthread_mutex_unlock(&b->lock);
+	give_up_turn(b->home->builders, b);
 	join_helper(b);
 	if (b->is_large)
 		atomic_fetch_sub(&b->home->builders->large, 1);

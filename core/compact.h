@@ -20,6 +20,7 @@
 
 enum {
 	CORE_RUNS_MAX = 256,  /* above that many runs appends wait for a merge */
+	CORE_RUNS_SLOW = 192, /* and above that many it is near */
 	CORE_MERGE_COUNT = 4, /* small batches wait until there are so many of them to merge */
 	CORE_MERGE_RUNS = 4,  /* runs that one batch may have for long */
 };

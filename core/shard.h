@@ -179,6 +179,10 @@ struct core_waiter {
 	void (*wake)(struct core_waiter *w);
 };
 
+/* Whether appends with data may soon have to wait for merges; costs nothing. Who lets many append at a time
+ * should let few until it is over: these wait in their threads. */
+bool core_shard_is_slow(const struct core_shard *s);
+
 /* True: w waits now, and must stay where it is until it is woken or removed. False: there is nothing to
  * wait for, and wake is not called. */
 bool core_shard_wait(struct core_shard *s, struct core_waiter *w);

@@ -261,6 +261,11 @@ static enum kv_rc merge_due(struct core_upkeeper *k, struct core_shard *s, enum 
 
 /* --- appends that are too fast --------------------------------------------------------------------- */
 
+bool core_shard_is_slow(const struct core_shard *s)
+{
+	return atomic_load_explicit(&s->runs, memory_order_relaxed) > CORE_RUNS_SLOW;
+}
+
 /* They wait for as long as merges are on their way: a pass that was begun after they came and did nothing,
  * while no merge of the shard runs or waits for its turn, lets them go. */
 void core_upkeep_admit(struct core_shard *s)

@@ -27,11 +27,11 @@
 
 #include "fs/fs.h"
 #include "fs/grammar.h"
+#include "fs/large.h"
 #include "fs/verdicts.h"
 
 enum {
 	LINE_KEEP = 64 << 10, /* a longer line's room is given back */
-	WHOLE_MAX = 64 << 10, /* a write of less that finishes what it brings need not be counted */
 };
 
 /* A row's text is at most four times its bytes (\ooo), and a little for its numbers. */
@@ -56,8 +56,9 @@ struct fs_append {
 
 	enum kv_rc spent; /* KV_OK: it is not */
 
-	bool commits; /* the write under way left its last commit to be done */
-	size_t done;  /* of its bytes, those before that transaction; and all */
+	bool may_go_on; /* the write under way may leave its last commit to be done, */
+	bool commits;   /* and has */
+	size_t done;    /* of its bytes, those before that transaction; and all */
 	size_t len;
 	struct fs_append_asker asker;
 
@@ -167,10 +168,11 @@ static enum kv_rc do_commit(struct fs_append *a, bool last, struct kv_err *err)
 		return kv_fail(err, KV_BAD_SYNTAX, "commit outside a transaction: its begin line is missing");
 	if (!fs_commit_begin(a->fs))
 		return kv_fail(err, KV_SHUTDOWN, "the mount is shutting down; nothing was applied");
-	if (last) {
+	if (last && a->may_go_on) {
 		a->commits = true;
 		return KV_OK;
 	}
+	fs_large_raise();
 	rc = core_txn_commit(a->txn, &appended, err);
 	fs_commit_end(a->fs);
 	drop_txn(a);
@@ -251,7 +253,7 @@ static enum kv_rc take_in(struct fs_append *a, const char *buf, size_t len, stru
 	const char *p = buf, *end = buf + len;
 	enum kv_rc rc = KV_OK;
 
-	if (unfinished(a) != 0 || len > WHOLE_MAX)
+	if (unfinished(a) != 0 || len > FS_LARGE) /* else what it finishes need not be counted */
 		rc = fs_open_hold(a->fs, a->open, unfinished(a) + len, err);
 	while (p < end && rc == KV_OK) {
 		const char *nl = memchr(p, '\n', (size_t)(end - p));
@@ -296,7 +298,7 @@ enum kv_rc fs_append_write(struct fs_append *a, pid_t pid, uid_t uid, const char
 
 	take_turn(a);
 	*done = 0;
-	*commits = false;
+	a->may_go_on = commits != NULL;
 	a->pid = pid;
 	a->uid = uid;
 	a->done = 0;
@@ -304,9 +306,10 @@ enum kv_rc fs_append_write(struct fs_append *a, pid_t pid, uid_t uid, const char
 	rc = a->spent;
 	if (rc == KV_OK) {
 		rc = take_in(a, buf, len, &err);
-		*commits = a->commits;
-		if (*commits)
+		if (a->commits) {
+			*commits = true;
 			return KV_OK; /* the turn goes on */
+		}
 		rc = ended(a, rc, &err, done);
 	}
 	give_turn(a);
@@ -339,6 +342,23 @@ void fs_append_commit(struct fs_append *a, const struct fs_append_asker *asker)
 	assert(a->commits);
 	a->asker = *asker;
 	core_txn_submit(a->txn, commit_over, a);
+}
+
+enum kv_rc fs_append_refuse(struct fs_append *a, pid_t pid, uid_t uid, struct kv_err *why)
+{
+	enum kv_rc rc;
+
+	take_turn(a);
+	rc = a->spent;
+	if (rc == KV_OK) {
+		a->pid = pid;
+		a->uid = uid;
+		rc = why->rc;
+		spend(a, rc, why);
+		(void)!fs_open_hold(a->fs, a->open, 0, NULL);
+	}
+	give_turn(a);
+	return rc;
 }
 
 void fs_append_reset(struct fs_append *a)

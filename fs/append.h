@@ -30,7 +30,8 @@ struct fs_append *fs_append_open(struct fs *fs, struct core_shard *shard, struct
 /*
  * Take in len bytes from process pid of user uid. *done: how many were taken: len, or less where a
  * transaction failed after others of this call were committed (KV_OK then too). Otherwise the code of the
- * failure. *commits: this is not over; with its lock let go, the caller is to call fs_append_commit.
+ * failure. *commits, which is false: set if this is not over; with its lock let go, the caller is to call
+ * fs_append_commit. NULL: it is over when this returns.
  */
 enum kv_rc fs_append_write(struct fs_append *a, pid_t pid, uid_t uid, const char *buf, size_t len,
 			   size_t *done, bool *commits);
@@ -47,6 +48,10 @@ struct fs_append_asker {
 /* Commit what the write before left to be committed. This thread may then commit for others; see
  * core_txn_submit. */
 void fs_append_commit(struct fs_append *a, const struct fs_append_asker *asker);
+
+/* A write that failed before it came here: as if it had failed in the transaction. The code of the failure.
+ */
+enum kv_rc fs_append_refuse(struct fs_append *a, pid_t pid, uid_t uid, struct kv_err *why);
 
 /* One verdict line, or what fits of it, to buf; 0: there is none. */
 size_t fs_append_read(struct fs_append *a, char *buf, size_t len);

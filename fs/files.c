@@ -6,10 +6,11 @@
  * Invariants:
  *  1. One thread at a time works on a handle, under its lock; the kernel may send
  *     several requests for one (dup, threads, read-ahead).
- *  2. OPEN, FLUSH and RELEASE never wait. What waits is a read, or a write to
- *     `ctl`, and it holds neither a thread nor the lock while it does.
- *  3. A commit happens in WRITE, nowhere else; FLUSH has no effect. The commit that ends a write to `append`
- *     may go on without its thread, and another one answers.
+ *  2. OPEN, FLUSH and RELEASE never wait. What waits is a read, a write to `ctl`,
+ *     or one of much (large.c), and it holds neither a thread nor the lock while it
+ *     does.
+ *  3. A commit happens in WRITE, nowhere else; FLUSH has no effect. The commit that ends a small write to
+ *     `append` may go on without its thread, and another one answers.
  */
 #include "fs/files.h"
 
@@ -23,6 +24,7 @@
 #include "fs/grammar.h"
 #include "fs/handle.h"
 #include "fs/holds.h"
+#include "fs/large.h"
 
 enum { STREAM_COST = 3 * FS_OPEN_BYTES };
 
@@ -302,8 +304,6 @@ struct queued_read {
 	struct fuse_file_info fi;
 };
 
-static void do_read(fuse_req_t req, size_t size, off_t offset, const struct fuse_file_info *fi, bool go_on);
-
 static bool queue_begin(struct fs_parked *p)
 {
 	return fs_turns_queue(&fs_of(p->req)->turns, (struct fs_turn *)p);
@@ -317,13 +317,14 @@ static bool queue_cancel(struct fs_parked *p)
 static void queue_end(struct fs_parked *p, enum kv_rc rc)
 {
 	struct queued_read *q = (struct queued_read *)p;
+	struct fs *fs = fs_of(p->req);
 
 	if (rc != KV_OK)
 		fs_reply_rc(p->req, rc);
-	else if (q->turn.has)
-		read_now(p->req, q->size, q->offset, &q->fi);
 	else
-		do_read(p->req, q->size, q->offset, &q->fi, false);
+		read_now(p->req, q->size, q->offset, &q->fi);
+	if (q->turn.at_once)
+		(void)fs_turns_next(&fs->turns, q->turn.uid, false);
 }
 
 static void queue_free(struct fs_parked *p)
@@ -356,18 +357,20 @@ static void queue_read(fuse_req_t req, size_t size, off_t offset, const struct f
 static void do_read(fuse_req_t req, size_t size, off_t offset, const struct fuse_file_info *fi, bool go_on)
 {
 	struct fs *fs = fs_of(req);
+	uid_t uid = fuse_req_ctx(req)->uid;
 	struct fs_turn *next;
 
 	if (!is_stream(handle_of(fi)->kind)) {
 		read_now(req, size, offset, fi);
 		return;
 	}
-	if (!fs_turns_enter(&fs->turns)) {
+	if (!fs_turns_enter(&fs->turns, uid)) {
 		queue_read(req, size, offset, fi);
 		return;
 	}
 	read_now(req, size, offset, fi);
-	while ((next = fs_turns_next(&fs->turns, go_on)) != NULL) {
+	while ((next = fs_turns_next(&fs->turns, uid, go_on)) != NULL) {
+		uid = next->uid;
 		fs_count_parked(); /* the time is not that of the first request any more */
 		fs_park_run(&next->parked);
 	}
@@ -454,7 +457,7 @@ static void write_append(fuse_req_t req, struct fs_handle *h, const char *buf, s
 	const struct fs_append_asker asker = {
 		.over = append_over, .handle = h, .req = req, .began_us = core_ticks_us()};
 	size_t done;
-	bool commits;
+	bool commits = false;
 	enum kv_rc rc;
 
 	pthread_mutex_lock(&h->mu);
@@ -471,39 +474,57 @@ static void write_append(fuse_req_t req, struct fs_handle *h, const char *buf, s
 	}
 }
 
+static enum kv_rc write_run(const struct fs_write *w, struct kv_err *refused, size_t *done)
+{
+	struct fs_handle *h = (struct fs_handle *)w->open;
+	struct kv_err err;
+	enum kv_rc rc;
+
+	*done = w->size;
+	pthread_mutex_lock(&h->mu);
+	if (h->append != NULL && refused != NULL)
+		rc = fs_append_refuse(h->append, w->pid, w->uid, refused);
+	else if (h->append != NULL) /* transactions are a sequence, wherever the client thinks it is */
+		rc = fs_append_write(h->append, w->pid, w->uid, w->buf, w->size, done, NULL);
+	else if (h->staged != NULL && refused != NULL)
+		rc = fs_staged_refuse(h->staged, w->pid, w->uid, refused);
+	else if (h->staged != NULL)
+		rc = fs_staged_write(h->staged, w->pid, w->uid, w->append, (uint64_t)w->offset, w->buf,
+				     w->size, done);
+	else if (refused != NULL)
+		rc = refused->rc;
+	else if (h->kind == FS_HOLD)
+		rc = fs_hold_write(h->fs, h->shard, h->name, w->buf, w->size, &err);
+	else
+		rc = write_since(h->fs, h, w->buf, w->size, &err);
+	if (rc == KV_OK && refreshes(h->kind))
+		h->text_read = true; /* what was there at the open is not what is read after that */
+	pthread_mutex_unlock(&h->mu);
+	return rc;
+}
+
 static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t offset,
 		     struct fuse_file_info *fi)
 {
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 	struct fs_handle *h = handle_of(fi);
-	struct kv_err err;
-	size_t done = size;
-	enum kv_rc rc;
+	const struct fs_write w = {.open = &h->open,
+				   .pid = ctx->pid,
+				   .uid = ctx->uid,
+				   .append = (fi->flags & O_APPEND) != 0,
+				   .slow = h->append != NULL && core_shard_is_slow(h->shard),
+				   .offset = offset,
+				   .buf = buf,
+				   .size = size,
+				   .run = write_run};
 
 	(void)ino;
-	if (h->ctl != NULL) { /* answered when it is done */
+	if (h->ctl != NULL) /* answered when it is done */
 		fs_ctl_write(h->ctl, req, buf, size);
-		return;
-	}
-	if (h->append != NULL) {
+	else if (h->append != NULL && fs_write_is_small(h->fs, &w))
 		write_append(req, h, buf, size);
-		return;
-	}
-	pthread_mutex_lock(&h->mu);
-	if (h->staged != NULL)
-		rc = fs_staged_write(h->staged, ctx->pid, ctx->uid, (fi->flags & O_APPEND) != 0,
-				     (uint64_t)offset, buf, size, &done);
-	else if (h->kind == FS_HOLD)
-		rc = fs_hold_write(h->fs, h->shard, h->name, buf, size, &err);
 	else
-		rc = write_since(h->fs, h, buf, size, &err);
-	if (rc == KV_OK && refreshes(h->kind))
-		h->text_read = true; /* what was there at the open is not what is read after that */
-	pthread_mutex_unlock(&h->mu);
-	if (rc != KV_OK)
-		fs_reply_write_rc(req, rc);
-	else
-		fs_reply_written(req, done);
+		fs_write_in_turn(req, &w);
 }
 
 /* Sent at every close of every duplicate, also before the first byte: it says nothing, but that the last

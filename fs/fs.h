@@ -59,7 +59,8 @@ struct fs_open {
 	void (*end)(struct fs_open *o); /* as if it were closed */
 	struct fs_user *user;           /* whom it counts for, and how much; limits.h */
 	size_t weight;
-	size_t held; /* bytes of what was written through it and is not finished */
+	size_t held;         /* bytes of what was written through it and is not finished */
+	_Atomic(bool) large; /* these are many; for those who do not write */
 };
 
 struct fs {
@@ -74,6 +75,9 @@ struct fs {
 	struct fs_stages stages;
 	struct fs_limits limits;
 	struct fs_turns turns; /* of reads of streams */
+	struct fs_turns large; /* of writes; large.h */
+	struct fs_turns medium;
+	bool lowers_large; /* threads while they work on large writes */
 
 	pthread_mutex_t stop_mu; /* the two below */
 	bool stopping;

@@ -30,6 +30,9 @@ enum { FS_MAX_USER_OPEN = 16384, FS_MAX_OPEN = 49152, FS_ROOT_OPEN = 64, FS_OPEN
 #define FS_MAX_HELD ((size_t)160 << 20)
 #define FS_ROWS_HELD ((size_t)512 << 10)
 
+/* What is written in one piece, or is not finished and is more: it is parsed for long, or shipped. */
+#define FS_LARGE ((size_t)64 << 10)
+
 struct fs_user; /* one who has something open */
 
 struct fs_limits {

@@ -158,7 +158,7 @@ static void put_mount(FILE *f, struct fs *fs)
 	single(f, "waiting_commands", "gauge", fs_parked_count(&fs->waits, FS_PARKED_CTL),
 	       "Writes to ctl that wait now for their maintenance to end.");
 	single(f, "waiting_turns", "gauge", fs_parked_count(&fs->waits, FS_PARKED_TURN),
-	       "Reads of snapshots and listeners that wait now for others to be done.");
+	       "Reads of snapshots and listeners, and large writes, that wait now for others to be done.");
 	single(f, "requests_in_flight", "gauge", fs_counts_in_flight(&fs->counts),
 	       "Requests of the kernel that are not answered yet, the one that made this text among them.");
 	single(f, "open_files", "gauge", open, "Files and directories that are open.");

@@ -30,6 +30,7 @@
 
 #include "fs/batches.h"
 #include "fs/files.h"
+#include "fs/large.h"
 #include "fs/tree.h"
 
 enum { MAX_THREADS = 64, MAX_BACKGROUND = 1024, OPEN_TRIES = 30 };
@@ -112,7 +113,13 @@ void fs_open_remove(struct fs *fs, struct fs_open *o)
 enum kv_rc fs_open_hold(struct fs *fs, struct fs_open *o, size_t bytes, struct kv_err *err)
 {
 	/* Most transactions come whole, in one small write: these cost no lock. */
-	return bytes == o->held ? KV_OK : fs_limits_hold(&fs->limits, o->user, &o->held, bytes, err);
+	if (bytes == o->held)
+		return KV_OK;
+
+	enum kv_rc rc = fs_limits_hold(&fs->limits, o->user, &o->held, bytes, err);
+
+	atomic_store(&o->large, o->held > FS_LARGE);
+	return rc;
 }
 
 /* After the last request: what the kernel did not close any more. */
@@ -429,7 +436,8 @@ static void prepare(struct life *life)
 	fs_stages_init(&life->fs.stages);
 	fs_budget_init(&life->fs.reading);
 	fs_counts_init(&life->fs.counts);
-	fs_turns_init(&life->fs.turns);
+	fs_turns_init(&life->fs.turns, fs_turns_for_cores(), fs_turns_for_cores());
+	fs_large_init(&life->fs);
 	fs_limits_init(&life->fs.limits, life->command->options.max_user_open,
 		       life->command->options.max_open);
 }
@@ -447,6 +455,7 @@ static void finish(struct life *life)
 	fs_budget_fini(&life->fs.reading);
 	fs_counts_fini(&life->fs.counts);
 	fs_turns_fini(&life->fs.turns);
+	fs_large_fini(&life->fs);
 	fs_limits_fini(&life->fs.limits);
 	core_engine_close(life->fs.engine);
 	pthread_cond_destroy(&life->fs.idle);

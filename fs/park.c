@@ -135,9 +135,14 @@ static bool settle(struct fs_waits *w, struct fs_parked *p, bool waits, enum kv_
 	pthread_mutex_lock(&w->mu);
 	*rc = w->closed ? KV_SHUTDOWN : KV_INTERRUPTED;
 	p->armed = waits;
-	if (p->at != NULL && !waits) /* else it was woken meanwhile */
+	if (p->at != NULL && !waits && p->ops->uninterrupted) {
+		take_off_locked(w, p);
+		*rc = KV_OK;
+		mine = true;
+	} else if (p->at != NULL && !waits) { /* else it was woken meanwhile */
 		hand_on_locked(w, p);
-	else if (p->at != NULL && (w->closed || p->interrupted))
+	}
+	if (p->at != NULL && waits && (w->closed || p->interrupted))
 		mine = cancel_locked(w, p);
 	pthread_mutex_unlock(&w->mu);
 	return mine;
@@ -156,7 +161,7 @@ void fs_park(struct fs_waits *w, struct fs_parked *p, const struct fs_park_ops *
 	if (!closed)
 		put_on_locked(w, p);
 	pthread_mutex_unlock(&w->mu);
-	if (!closed)
+	if (!closed && !ops->uninterrupted)
 		fuse_req_interrupt_func(req, interrupted, p); /* may call it at once */
 	if (closed || settle(w, p, ops->begin(p), &rc))
 		end(p, rc);

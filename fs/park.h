@@ -3,7 +3,7 @@
  *
  * A request that must wait is parked. It ends in exactly one of these ways: what
  * it waits for wakes it, and it ends on the thread of fs_waits; the kernel
- * interrupts it: KV_INTERRUPTED; the mount stops: KV_SHUTDOWN.
+ * interrupts it: KV_INTERRUPTED, if it may; the mount stops: KV_SHUTDOWN.
  *
  * Threads: any.
  */
@@ -25,6 +25,9 @@ struct fs_parked;
 
 struct fs_park_ops {
 	enum fs_park_kind kind;
+	/* Signals do not end it; and where there is nothing to wait for, it ends on the thread that parks it.
+	 */
+	bool uninterrupted;
 	/* Begin to wait, without locks. From here on fs_park_wake may come, once, on any thread. False: there
 	 * is nothing to wait for, and it does not come. */
 	bool (*begin)(struct fs_parked *p);

@@ -343,6 +343,16 @@ enum kv_rc fs_staged_write(struct fs_staged *s, pid_t pid, uid_t uid, bool appen
 	return *done != 0 ? KV_OK : rc;
 }
 
+enum kv_rc fs_staged_refuse(struct fs_staged *s, pid_t pid, uid_t uid, struct kv_err *why)
+{
+	const enum kv_rc rc = why->rc;
+
+	pthread_mutex_lock(&s->mu);
+	note(s, pid, uid, rc, why);
+	pthread_mutex_unlock(&s->mu);
+	return rc;
+}
+
 /* --- sync and cut ---------------------------------------------------------------------------------- */
 
 /* To be opened briefly: what the engine keeps of a line is left with it. */

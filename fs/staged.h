@@ -37,6 +37,9 @@ enum kv_rc fs_staged_open(struct fs *fs, struct core_shard *shard, const struct 
 enum kv_rc fs_staged_write(struct fs_staged *s, pid_t pid, uid_t uid, bool append, uint64_t offset,
 			   const char *buf, size_t len, size_t *done);
 
+/* A write that failed before it came here; nothing changed, and why is the answer. */
+enum kv_rc fs_staged_refuse(struct fs_staged *s, pid_t pid, uid_t uid, struct kv_err *why);
+
 /* Up to len bytes from offset; *got is less than len only at the end. What was opened for writing too shows
  * at 0, and at the first read, what is in it then. */
 enum kv_rc fs_staged_read(struct fs_staged *s, uint64_t offset, char *buf, size_t len, size_t *got,

@@ -1,8 +1,9 @@
 /*
  * turns.c - see turns.h.
  *
- * 1. Who is in the queue came when max were running; at least one of these goes on until the queue is empty.
- * 2. running <= max, and max >= 2, so that one may run that does not go on.
+ * 1. Who is in the queue came when max were running, or max_each of his user; of these at least one goes on
+ *    until nobody waits who could have its turn.
+ * 2. running <= max, of one user <= max_each, and max_each >= 2, so that one may run that does not go on.
  */
 #include "fs/turns.h"
 
@@ -11,14 +12,20 @@
 
 enum { LEAST = 4, MOST = 16 };
 
-void fs_turns_init(struct fs_turns *t)
+unsigned fs_turns_for_cores(void)
 {
 	long cores = sysconf(_SC_NPROCESSORS_ONLN);
 
-	*t = (struct fs_turns){.max = LEAST};
+	if (cores <= LEAST / 2)
+		return LEAST;
+	return cores < MOST / 2 ? 2 * (unsigned)cores : MOST;
+}
+
+void fs_turns_init(struct fs_turns *t, unsigned max, unsigned max_each)
+{
+	assert(max_each >= 2 && max_each <= max && max <= FS_TURNS_MAX);
+	*t = (struct fs_turns){.max = max, .max_each = max_each};
 	t->last = &t->first;
-	if (cores > LEAST / 2)
-		t->max = cores < MOST / 2 ? 2 * (unsigned)cores : MOST;
 	pthread_mutex_init(&t->mu, NULL);
 }
 
@@ -28,13 +35,37 @@ void fs_turns_fini(struct fs_turns *t)
 	pthread_mutex_destroy(&t->mu);
 }
 
-bool fs_turns_enter(struct fs_turns *t)
+static bool may_run_locked(const struct fs_turns *t, uid_t uid)
+{
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < t->running; i++)
+		count += t->running_for[i] == uid;
+	return t->running < t->max && count < t->max_each;
+}
+
+static void begin_locked(struct fs_turns *t, uid_t uid)
+{
+	t->running_for[t->running++] = uid;
+}
+
+static void end_locked(struct fs_turns *t, uid_t uid)
+{
+	unsigned i = 0;
+
+	while (t->running_for[i] != uid)
+		i++;
+	t->running_for[i] = t->running_for[--t->running];
+}
+
+bool fs_turns_enter(struct fs_turns *t, uid_t uid)
 {
 	bool now;
 
 	pthread_mutex_lock(&t->mu);
-	now = t->running < t->max;
-	t->running += now;
+	now = may_run_locked(t, uid);
+	if (now)
+		begin_locked(t, uid);
 	pthread_mutex_unlock(&t->mu);
 	return now;
 }
@@ -44,12 +75,15 @@ bool fs_turns_queue(struct fs_turns *t, struct fs_turn *turn)
 	bool waits;
 
 	pthread_mutex_lock(&t->mu);
-	waits = t->running == t->max; /* else it is tried again at once */
+	waits = !may_run_locked(t, turn->uid);
+	turn->at_once = !waits;
+	turn->queued = waits;
 	if (waits) {
 		turn->next = NULL;
-		turn->queued = true;
 		*t->last = turn;
 		t->last = &turn->next;
+	} else {
+		begin_locked(t, turn->uid);
 	}
 	pthread_mutex_unlock(&t->mu);
 	return waits;
@@ -81,22 +115,35 @@ bool fs_turns_leave_queue(struct fs_turns *t, struct fs_turn *turn)
 	return there;
 }
 
-struct fs_turn *fs_turns_next(struct fs_turns *t, bool go_on)
+/* The first one that may run: of another user than was served last, if there is one. NULL: there is none. */
+static struct fs_turn **find_locked(struct fs_turns *t)
+{
+	struct fs_turn **found = NULL;
+
+	for (struct fs_turn **at = &t->first; *at != NULL; at = &(*at)->next) {
+		bool other = (*at)->uid != t->served;
+
+		if ((found != NULL && !other) || !may_run_locked(t, (*at)->uid))
+			continue;
+		found = at;
+		if (other)
+			break;
+	}
+	return found;
+}
+
+struct fs_turn *fs_turns_next(struct fs_turns *t, uid_t uid, bool go_on)
 {
 	struct fs_turn **at, *turn = NULL;
 
 	pthread_mutex_lock(&t->mu);
-	for (at = &t->first; *at != NULL && (*at)->uid == t->served;)
-		at = &(*at)->next;
-	if (*at == NULL)
-		at = &t->first;
-	if (go_on && *at != NULL) {
+	end_locked(t, uid);
+	at = go_on ? find_locked(t) : NULL;
+	if (at != NULL) {
 		turn = *at;
 		take_off_locked(t, at);
-		turn->has = true;
+		begin_locked(t, turn->uid);
 		t->served = turn->uid;
-	} else {
-		t->running--;
 	}
 	pthread_mutex_unlock(&t->mu);
 	return turn;

@@ -14,7 +14,7 @@ int main(void)
 		blind_suite,     property_suite,  shared_fd_suite,     examples_suite,
 		follows_suite,   corrupt_suite,   shardctl_suite,      export_harm_suite,
 		nth_suite,       nth_calls_suite, hostile_suite,       greedy_suite,
-		full_suite,      ordinary_suite,
+		full_suite,      ordinary_suite,  large_writes_suite,
 	};
 	int status;
 

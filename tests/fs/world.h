@@ -192,5 +192,6 @@ Suite *hostile_suite(void);
 Suite *greedy_suite(void);
 Suite *full_suite(void);
 Suite *ordinary_suite(void);
+Suite *large_writes_suite(void);
 
 #endif

@@ -29,6 +29,7 @@ uint64_t setting(const char *name, uint64_t otherwise); /* of the environment */
 
 /* What began at begun has ended, with this errno. */
 void count(struct tally *t, uint64_t begun, int errnum);
+void add_tally(struct tally *to, const struct tally *t);
 double quantile_ms(const struct tally *t, double q);
 
 /* Read a file, up to most bytes: 0, or errno. */
