@@ -249,7 +249,6 @@ static void *keep_reading(void *arg)
 
 	while (!*b->stop) {
 		struct core_snapshot *n;
-		uint64_t count = 0;
 		bool end = false;
 		struct core_update u;
 		enum kv_rc rc;
@@ -259,7 +258,6 @@ static void *keep_reading(void *arg)
 		do {
 			rc = core_snapshot_next(n, &u, &end, &err);
 			ck_assert_msg(rc == KV_OK, "reading: %s", err.msg);
-			count += !end;
 		} while (!end);
 		core_snapshot_close(n);
 		core_shard_close(s);

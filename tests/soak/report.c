@@ -107,7 +107,8 @@ void __wrap__mark_point(const char *file, int line)
 	(void)line;
 }
 
-_Noreturn void __wrap__ck_assert_failed(const char *file, int line, const char *expr, const char *msg, ...);
+_Noreturn void __wrap__ck_assert_failed(const char *file, int line, const char *expr, const char *msg, ...)
+	__attribute__((format(printf, 4, 5)));
 void __wrap__ck_assert_failed(const char *file, int line, const char *expr, const char *msg, ...)
 {
 	char text[TEXT_MAX] = "";
