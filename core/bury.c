@@ -101,12 +101,16 @@ enum kv_rc core_shard_remove(struct core_shard *s, struct kv_err *err)
 
 /* --- the deleting ------------------------------------------------------------------------------------ */
 
-/* What of a removed shard may go: others of its id may still be read, of an earlier or a later life. */
+/* What of a removed shard may go: others of its id may still be read, of an earlier or a later life. One in
+ * the table may have its tombstone already, and be on its way to the list of the dying. */
 static enum core_burial burial_of(struct core_shard *s)
 {
-	enum core_burial burial = CORE_BURY_ALL;
+	enum core_burial burial;
+	struct core_shard *later;
 
 	pthread_mutex_lock(&s->engine->mu);
+	HASH_FIND(hh, s->engine->shards, &s->home.shard, sizeof s->home.shard, later);
+	burial = later != NULL ? CORE_BURY_NAMED : CORE_BURY_ALL;
 	for (const struct core_shard *o = s->engine->dying; o != NULL; o = o->next_dying) {
 		if (o == s || !core_uuid_eq(o->home.shard.u, s->home.shard.u))
 			continue;

@@ -202,6 +202,20 @@ static enum kv_rc first_version(struct core_engine *e, struct core_shard_id id, 
 	return content != NULL ? core_state_check(state, err) : KV_OK;
 }
 
+/* The tombstone to make a shard over is deleted already where it was loaded while that happened. */
+static enum kv_rc see_tombstone(struct core_engine *e, const char *key, uint64_t *over, struct kv_err *err)
+{
+	struct kv_version head;
+	enum kv_rc rc = kv_consensus_head(kv_store_consensus(e->store), key, &head, err);
+
+	if (rc == KV_OK)
+		free(head.data);
+	if (rc != KV_NOTFOUND)
+		return rc;
+	*over = KV_NO_VERSION;
+	return KV_OK;
+}
+
 enum kv_rc core_machine_init(struct core_engine *e, struct core_shard_id id, struct core_owner owner,
 			     const struct core_content *content, uint64_t over, struct kv_err *err)
 {
@@ -210,9 +224,14 @@ enum kv_rc core_machine_init(struct core_engine *e, struct core_shard_id id, str
 	struct core_buf rollup = {0}, version = {0};
 	struct kv_blob_put put;
 	char key[CORE_ID_LEN];
-	enum kv_rc rc;
+	enum kv_rc rc = KV_OK;
 
 	core_diff_init(&d);
+	core_uuid_format('s', id.u, key);
+	if (over != KV_NO_VERSION)
+		rc = see_tombstone(e, key, &over, err);
+	if (rc != KV_OK)
+		goto out;
 	rc = first_version(e, id, owner, content, over, &state, &d, err);
 	if (rc == KV_OK)
 		rc = core_state_encode(id, &state, &rollup, err);
@@ -224,8 +243,7 @@ enum kv_rc core_machine_init(struct core_engine *e, struct core_shard_id id, str
 	if (rc != KV_OK)
 		goto out;
 	put = (struct kv_blob_put){.key = d.rollup.key, .data = rollup.data, .len = rollup.len};
-	rc = kv_store_commit(e->store, core_uuid_format('s', id.u, key), over, d.seqno, version.data,
-			     version.len, &put, 1, KV_SYNC, err);
+	rc = kv_store_commit(e->store, key, over, d.seqno, version.data, version.len, &put, 1, KV_SYNC, err);
 	for (unsigned tries = 0; rc == KV_UNKNOWN && tries < CORE_UNKNOWN_TRIES; tries++) {
 		rc = look_for_first(e, id, over, &d, err);
 		/* It can land once at most; what a failure now means, the next look tells. */

@@ -422,7 +422,7 @@ START_TEST(threads_that_make_read_and_remove_one_shard_agree)
 	core_shard_close(rig.shard);
 	rig.shard = NULL;
 	for (unsigned i = 0; i < THREADS; i++) {
-		c[i] = (struct churner){.rig = &rig, .seed = i};
+		c[i] = (struct churner){.rig = &rig, .seed = 4 * (unsigned)_i + i};
 		pthread_create(&c[i].thread, NULL, churn, &c[i]);
 	}
 	for (unsigned i = 0; i < THREADS; i++)
@@ -458,7 +458,7 @@ Suite *life_suite(void)
 	tcase_add_loop_test(t, a_creation_is_whole_or_absent_whichever_call_fails, 0, 2);
 	tcase_add_test(t, a_shard_can_be_made_once);
 	tcase_add_test(t, shards_are_listed_page_by_page_and_names_are_not);
-	tcase_add_test(t, threads_that_make_read_and_remove_one_shard_agree);
+	tcase_add_loop_test(t, threads_that_make_read_and_remove_one_shard_agree, 0, 8);
 	tcase_add_test(t, a_removed_shard_is_not_listed_while_it_is_still_read);
 	suite_add_tcase(s, t);
 	return s;

@@ -148,7 +148,10 @@ static bool look_apart(const char *dir, const struct notes *n, uint64_t limit, b
 	pid_t pid;
 	ssize_t len;
 
-	if (pipe2(fds, O_CLOEXEC) != 0 || (pid = fork()) < 0)
+	if (pipe2(fds, O_CLOEXEC) != 0)
+		die("pipe");
+	pid = fork();
+	if (pid < 0)
 		die("fork");
 	if (pid == 0) {
 		char *text;
