@@ -109,10 +109,14 @@ static void put_columns(const struct core_update *rows, size_t count, uint8_t *p
 		p = core_put_le64(p, rows[i].time);
 	for (size_t i = 0; i < count; i++)
 		p = core_put_le64(p, (uint64_t)rows[i].diff);
-	for (size_t i = 0; i < count; i++)
+	for (size_t i = 0; i < count; i++) {
+		__builtin_prefetch(rows[i].key.data); /* it lies anywhere */
 		p = core_put_le32(p, rows[i].key.len);
-	for (size_t i = 0; i < count; i++)
+	}
+	for (size_t i = 0; i < count; i++) {
+		__builtin_prefetch(rows[i].val.data);
 		p = core_put_le32(p, rows[i].val.len);
+	}
 	for (size_t i = 0; i < count; i++)
 		p = put_bytes(p, rows[i].key);
 	for (size_t i = 0; i < count; i++)

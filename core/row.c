@@ -367,6 +367,23 @@ static uint64_t load_word(const uint8_t *p)
 	return w;
 }
 
+/* Whether the bytes behind the last whole word need no escape, as the word that ends where they do has none.
+ */
+static bool rest_is_plain(struct core_bytes b)
+{
+	return b.len >= sizeof(uint64_t) &&
+	       !word_may_need_escape(load_word(b.data + b.len - sizeof(uint64_t)));
+}
+
+static size_t escapes(const uint8_t *p, size_t len)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < len; i++)
+		n += needs_escape(p[i]);
+	return n;
+}
+
 static size_t text_len(struct core_bytes b)
 {
 	size_t i = 0;
@@ -374,15 +391,20 @@ static size_t text_len(struct core_bytes b)
 	if (b.len == CORE_ABSENT)
 		return 2;
 	size_t len = b.len;
-	while (i < b.len) {
-		if (b.len - i >= sizeof(uint64_t) && !word_may_need_escape(load_word(b.data + i))) {
-			i += sizeof(uint64_t);
-			continue;
-		}
-		len += needs_escape(b.data[i]);
-		i++;
+	for (; b.len - i >= sizeof(uint64_t); i += sizeof(uint64_t))
+		if (word_may_need_escape(load_word(b.data + i)))
+			len += escapes(b.data + i, sizeof(uint64_t));
+	return i == b.len || rest_is_plain(b) ? len : len + escapes(b.data + i, b.len - i);
+}
+
+static char *put_byte(char *p, uint8_t c)
+{
+	if (needs_escape(c)) {
+		*p++ = '\\';
+		c = c == '\t' ? 't' : c == '\n' ? 'n' : c == '\r' ? 'r' : c;
 	}
-	return len;
+	*p++ = (char)c;
+	return p;
 }
 
 static char *put_bytes(char *p, struct core_bytes b)
@@ -394,20 +416,23 @@ static char *put_bytes(char *p, struct core_bytes b)
 		*p++ = 'N';
 		return p;
 	}
-	while (i < b.len) {
-		if (b.len - i >= sizeof(uint64_t) && !word_may_need_escape(load_word(b.data + i))) {
+	while (b.len - i >= sizeof(uint64_t)) {
+		if (!word_may_need_escape(load_word(b.data + i))) {
 			memcpy(p, b.data + i, sizeof(uint64_t));
 			p += sizeof(uint64_t);
 			i += sizeof(uint64_t);
-			continue;
+		} else {
+			p = put_byte(p, b.data[i++]);
 		}
-		uint8_t c = b.data[i++];
-		if (needs_escape(c)) {
-			*p++ = '\\';
-			c = c == '\t' ? 't' : c == '\n' ? 'n' : c == '\r' ? 'r' : c;
-		}
-		*p++ = (char)c;
 	}
+	if (i < b.len && rest_is_plain(b)) {
+		/* what of the word is before the rest is plain too, and stands there already */
+		p += b.len - i;
+		memcpy(p - sizeof(uint64_t), b.data + b.len - sizeof(uint64_t), sizeof(uint64_t));
+		return p;
+	}
+	for (; i < b.len; i++)
+		p = put_byte(p, b.data[i]);
 	return p;
 }
 

@@ -4,11 +4,13 @@
  * Keys and vals are copied to chunks, which double from CHUNK_MIN to CHUNK_MAX,
  * so that one row takes little and pointers into them stay.
  *
- * Sorting orders pairs (prefix, row number) by merging: the prefix is the eight
- * key bytes behind the longest prefix that all keys share, as a big-endian
- * number, so that most comparisons touch no row at all. Then the rows are moved
- * to their places in circles, in the array they stand in. Rows that came in
- * order, as those of a merge do, are only looked through.
+ * Sorting orders pairs (prefix, row number): the prefix is the eight key bytes
+ * behind the longest prefix that all keys share, as a big-endian number. Many are
+ * ordered by it digit by digit, few by merging, so that most of them touch no row at
+ * all; those with one prefix are then merged by what the rows say. At last the rows
+ * are copied to their places and summed on the way, which follows no pointer of a row
+ * whose prefix is its own. Rows that came in order, as those of a merge do, are only
+ * looked through.
  *
  * 1. A smaller prefix means a smaller key; equal ones mean nothing. (An absent
  *    key has prefix 0, as has the empty one; padding is 0.)
@@ -23,6 +25,8 @@
 #include "core/pace.h"
 
 enum { CHUNK_MIN = 2 << 10, CHUNK_MAX = 1 << 20, ROWS_MIN = 8, INSERTION_MAX = 16, GIVE_WAY_ROWS = 512 };
+enum { DIGITS = 8, DIGIT_VALUES = 256, DIGITS_WORTH = 512 /* fewer rows are merged */ };
+enum { AHEAD = 16 }; /* so many rows ahead memory is asked for */
 
 struct core_rows_chunk {
 	struct core_rows_chunk *older;
@@ -286,46 +290,67 @@ static void merge_sort(const struct core_rows *r, struct order *o, size_t count,
 	}
 }
 
-/* Put row o[i].row in place i, for all i; o is used up. */
-static void arrange(struct core_rows *r, struct order *o)
+static unsigned digit(uint64_t prefix, unsigned k)
 {
-	for (size_t i = 0; i < r->count; i++) {
-		size_t at = i;
+	return (unsigned)(prefix >> (8 * k)) & (DIGIT_VALUES - 1);
+}
 
-		if (o[i].row == i)
-			continue;
-		struct core_update u = r->u[i];
-		bool star = is_star(r, i);
-		while (o[at].row != i) {
-			size_t from = o[at].row;
+/* Order by prefix, least digit first, those with one prefix left as they came. Gives what of o and spare,
+ * both as long, has the result. */
+static struct order *sort_digits(struct order *o, size_t count, struct order *spare)
+{
+	uint32_t counts[DIGITS][DIGIT_VALUES] = {0};
 
-			r->u[at] = r->u[from];
-			if (r->star != NULL)
-				r->star[at] = r->star[from];
-			o[at].row = at;
-			at = from;
+	for (size_t i = 0; i < count; i++)
+		for (unsigned k = 0; k < DIGITS; k++)
+			counts[k][digit(o[i].prefix, k)]++;
+	for (unsigned k = 0; k < DIGITS; k++) {
+		uint32_t *at = counts[k], sum = 0;
+		struct order *from = o;
+
+		if (at[digit(o[0].prefix, k)] == count)
+			continue; /* all have the same */
+		for (unsigned v = 0; v < DIGIT_VALUES; v++) {
+			uint32_t n = at[v];
+
+			at[v] = sum;
+			sum += n;
 		}
-		r->u[at] = u;
-		if (r->star != NULL)
-			r->star[at] = star;
-		o[at].row = at;
+		for (size_t i = 0; i < count; i++)
+			spare[at[digit(from[i].prefix, k)]++] = from[i];
+		o = spare;
+		spare = from;
+	}
+	return o;
+}
+
+/* Merge each stretch of one prefix. */
+static void sort_equals(const struct core_rows *r, struct order *o, struct order *spare)
+{
+	for (size_t i = 0, from; i < r->count;) {
+		for (from = i++; i < r->count && o[i].prefix == o[from].prefix; i++)
+			;
+		if (i - from > 1)
+			merge_sort(r, o + from, i - from, spare);
 	}
 }
 
-static bool sort(struct core_rows *r)
+/* Have o tell the order of the rows; spare is as long. */
+static void sort(const struct core_rows *r, struct order *o, struct order *spare)
 {
-	/* A merge copies its left part away: the greatest step below count, at most count elements. */
-	struct order *o = malloc(2 * r->count * sizeof(*o));
-
-	if (o == NULL)
-		return false;
 	size_t skip = shared_prefix(r);
+	struct order *sorted;
+
 	for (size_t i = 0; i < r->count; i++)
 		o[i] = (struct order){.prefix = prefix(r->u[i].key, skip), .row = i};
-	merge_sort(r, o, r->count, o + r->count);
-	arrange(r, o);
-	free(o);
-	return true;
+	if (r->count < DIGITS_WORTH || r->count > UINT32_MAX) {
+		merge_sort(r, o, r->count, spare);
+		return;
+	}
+	sorted = sort_digits(o, r->count, spare);
+	if (sorted != o)
+		memcpy(o, sorted, r->count * sizeof(*o));
+	sort_equals(r, o, spare);
 }
 
 /* --- consolidating ---------------------------------------------------------------------------------- */
@@ -342,41 +367,83 @@ int64_t core_sum_take(__int128 *sum)
 	return (int64_t)take;
 }
 
-static void consolidate(struct core_rows *r, struct core_pace *pace)
+/* The row that comes i-th; o is NULL where they stand in order. */
+static size_t row_at(const struct order *o, size_t i)
+{
+	return o == NULL ? i : o[i].row;
+}
+
+static bool same(const struct core_rows *r, const struct order *o, size_t i, size_t j)
+{
+	if (o != NULL && o[i].prefix != o[j].prefix)
+		return false;
+	return cmp(r, row_at(o, i), row_at(o, j)) == 0;
+}
+
+/* Sum what is the same, to u and star, which have room for all rows; they may be those of r if o is NULL.
+ * Gives the number of what is left. */
+static size_t consolidate(const struct core_rows *r, const struct order *o, struct core_update *u, bool *star,
+			  struct core_pace *pace)
 {
 	size_t kept = 0, looked = 0;
 
 	for (size_t i = 0; i < r->count;) {
 		if (++looked % GIVE_WAY_ROWS == 0)
 			core_give_way(pace);
+		if (i + AHEAD < r->count) /* the rows of an order lie anywhere */
+			__builtin_prefetch(&r->u[row_at(o, i + AHEAD)]);
+		struct core_update row = r->u[row_at(o, i)];
+		bool starred = is_star(r, row_at(o, i));
+		__int128 sum = row.diff;
+		size_t from = i++;
 
-		struct core_update u = r->u[i];
-		bool star = is_star(r, i);
-		__int128 sum = 0;
-		size_t from = i;
-
-		for (; i < r->count && cmp(r, from, i) == 0; i++)
-			sum += r->u[i].diff;
+		for (; i < r->count && same(r, o, from, i); i++)
+			sum += r->u[row_at(o, i)].diff;
 		/* As many rows as were summed, at most: places below i. */
 		while (sum != 0) {
-			u.diff = core_sum_take(&sum);
-			r->u[kept] = u;
-			if (r->star != NULL)
-				r->star[kept] = star;
+			row.diff = core_sum_take(&sum);
+			u[kept] = row;
+			if (star != NULL)
+				star[kept] = starred;
 			kept++;
 		}
 		assert(kept <= i);
 	}
-	r->count = kept;
+	return kept;
+}
+
+/* Sort and consolidate, into new arrays. */
+static bool rearrange(struct core_rows *r)
+{
+	_Static_assert(sizeof(*r->u) >= sizeof(struct order), "before the rows, the spare of the sort");
+	struct order *o = malloc(r->count * sizeof(*o));
+	void *room = malloc(r->cap * sizeof(*r->u));
+	bool *star = r->star == NULL ? NULL : malloc(r->cap * sizeof(*star));
+	bool done = o != NULL && room != NULL && (r->star == NULL || star != NULL);
+
+	if (done) {
+		sort(r, o, room);
+		r->count = consolidate(r, o, room, star, NULL);
+		free(r->u);
+		free(r->star);
+		r->u = room;
+		r->star = star;
+	} else {
+		free(room);
+		free(star);
+	}
+	free(o);
+	return done;
 }
 
 bool core_rows_settle(struct core_rows *r, struct core_pace *pace)
 {
 	if (r->count == 0 || r->settled)
 		return true;
-	if (!in_order(r, pace) && !sort(r))
+	if (in_order(r, pace))
+		r->count = consolidate(r, NULL, r->u, r->star, pace);
+	else if (!rearrange(r))
 		return false;
-	consolidate(r, pace);
 	r->settled = true;
 	return true;
 }

@@ -283,8 +283,9 @@ enum kv_rc fs_attr(struct fs *fs, const struct fs_node *node, struct stat *st, d
 	}
 	/* Modes of a shard's files follow its directory at once; the directory itself is changed through the
 	 * kernel, which then knows. On a store with other writers they come with the timeout. Those that are
-	 * looked up for each open keep what that lookup said until they are open. */
-	if (node->kind != FS_SHARD)
+	 * looked up for each open keep what that lookup said until they are open. A batch never changes, and
+	 * its mode comes with the lookup that each opening of it begins with. */
+	if (node->kind != FS_SHARD && node->kind != FS_BATCH)
 		*timeout = node->kind == FS_APPEND || node->kind == FS_CTL ? opening_s : 0;
 	rc = fs_node_shard(fs, node, &shard, &info, err);
 	if (rc != KV_OK)

@@ -146,6 +146,9 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 
 	/* With it, the pieces of one large io_uring or libaio write come in any order. */
 	conn->want &= ~(unsigned)FUSE_CAP_ASYNC_DIO;
+	/* With it, each read of a cached file asks for its attributes; all that we let be cached is committed
+	 * batches, which never change. */
+	conn->want &= ~(unsigned)FUSE_CAP_AUTO_INVAL_DATA;
 	conn->max_background =
 		life->command->max_background != 0 ? life->command->max_background : MAX_BACKGROUND;
 	life->ready(life->ready_arg);

@@ -390,6 +390,35 @@ START_TEST(a_read_that_waits_is_a_gauge_and_no_latency)
 }
 END_TEST
 
+START_TEST(a_batch_that_was_read_is_read_again_without_asking_the_mount)
+{
+	enum { ROWS = 4000, VAL = 1000, FEW = 20 };
+	char *text = malloc(ROWS * (VAL + 32) + 128), *p = text, buf[4096];
+	size_t pieces = 0;
+	int fd;
+
+	p += sprintf(p, "begin expected_upper=0 new_upper=1\n");
+	for (int i = 0; i < ROWS; i++)
+		p += sprintf(p, "0\t1\t%d\t%0*d\n", i, VAL, i);
+	strcpy(p, "commit\n");
+	want_txn(shard, text);
+	free(text);
+	free(slurp(at(shard, "batches/0-1")));
+	parse(&first);
+	fd = open(at(shard, "batches/0-1"), O_RDONLY);
+	for (ssize_t n = 1; n > 0; pieces++) {
+		n = read(fd, buf, sizeof buf);
+		ck_assert_int_ge(n, 0);
+	}
+	close(fd);
+	parse(&second);
+	ck_assert_uint_gt(pieces, 50 * FEW / 2);
+	/* those of reading /metrics among them */
+	ck_assert(grew("shardfs_fuse_requests_total{op=\"read\"}") < FEW);
+	ck_assert(grew("shardfs_fuse_requests_total{op=\"getattr\"}") < FEW);
+}
+END_TEST
+
 START_TEST(the_process_is_told_under_the_usual_names)
 {
 	struct stat st;
@@ -465,6 +494,7 @@ Suite *metrics_suite(void)
 	tcase_add_test(tc, an_append_that_is_opened_each_time_is_looked_up_once);
 	tcase_add_test(tc, requests_bytes_and_errors_are_counted);
 	tcase_add_test(tc, a_read_that_waits_is_a_gauge_and_no_latency);
+	tcase_add_test(tc, a_batch_that_was_read_is_read_again_without_asking_the_mount);
 	tcase_add_test(tc, the_process_is_told_under_the_usual_names);
 	tcase_add_test(tc, its_content_is_fixed_at_the_open);
 	tcase_add_test(tc, a_mount_for_reading_tells_it_too);
