@@ -209,6 +209,7 @@ struct commit {
 	enum share shares[KV_RUNS_MAX];        /* of the runs */
 	pthread_mutex_t *stripes[KV_RUNS_MAX]; /* held: of those that are taken */
 	size_t stripe_count;
+	uint64_t opened; /* of the database, when it was written */
 };
 
 static bool holds_stripe(const struct commit *c, const pthread_mutex_t *stripe)
@@ -242,6 +243,23 @@ static bool take_runs(struct commit *c)
 	return c->stripe_count != 0;
 }
 
+static struct rocks_last *last_of(struct kv_rocks *r, const char *key)
+{
+	return &r->lasts[rocks_stripe(r, key) - r->stripes];
+}
+
+static void note_last(const struct commit *c, const struct kv_run *run, bool landed)
+{
+	struct rocks_last *last = last_of(c->rocks, run->key);
+
+	last->key[0] = '\0';
+	if (!landed)
+		return;
+	strcpy(last->key, run->key);
+	last->head = run->versions[run->version_count - 1].seqno;
+	last->opened = c->opened;
+}
+
 /* What became of those that are taken. */
 static void tell_taken(struct commit *c, enum kv_rc rc, const struct kv_err *err)
 {
@@ -250,6 +268,7 @@ static void tell_taken(struct commit *c, enum kv_rc rc, const struct kv_err *err
 
 		if (c->shares[i] != SHARE_TAKEN)
 			continue;
+		note_last(c, run, rc == KV_OK);
 		run->rc = rc;
 		if (rc != KV_OK && run->err)
 			*run->err = *err;
@@ -257,12 +276,27 @@ static void tell_taken(struct commit *c, enum kv_rc rc, const struct kv_err *err
 	}
 }
 
+/* The head of key, which is looked for where the last commit of its stripe was another's. Inside, under it.
+ */
+static enum kv_rc find_head(struct kv_rocks *r, const char *key, uint64_t *found, struct kv_err *err)
+{
+	const struct rocks_last *last = last_of(r, key);
+
+	if (last->opened == r->opened && strcmp(last->key, key) == 0) {
+		*found = last->head;
+		return KV_OK;
+	}
+
+	const struct rocks_record head = rocks_head_record(key);
+
+	return rocks_read_head(r, r->read, &head, found, err);
+}
+
 /* Whether the head of run is the one expected. Inside the database. */
 static bool check_head(struct kv_rocks *r, struct kv_run *run)
 {
-	const struct rocks_record head = rocks_head_record(run->key);
 	uint64_t found;
-	enum kv_rc rc = rocks_read_head(r, r->read, &head, &found, run->err);
+	enum kv_rc rc = find_head(r, run->key, &found, run->err);
 
 	if (rc == KV_OK && found != run->expected)
 		rc = mismatch(run->err, run->key, found, run->expected);
@@ -313,6 +347,7 @@ static enum kv_rc write_taken(struct commit *c, struct kv_err *err)
 	size_t len = 0;
 	enum kv_rc rc = KV_OK;
 
+	c->opened = c->rocks->opened;
 	for (size_t i = 0; i < c->count; i++) {
 		if (c->shares[i] == SHARE_TAKEN && !check_head(c->rocks, &c->runs[i]))
 			c->shares[i] = SHARE_OVER;
@@ -498,6 +533,7 @@ static enum kv_rc remove_locked(struct kv_rocks *r, const char *key, uint64_t ex
 	rocksdb_writebatch_t *batch = rocks_batch_new(r);
 
 	floor_of(r, key)->key[0] = '\0'; /* its next life may begin lower */
+	last_of(r, key)->key[0] = '\0';
 	rc = rocks_read_head(r, r->read, &head, &found, err);
 	if (rc == KV_OK && found == KV_NO_VERSION)
 		rc = not_found(err, key);

@@ -47,6 +47,13 @@ struct rocks_floor {
 	uint64_t opened; /* kv_rocks.opened at that time: what rode may have been lost since */
 };
 
+/* The head that the last commit to a key of a stripe left. */
+struct rocks_last {
+	char key[KV_KEY_MAX + 1];
+	uint64_t head;
+	uint64_t opened; /* as above */
+};
+
 /* The zeros ahead of the log; see rocks_ahead.c. Changed with `lock` exclusive. */
 struct rocks_ahead {
 	int fd;                    /* the newest log; -1: none */
@@ -74,6 +81,7 @@ struct rocks_beside {
 struct kv_rocks {
 	pthread_mutex_t stripes[ROCKS_STRIPES];   /* the head of each key hashed to it, read to write */
 	struct rocks_floor floors[ROCKS_STRIPES]; /* of the key of the stripe truncated last; under it */
+	struct rocks_last lasts[ROCKS_STRIPES];   /* under its stripe */
 	pthread_rwlock_t lock;                    /* shared: use of db; exclusive: changing db */
 	rocksdb_t *db;                            /* NULL: the last opening failed */
 	atomic_bool
