@@ -332,6 +332,21 @@ static void count_merge(struct core_engine *e, const struct core_merge_run *run,
 	result->out_bytes += out->bytes;
 }
 
+/* Another host may have merged the inputs, and deleted them, while they were read here. Whether that is why
+ * a part was gone, as far as can be told now. */
+static bool were_replaced(struct core_shard *s, const struct core_merged *merged)
+{
+	struct kv_err err;
+	bool replaced = core_machine_load(s, true, &err) == KV_OK;
+
+	if (replaced) {
+		pthread_mutex_lock(&s->mu);
+		replaced = !core_merge_is_open(&s->state, merged);
+		pthread_mutex_unlock(&s->mu);
+	}
+	return replaced;
+}
+
 enum kv_rc core_compact_do(struct core_shard *s, struct core_merge_run *run, bool *fits,
 			   struct core_upkeep_result *result, struct kv_err *err)
 {
@@ -345,6 +360,8 @@ enum kv_rc core_compact_do(struct core_shard *s, struct core_merge_run *run, boo
 
 	if (rc == KV_OK)
 		rc = core_machine_commit(s, &c.change, err);
+	else if (rc == KV_GONE && were_replaced(s, &c.merged))
+		rc = KV_OK; /* and it does not fit */
 	*fits = rc == KV_OK && c.fits;
 	if (*fits)
 		count_merge(s->engine, run, c.merged.output, result);

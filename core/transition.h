@@ -167,6 +167,9 @@ struct core_merged {
 	bool forgets; /* since was empty: nothing is readable ever again, and the output has no rows */
 };
 
+/* Whether the inputs are there still, all of them, as they were. The output is not looked at. */
+bool core_merge_is_open(const struct core_state *s, const struct core_merged *m);
+
 /*
  * Put the output in the place of the inputs, which are known by their bounds and their parts.
  * *fits: false: they are not there any more (all of them, as they were): d is unused, and the output is

@@ -79,13 +79,18 @@ static enum kv_rc check_merge(const struct core_state *s, const struct core_merg
 	return KV_OK;
 }
 
+bool core_merge_is_open(const struct core_state *s, const struct core_merged *m)
+{
+	return !s->tombstone && inputs_are_there(s, m);
+}
+
 enum kv_rc core_do_merge(const struct core_state *s, const struct core_merged *m, struct core_diff *d,
 			 bool *fits, bool *there, struct kv_err *err)
 {
 	enum kv_rc rc;
 
 	*there = !s->tombstone && output_is_there(s, m);
-	*fits = *there || (!s->tombstone && inputs_are_there(s, m));
+	*fits = *there || core_merge_is_open(s, m);
 	if (!*fits || *there)
 		return KV_OK;
 	rc = check_merge(s, m, err);

@@ -2,6 +2,7 @@
  * test_upkeep_hosts.c - maintenance where several engines write to one store: what others read stays, as long
  * as their leases say so.
  */
+#include "core/upkeep_impl.h"
 #include "tests/core/chores.h"
 #include "tests/core/hosts.h"
 #include "tests/core/suites.h"
@@ -275,6 +276,28 @@ static void *keep_reading(void *arg)
 	return NULL;
 }
 
+START_TEST(a_merge_whose_inputs_another_host_has_merged_and_deleted_is_dropped)
+{
+	struct core_merge_ask ask = {.aim = CORE_AIM_ONE};
+	struct core_upkeep_result result = {0};
+	struct core_merge_run run;
+	struct kv_err err;
+	struct hosts h;
+	bool fits = true;
+
+	hosts_begin(&h, DISK_SHARED);
+	fill(&h.a, 6, 400000);
+	chore(h.b.shard, CORE_GC); /* it sees what there is */
+	ck_assert(core_compact_begin(h.b.shard, &ask, core_frontier_empty(), &run));
+	clean(&h.a);
+	ck_assert_uint_eq(dead_of(h.a.shard), 0);
+	ck_ok(core_compact_do(h.b.shard, &run, &fits, &result, &err), err);
+	ck_assert(!fits);
+	ck_assert_uint_eq(result.merges, 0);
+	hosts_end(&h);
+}
+END_TEST
+
 START_TEST(hosts_that_append_merge_collect_and_read_at_once_agree)
 {
 	struct rig rig = rig_new(DISK_SHARED);
@@ -348,6 +371,7 @@ Suite *upkeep_hosts_suite(void)
 	tcase_add_test(t, a_listener_that_lives_long_does_not_keep_dead_parts_for_ever);
 	tcase_add_test(t, a_host_that_was_left_behind_reads_on_what_it_had_open);
 	tcase_add_test(t, a_staged_batch_open_elsewhere_is_read_on_when_it_was_committed_and_merged);
+	tcase_add_test(t, a_merge_whose_inputs_another_host_has_merged_and_deleted_is_dropped);
 	tcase_add_test(t, hosts_that_append_merge_collect_and_read_at_once_agree);
 	tcase_add_test(t, a_shard_can_be_opened_at_any_moment_of_a_collection_elsewhere);
 	suite_add_tcase(s, t);
