@@ -163,10 +163,11 @@ static enum kv_rc show_batch(struct fs_handle *h, const struct fs_node *node, st
 
 	if (rc != KV_OK)
 		return rc;
-	/* Another one under the name has an inode of its own, which the next lookup finds. */
+	/* Another one under the name has an inode of its own. At ESTALE the kernel looks the name up again, and
+	 * opens that one. */
 	now = fs_batch_of(h->batch);
 	if (!fs_batch_eq(&now, &node->batch))
-		return kv_fail(err, KV_NO_BATCH, "the batch was replaced since it was looked up");
+		return kv_fail(err, KV_GONE, "the batch was replaced since it was looked up");
 	return core_scan_open(core_shard_home(h->shard), h->batch, &h->scan, err);
 }
 
