@@ -299,6 +299,8 @@ enum kv_rc fs_append_write(struct fs_append *a, pid_t pid, uid_t uid, const char
 	take_turn(a);
 	*done = 0;
 	a->may_go_on = commits != NULL;
+	if (commits != NULL)
+		*commits = false;
 	a->pid = pid;
 	a->uid = uid;
 	a->done = 0;

@@ -30,8 +30,8 @@ struct fs_append *fs_append_open(struct fs *fs, struct core_shard *shard, struct
 /*
  * Take in len bytes from process pid of user uid. *done: how many were taken: len, or less where a
  * transaction failed after others of this call were committed (KV_OK then too). Otherwise the code of the
- * failure. *commits, which is false: set if this is not over; with its lock let go, the caller is to call
- * fs_append_commit. NULL: it is over when this returns.
+ * failure. *commits: this is not over; with its lock let go, the caller is to call fs_append_commit. NULL: it
+ * is over when this returns.
  */
 enum kv_rc fs_append_write(struct fs_append *a, pid_t pid, uid_t uid, const char *buf, size_t len,
 			   size_t *done, bool *commits);

@@ -457,7 +457,7 @@ static void write_append(fuse_req_t req, struct fs_handle *h, const char *buf, s
 	const struct fs_append_asker asker = {
 		.over = append_over, .handle = h, .req = req, .began_us = core_ticks_us()};
 	size_t done;
-	bool commits = false;
+	bool commits;
 	enum kv_rc rc;
 
 	pthread_mutex_lock(&h->mu);
