@@ -262,20 +262,33 @@ EXPORT int truncate(const char *path, off_t size)
 	return rc;
 }
 
-/* A hole behind the end: room that was taken ahead is given back. RocksDB does so where truncating failed. */
-static bool is_behind_end(int fd, int mode, off_t offset)
+/* A hole where nothing but zeros is: room that was taken ahead is given back. RocksDB does so where
+ * truncating failed. */
+static bool is_unused(int fd, int mode, off_t offset)
 {
-	struct stat st;
+	unsigned char bytes[4096];
+	bool unused = mode == (FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE);
+	char path[40];
+	int in;
+	ssize_t n;
 
-	return mode == (FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE) && fstat(fd, &st) == 0 &&
-	       offset >= st.st_size;
+	snprintf(path, sizeof path, "/proc/self/fd/%d", fd); /* it need not be open for reading */
+	in = unused ? NEXT(open)(path, O_RDONLY | O_CLOEXEC) : -1;
+	while (in >= 0 && unused && (n = NEXT(pread)(in, bytes, sizeof bytes, offset)) > 0) {
+		for (ssize_t i = 0; i < n; i++)
+			unused = unused && bytes[i] == 0;
+		offset += n;
+	}
+	if (in >= 0)
+		NEXT(close)(in);
+	return unused && in >= 0;
 }
 
 EXPORT int fallocate(int fd, int mode, off_t offset, off_t len)
 {
 	const struct shim_file *f = shim_file_of(fd);
 
-	if (f && mode & ~FALLOC_FL_KEEP_SIZE && !is_behind_end(fd, mode, offset))
+	if (f && mode & ~FALLOC_FL_KEEP_SIZE && !is_unused(fd, mode, offset))
 		shim_abort("this mode of fallocate is not modelled", f->path);
 	return f ? SIZE_CALL(fd, f, NEXT(fallocate)(fd, mode, offset, len))
 		 : NEXT(fallocate)(fd, mode, offset, len);
