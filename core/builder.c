@@ -26,7 +26,7 @@
  * 6. The heap that a full store did not take from a patient builder is stuck. While
  *    there is one nothing moves; the next call of the builder's thread, which then
  *    has no helper, places it and what waits behind it, or fails before it adds.
- *    Its rows are needed until they are stored: who places them stores them, too.
+ *    Its rows are needed until they are stored, so who places them stores them, too.
  */
 #include "core/builder.h"
 
@@ -161,13 +161,15 @@ static enum kv_rc encode(struct core_builder *b, const struct core_rows *r, stru
 	return core_part_encode(b->home, r->u, r->star, r->count, true, &e->part, &e->data, &e->len, err);
 }
 
-/* Have a part that is in made stored; data is taken. The end is waited for, as nothing comes after it. */
+/* Have a part that is in made stored; data is taken. The end is waited for, as nothing comes after it. Many
+ * builders store in their turns, so that they hold little, and few threads. */
 static enum kv_rc store(struct core_builder *b, const char *key, uint8_t *data, size_t len, bool at_end,
 			struct kv_err *err)
 {
+	bool is_alone = !core_builders_are_many(b->home->builders);
 	enum kv_rc rc;
 
-	if (!at_end && !b->config.no_helper && !b->config.patient)
+	if (!at_end && is_alone && !b->config.no_helper && !b->config.patient)
 		return core_storer_give(&b->storer, key, data, len, err);
 	core_give_way(b->home->pace);
 	rc = kv_blob_set(b->home->blobs, key, data, len, err);
@@ -410,8 +412,8 @@ static enum kv_rc ship(struct core_builder *b, struct kv_err *err)
 	pthread_mutex_lock(&b->lock);
 	if (b->is_waiting && !b->is_stuck && !core_builders_are_many(b->home->builders)) {
 		pthread_mutex_unlock(&b->lock);
-		(void)core_rows_settle(&b->rows,
-				       b->home->pace); /* the helper's work; without memory: there */
+		/* Some of the helper's work; without memory for it: there. */
+		(void)core_rows_settle(&b->rows, b->home->pace);
 		pthread_mutex_lock(&b->lock);
 	}
 	while (b->is_waiting && !b->is_stuck)
@@ -578,8 +580,7 @@ void core_builder_free(struct core_builder *b)
 	if (b->rc == KV_OK)
 		b->rc = KV_INTERRUPTED; /* what still waits is not worth storing */
 	pthread_mutex_unlock(&b->lock);
-	/* The helper must not wait for a turn then: a crowd that is killed would hold all threads of its
-	 * host. */
+	/* The helper must not wait for a turn: a crowd that is killed would hold all threads of its host. */
 	atomic_store(&b->unwanted, true);
 	if (b->home->builders != NULL && b->helper_runs)
 		core_builders_look_again(b->home->builders);

@@ -8,8 +8,8 @@
  * one part.
  *
  * Builders of one engine share memory: the more there are that hold much, the
- * smaller the parts that each of them ships; and few at a time sort and encode what
- * they ship, which takes most of it, while the others wait their turn.
+ * smaller the parts that each of them ships; and few at a time sort, encode and
+ * store what they ship, which takes most of it, while the others wait their turn.
  *
  * Threads: a builder belongs to one thread at a time; it may ship from helper
  * threads of its own.
