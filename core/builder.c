@@ -2,14 +2,18 @@
  * builder.c - updates in any order become parts, in bounded memory.
  *
  * Updates gather in one heap of rows. A heap that reaches the target goes to a
- * helper thread, started by the first such heap, which settles it, encodes it
- * and stores it, while the next one gathers. The heap that is left at the end is
- * placed by the caller's thread; a small transaction so knows no thread.
+ * helper thread, started by the first such heap, which settles and encodes it,
+ * while the next one gathers; one that is full too early is settled meanwhile. What
+ * is encoded is stored by a thread of its own, which mostly waits for the device.
+ * The heap that is left at the end is placed by the caller's thread, as far as that
+ * can be beside the helper; a small transaction so knows no thread.
  *
- * 1. At most three heaps exist: one gathering, one waiting, one at the helper
- *    (the last two: at most 2 uploads outstanding).
- * 2. Only the placer touches made and last: the helper while it runs; once it
- *    is joined, the builder's thread.
+ * 1. At most three heaps exist: one gathering, one waiting, one at the helper, the
+ *    spare being one of them: a new heap is made only where there is no spare, and
+ *    only one is kept. Beside them at most two parts are encoded at a time, and one
+ *    is being stored.
+ * 2. Only the placer touches made, last and storer: the helper while it runs; once
+ *    it is joined, the builder's thread.
  * 3. A part is in made before its blob is set, so whatever may have been stored
  *    is known by name and can be deleted, KV_UNKNOWN included.
  * 4. A part continues the run iff the last row before it and its first row are
@@ -17,11 +21,12 @@
  *    without stars. For a star's time is stored as 0, and what it is lifted to
  *    need not lift the part before or behind it; with (key, val) in order no
  *    times matter, whatever parts are rewritten to.
- * 5. After a failure nothing more is stored; failed is set last, under the lock,
- *    and never cleared, but by 6.
+ * 5. After a failure nothing more is encoded by the helper; failed is set last,
+ *    under the lock, and never cleared, but by 6.
  * 6. The heap that a full store did not take from a patient builder is stuck. While
  *    there is one nothing moves; the next call of the builder's thread, which then
  *    has no helper, places it and what waits behind it, or fails before it adds.
+ *    Its rows are needed until they are stored, so who places them stores them, too.
  */
 #include "core/builder.h"
 
@@ -35,6 +40,7 @@
 
 #include "core/pace.h"
 #include "core/rows.h"
+#include "core/storer.h"
 
 /* Rows and their encoding beyond this could leave KV_VALUE_MAX. */
 #define TARGET_MAX ((size_t)32 << 20)
@@ -45,11 +51,12 @@ struct last_row {
 	bool part_has_stars;
 };
 
-/* ALONE a builder may fill its target; more share half of what that would have, down to LEAST each. */
-enum { ALONE = 1, LEAST = 256 << 10 };
-
-/* So many place at a time. */
-enum { PLACING_MAX = 2 };
+/* A part as it is stored. */
+struct encoded {
+	struct core_part part;
+	uint8_t *data; /* NULL: there is none */
+	size_t len;
+};
 
 enum { HELPER_NICE = 10 };
 
@@ -58,6 +65,7 @@ struct core_builder {
 	pthread_cond_t changed;
 	struct core_rows waiting;
 	bool is_waiting;
+	struct core_rows spare; /* an empty heap, for its memory */
 	struct core_rows stuck; /* what a full store did not take (invariant 6) */
 	bool is_stuck;
 	bool stop;
@@ -66,7 +74,7 @@ struct core_builder {
 
 	_Atomic(bool) failed;
 	_Atomic(bool) unwanted; /* it is being freed */
-	bool helper_runs;       /* the rest is the builder's thread's, but for made and last (invariant 2) */
+	bool helper_runs;       /* the rest is the builder's thread's, but for what invariant 2 says */
 	pthread_t helper;
 	const struct core_home *home;
 	struct core_builder_config config;
@@ -75,6 +83,7 @@ struct core_builder {
 	uint64_t added;
 	struct core_batch *made;
 	struct last_row last;
+	struct core_storer storer;
 };
 
 bool core_builder_keeps(enum kv_rc rc)
@@ -146,63 +155,41 @@ static enum kv_rc push(struct core_builder *b, const struct core_rows *rows, boo
 	return KV_OK;
 }
 
-void core_builders_init(struct core_builders *s)
+static enum kv_rc encode(struct core_builder *b, const struct core_rows *r, struct encoded *e,
+			 struct kv_err *err)
 {
-	*s = (struct core_builders){0};
-	pthread_mutex_init(&s->mu, NULL);
-	pthread_cond_init(&s->turn, NULL);
+	return core_part_encode(b->home, r->u, r->star, r->count, true, &e->part, &e->data, &e->len, err);
 }
 
-void core_builders_fini(struct core_builders *s)
+/* Have a part that is in made stored; data is taken. The end is waited for, as nothing comes after it. Many
+ * builders store in their turns, so that they hold little, and few threads. */
+static enum kv_rc store(struct core_builder *b, const char *key, uint8_t *data, size_t len, bool at_end,
+			struct kv_err *err)
 {
-	pthread_cond_destroy(&s->turn);
-	pthread_mutex_destroy(&s->mu);
+	bool is_alone = !core_builders_are_many(b->home->builders);
+	enum kv_rc rc;
+
+	if (!at_end && is_alone && !b->config.no_helper && !b->config.patient)
+		return core_storer_give(&b->storer, key, data, len, err);
+	core_give_way(b->home->pace);
+	rc = kv_blob_set(b->home->blobs, key, data, len, err);
+	free(data);
+	if (b->config.patient && core_builder_keeps(rc)) { /* surely nothing was stored */
+		core_batch_pop(b->made);
+		core_rows_fini(&b->last.row); /* of the part before nothing is known any more: a new run */
+	}
+	core_give_way(b->home->pace);
+	return rc;
 }
 
-/* False: nobody wants the builder's parts any more. */
-static bool take_turn(struct core_builders *s, const struct core_builder *b)
-{
-	bool wanted;
-
-	pthread_mutex_lock(&s->mu);
-	while (s->placing == PLACING_MAX && !atomic_load(&b->unwanted))
-		pthread_cond_wait(&s->turn, &s->mu);
-	wanted = !atomic_load(&b->unwanted);
-	s->placing += wanted;
-	if (!wanted)
-		pthread_cond_signal(&s->turn); /* it may have been another one's */
-	pthread_mutex_unlock(&s->mu);
-	return wanted;
-}
-
-/* Who frees a builder waits for its helper, which must not wait for a turn then: a crowd that is killed would
- * hold all threads of its host. */
-static void give_up_turn(struct core_builders *s, struct core_builder *b)
-{
-	atomic_store(&b->unwanted, true);
-	if (s == NULL || !b->helper_runs)
-		return;
-	pthread_mutex_lock(&s->mu);
-	pthread_cond_broadcast(&s->turn);
-	pthread_mutex_unlock(&s->mu);
-}
-
-static void end_turn(struct core_builders *s)
-{
-	pthread_mutex_lock(&s->mu);
-	s->placing--;
-	pthread_cond_signal(&s->turn);
-	pthread_mutex_unlock(&s->mu);
-}
-
-/* Make a part of the rows and have it durable, or inline if it is the end; nothing if they cancel out. */
-static enum kv_rc place_now(struct core_builder *b, struct core_rows *rows, bool at_end, struct kv_err *err)
+/* Make a part of the rows and have it stored, or inline if it is the end; nothing if they cancel out. *e is
+ * what of the rows is encoded already. */
+static enum kv_rc place_now(struct core_builder *b, struct core_rows *rows, bool at_end, struct encoded *e,
+			    struct kv_err *err)
 {
 	struct core_part part = {0};
 	char key[CORE_BLOB_KEY_LEN];
-	uint8_t *data;
-	size_t len;
-	enum kv_rc rc;
+	enum kv_rc rc = KV_OK;
 
 	if (!core_rows_settle(rows, b->home->pace))
 		return kv_fail_rc(err, KV_NOMEM);
@@ -216,40 +203,61 @@ static enum kv_rc place_now(struct core_builder *b, struct core_rows *rows, bool
 		if (part.inline_data != NULL)
 			return push(b, rows, at_end, &part, err);
 	}
-	rc = core_part_encode(b->home, rows->u, rows->star, rows->count, true, &part, &data, &len, err);
+	if (e->data == NULL)
+		rc = encode(b, rows, e, err);
 	if (rc != KV_OK)
 		return rc;
-	if (at_end && (b->made->part_count == 0 || b->config.loose_tail) && len <= b->config.loose_max) {
-		part.inline_data = data;
-		part.loose = true;
-		return push(b, rows, at_end, &part, err);
+	if (at_end && (b->made->part_count == 0 || b->config.loose_tail) && e->len <= b->config.loose_max) {
+		e->part.inline_data = e->data;
+		e->part.loose = true;
+		return push(b, rows, at_end, &e->part, err);
 	}
-	core_part_key(b->home->shard, &part, key);
-	rc = push(b, rows, at_end, &part, err);
-	core_give_way(b->home->pace);
+	core_part_key(b->home->shard, &e->part, key);
+	rc = push(b, rows, at_end, &e->part, err);
 	if (rc == KV_OK)
-		rc = kv_blob_set(b->home->blobs, key, data, len, err);
-	free(data);
-	if (b->config.patient && core_builder_keeps(rc)) { /* surely nothing was stored */
-		core_batch_pop(b->made);
-		core_rows_fini(&b->last.row); /* of the part before nothing is known any more: a new run */
-	}
-	core_give_way(b->home->pace);
+		return store(b, key, e->data, e->len, at_end, err);
+	free(e->data);
 	return rc;
 }
 
-/* The same, where it takes much memory in turn with other builders. */
-static enum kv_rc place(struct core_builder *b, struct core_rows *rows, bool at_end, struct kv_err *err)
+static bool holds_much(const struct core_rows *rows)
 {
-	struct core_builders *others = rows->bytes >= LEAST ? b->home->builders : NULL;
+	return rows->bytes >= CORE_BUILDERS_LEAST;
+}
+
+/* The same, where it takes much memory in turn with other builders. ahead is taken, or NULL. */
+static enum kv_rc place(struct core_builder *b, struct core_rows *rows, bool at_end,
+			const struct encoded *ahead, struct kv_err *err)
+{
+	struct core_builders *others = holds_much(rows) ? b->home->builders : NULL;
+	struct encoded e = ahead != NULL ? *ahead : (struct encoded){0};
 	enum kv_rc rc;
 
-	if (others != NULL && !take_turn(others, b))
+	if (!core_builders_enter(others, &b->unwanted)) {
+		free(e.data);
 		return kv_fail_rc(err, KV_INTERRUPTED);
-	rc = place_now(b, rows, at_end, err);
-	if (others != NULL)
-		end_turn(others);
+	}
+	rc = place_now(b, rows, at_end, &e, err);
+	core_builders_leave(others);
 	return rc;
+}
+
+/* Rows that were placed: their memory is for those to come, unless many builders hold much. */
+static void give_back(struct core_builder *b, struct core_rows *rows)
+{
+	struct core_rows surplus = *rows;
+
+	*rows = (struct core_rows){0};
+	if (!core_builders_are_many(b->home->builders)) {
+		struct core_rows kept = surplus;
+
+		core_rows_clear(&kept);
+		pthread_mutex_lock(&b->lock);
+		surplus = b->spare;
+		b->spare = kept;
+		pthread_mutex_unlock(&b->lock);
+	}
+	core_rows_fini(&surplus);
 }
 
 /* --- the helper -------------------------------------------------------------------------------------- */
@@ -274,10 +282,10 @@ static void *help(void *arg)
 		pthread_mutex_unlock(&b->lock);
 
 		struct kv_err err = {0};
-		enum kv_rc rc = skip ? KV_OK : place(b, &rows, false, &err);
+		enum kv_rc rc = skip ? KV_OK : place(b, &rows, false, NULL, &err);
 		bool stuck = b->config.patient && core_builder_keeps(rc);
 		if (!stuck)
-			core_rows_fini(&rows);
+			give_back(b, &rows);
 
 		pthread_mutex_lock(&b->lock);
 		if (stuck) {
@@ -358,11 +366,11 @@ static enum kv_rc place_stuck(struct core_builder *b, struct kv_err *err)
 	if (!b->config.patient || !core_builder_keeps(rc))
 		return rc;
 	join_helper(b);
-	rc = b->is_stuck ? place(b, &b->stuck, false, &own) : KV_OK;
+	rc = b->is_stuck ? place(b, &b->stuck, false, NULL, &own) : KV_OK;
 	if (rc == KV_OK) {
 		core_rows_fini(&b->stuck);
 		b->is_stuck = false;
-		rc = b->is_waiting ? place(b, &b->waiting, false, &own) : KV_OK;
+		rc = b->is_waiting ? place(b, &b->waiting, false, NULL, &own) : KV_OK;
 	}
 	if (rc == KV_OK) {
 		core_rows_fini(&b->waiting);
@@ -381,7 +389,7 @@ static enum kv_rc place_stuck(struct core_builder *b, struct kv_err *err)
 static enum kv_rc ship_alone(struct core_builder *b, struct kv_err *err)
 {
 	struct kv_err own = {0};
-	enum kv_rc rc = place(b, &b->rows, false, &own);
+	enum kv_rc rc = place(b, &b->rows, false, NULL, &own);
 
 	if (b->config.patient && core_builder_keeps(rc)) {
 		(void)!fail_for_good(b, rc, &own, NULL);
@@ -402,6 +410,12 @@ static enum kv_rc ship(struct core_builder *b, struct kv_err *err)
 	if (!start_helper(b))
 		return ship_alone(b, err);
 	pthread_mutex_lock(&b->lock);
+	if (b->is_waiting && !b->is_stuck && !core_builders_are_many(b->home->builders)) {
+		pthread_mutex_unlock(&b->lock);
+		/* Some of the helper's work; without memory for it: there. */
+		(void)core_rows_settle(&b->rows, b->home->pace);
+		pthread_mutex_lock(&b->lock);
+	}
 	while (b->is_waiting && !b->is_stuck)
 		pthread_cond_wait(&b->changed, &b->lock);
 	if (b->is_stuck) { /* the next call tells */
@@ -410,7 +424,8 @@ static enum kv_rc ship(struct core_builder *b, struct kv_err *err)
 	}
 	b->waiting = b->rows;
 	b->is_waiting = true;
-	b->rows = (struct core_rows){0};
+	b->rows = b->spare;
+	b->spare = (struct core_rows){0};
 	pthread_cond_signal(&b->changed);
 	pthread_mutex_unlock(&b->lock);
 	core_rows_expect(&b->rows, expected);
@@ -440,25 +455,11 @@ enum kv_rc core_builder_new(const struct core_home *home, struct core_builder_co
 		config.inline_max = CORE_INLINE_MAX;
 	pthread_mutex_init(&b->lock, NULL);
 	pthread_cond_init(&b->changed, NULL);
+	core_storer_init(&b->storer, home->blobs);
 	b->home = home;
 	b->config = config;
 	*out = b;
 	return KV_OK;
-}
-
-/* Bytes of rows after which this builder ships. */
-static size_t share(struct core_builder *b)
-{
-	_Atomic(unsigned) *large = b->home->builders != NULL ? &b->home->builders->large : NULL;
-	size_t target = b->config.target_bytes, part;
-	unsigned count;
-
-	if (large == NULL || b->rows.bytes < LEAST)
-		return target;
-	count = b->is_large ? atomic_load(large) : atomic_fetch_add(large, 1) + 1;
-	b->is_large = true;
-	part = count > ALONE ? target / count * ALONE / 2 : target;
-	return part > LEAST ? part : LEAST;
 }
 
 enum kv_rc core_builder_add(struct core_builder *b, const struct core_update *u, bool star,
@@ -480,7 +481,9 @@ enum kv_rc core_builder_add(struct core_builder *b, const struct core_update *u,
 
 		return fail_for_good(b, kv_fail_rc(&own, KV_NOMEM), &own, err);
 	}
-	return b->rows.bytes < share(b) ? KV_OK : ship(b, err);
+	size_t full =
+		core_builders_share(b->home->builders, b->config.target_bytes, b->rows.bytes, &b->is_large);
+	return b->rows.bytes < full ? KV_OK : ship(b, err);
 }
 
 uint64_t core_builder_added(const struct core_builder *b)
@@ -510,21 +513,47 @@ uint64_t core_builder_text_len(struct core_builder *b)
 	return sum + rows_text_len(&b->stuck, b->home->pace) + rows_text_len(&b->waiting, b->home->pace);
 }
 
+/* What is left, as far as it can be encoded while the helper is still at work. */
+static enum kv_rc encode_ahead(struct core_builder *b, struct encoded *e, struct kv_err *err)
+{
+	enum kv_rc rc;
+
+	if (!core_rows_settle(&b->rows, b->home->pace))
+		return kv_fail_rc(err, KV_NOMEM);
+	if (!b->helper_runs || !holds_much(&b->rows) || b->rows.count == 0 || may_stay_inline(b, &b->rows))
+		return KV_OK;
+	if (!core_builders_enter(b->home->builders, &b->unwanted))
+		return kv_fail_rc(err, KV_INTERRUPTED);
+	rc = encode(b, &b->rows, e, err);
+	core_builders_leave(b->home->builders);
+	return rc;
+}
+
+static void free_rows(struct core_builder *b)
+{
+	core_rows_fini(&b->rows);
+	core_rows_fini(&b->spare);
+	core_rows_fini(&b->last.row);
+}
+
 enum kv_rc core_builder_finish(struct core_builder *b, struct core_frontier lower, struct core_frontier upper,
 			       struct core_batch **out, struct kv_err *err)
 {
+	struct encoded e = {0};
 	struct kv_err own = {0};
 
 	*out = NULL;
-	/* Settled already when the helper is joined, so that the two overlap. */
-	bool settled = core_rows_settle(&b->rows, b->home->pace);
+	enum kv_rc ahead = encode_ahead(b, &e, &own), rc = KV_OK;
 	join_helper(b);
-	enum kv_rc rc = KV_OK;
 	if (atomic_load_explicit(&b->failed, memory_order_acquire))
 		rc = place_stuck(b, err);
-	if (rc != KV_OK)
+	if (rc != KV_OK) {
+		free(e.data);
 		return rc;
-	rc = settled ? place(b, &b->rows, true, &own) : kv_fail_rc(&own, KV_NOMEM);
+	}
+	rc = ahead == KV_OK ? place(b, &b->rows, true, &e, &own) : ahead;
+	if (rc == KV_OK)
+		rc = core_storer_end(&b->storer, &own);
 	if (rc != KV_OK && b->config.patient && core_builder_keeps(rc)) {
 		if (err != NULL)
 			*err = own;
@@ -533,16 +562,13 @@ enum kv_rc core_builder_finish(struct core_builder *b, struct core_frontier lowe
 	if (rc != KV_OK)
 		return fail_for_good(b, rc, &own, err);
 	struct core_batch *empty = core_batch_new(core_frontier_at(0), core_frontier_empty());
-	if (empty == NULL) {
-		rc = kv_fail_rc(&own, KV_NOMEM);
-		return fail_for_good(b, rc, &own, err);
-	}
+	if (empty == NULL)
+		return fail_for_good(b, kv_fail_rc(&own, KV_NOMEM), &own, err);
 	*out = b->made;
 	(*out)->lower = lower;
 	(*out)->upper = upper;
 	b->made = empty;
-	core_rows_fini(&b->rows);
-	core_rows_fini(&b->last.row);
+	free_rows(b);
 	return KV_OK;
 }
 
@@ -554,51 +580,20 @@ void core_builder_free(struct core_builder *b)
 	if (b->rc == KV_OK)
 		b->rc = KV_INTERRUPTED; /* what still waits is not worth storing */
 	pthread_mutex_unlock(&b->lock);
-	give_up_turn(b->home->builders, b);
+	/* The helper must not wait for a turn: a crowd that is killed would hold all threads of its host. */
+	atomic_store(&b->unwanted, true);
+	if (b->home->builders != NULL && b->helper_runs)
+		core_builders_look_again(b->home->builders);
 	join_helper(b);
+	core_storer_fini(&b->storer);
 	if (b->is_large)
 		atomic_fetch_sub(&b->home->builders->large, 1);
 	core_batch_delete_blobs(b->home, b->made);
 	core_batch_unref(b->made);
-	core_rows_fini(&b->rows);
+	free_rows(b);
 	core_rows_fini(&b->waiting);
 	core_rows_fini(&b->stuck);
-	core_rows_fini(&b->last.row);
 	pthread_cond_destroy(&b->changed);
 	pthread_mutex_destroy(&b->lock);
 	free(b);
-}
-
-/* --- batches that were built -------------------------------------------------------------------------- */
-
-void core_batch_delete_blobs(const struct core_home *home, const struct core_batch *batch)
-{
-	for (size_t i = 0; i < batch->part_count; i++) {
-		char key[CORE_BLOB_KEY_LEN];
-
-		if (batch->parts[i].inline_data != NULL && !batch->parts[i].loose)
-			continue;
-		core_part_key(home->shard, &batch->parts[i], key);
-		/* What fails to go is a blob that nobody names, which the sweep finds. */
-		enum kv_rc rc = kv_blob_delete(home->blobs, key, NULL, NULL, NULL);
-		(void)rc;
-	}
-}
-
-enum kv_rc core_batch_flush_inline(const struct core_home *home, struct core_batch *batch, struct kv_err *err)
-{
-	for (size_t i = 0; i < batch->part_count; i++) {
-		struct core_part *part = &batch->parts[i];
-		char key[CORE_BLOB_KEY_LEN];
-
-		if (part->inline_data == NULL)
-			continue;
-		core_part_key(home->shard, part, key);
-		enum kv_rc rc = kv_blob_set(home->blobs, key, part->inline_data, (size_t)part->size, err);
-		if (rc != KV_OK)
-			return rc;
-		free(part->inline_data);
-		part->inline_data = NULL;
-	}
-	return KV_OK;
 }

@@ -32,6 +32,17 @@ struct core_builders {
 
 void core_builders_init(struct core_builders *s);
 void core_builders_fini(struct core_builders *s);
+/* A turn of work that takes much memory. False, and none was had: unwanted was set while it was waited for,
+ * which is to be told by look_again. NULL: nobody to share with. */
+bool core_builders_enter(struct core_builders *s, const _Atomic(bool) *unwanted);
+void core_builders_leave(struct core_builders *s);
+void core_builders_look_again(struct core_builders *s);
+/* Whether more than one holds much, so that each is to keep little. */
+bool core_builders_are_many(const struct core_builders *s);
+/* Bytes of rows after which a builder, which has so many, ships: no fewer than LEAST. *is_large is set with
+ * the first LEAST of them, and large counts it then until it is freed. */
+size_t core_builders_share(struct core_builders *s, size_t target, size_t bytes, bool *is_large);
+enum { CORE_BUILDERS_LEAST = 256 << 10 };
 
 struct core_builder_config {
 	/* Bytes of memory that rows take (key, val and 48 each) after which a part is shipped, at most 32

@@ -229,3 +229,19 @@ void batch_rows(const struct core_home *home, const struct core_batch *batch, st
 	for (size_t i = 0; i < batch->part_count; i++)
 		ck_ok(part_rows(home, &batch->parts[i], out, &err), err);
 }
+
+struct model model_random(struct rng *r, size_t count, bool wide, bool stars)
+{
+	struct model m = {0};
+	uint8_t buf[512];
+
+	for (size_t i = 0; i < count; i++) {
+		struct core_update u = random_update(r, wide, buf);
+		bool star = stars && rng_below(r, 3) == 0;
+
+		if (star)
+			u.time = 0;
+		model_add(&m, &u, star);
+	}
+	return m;
+}

@@ -43,6 +43,9 @@ struct core_bytes bytes_of(const char *text);
 /* A random update over few keys (many equal ones) or, with wide, over any; buf has room for 512 bytes. */
 struct core_update random_update(struct rng *r, bool wide, uint8_t buf[512]);
 
+/* count of them, with stars a third of them is starred; given (model_free). */
+struct model model_random(struct rng *r, size_t count, bool wide, bool stars);
+
 struct world {
 	struct kv_faults *faults;
 	struct core_home home;

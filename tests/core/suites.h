@@ -11,6 +11,7 @@ Suite *row_suite(void);
 Suite *pace_suite(void);
 Suite *part_suite(void);
 Suite *builder_suite(void);
+Suite *builder_faults_suite(void);
 Suite *merge_suite(void);
 Suite *scan_suite(void);
 Suite *state_suite(void);

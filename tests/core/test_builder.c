@@ -1,5 +1,5 @@
 /*
- * test_builder.c - batches and builders against a plain model, with failing stores.
+ * test_builder.c - batches and builders against a plain model.
  */
 #include "core/builder.h"
 #include "tests/core/model.h"
@@ -32,22 +32,6 @@ static struct core_batch *build(struct world *w, struct core_builder_config conf
 	return batch;
 }
 
-static struct model random_model(struct rng *r, size_t count, bool wide, bool stars)
-{
-	struct model m = {0};
-	uint8_t buf[512];
-
-	for (size_t i = 0; i < count; i++) {
-		struct core_update u = random_update(r, wide, buf);
-		bool star = stars && rng_below(r, 3) == 0;
-
-		if (star)
-			u.time = 0;
-		model_add(&m, &u, star);
-	}
-	return m;
-}
-
 /* Each run is in order and its parts' descriptions add up. */
 static void check_runs(struct world *w, const struct core_batch *batch)
 {
@@ -76,7 +60,7 @@ START_TEST(a_batch_holds_the_sums_of_what_was_added)
 	struct rng r = rng_new(30);
 
 	for (int round = 0; round < 60; round++) {
-		struct model m = random_model(&r, rng_below(&r, 3000), round % 2 == 0, round % 3 == 0);
+		struct model m = model_random(&r, rng_below(&r, 3000), round % 2 == 0, round % 3 == 0);
 		struct core_builder_config config = {.target_bytes =
 							     round % 4 == 0 ? 0 : 1 + rng_below(&r, 40000),
 						     .never_inline = round % 5 == 0,
@@ -163,7 +147,7 @@ START_TEST(rows_in_order_make_one_run_and_others_more)
 {
 	struct world w = world_new();
 	struct rng r = rng_new(31);
-	struct model m = random_model(&r, 4000, false, false);
+	struct model m = model_random(&r, 4000, false, false);
 
 	struct core_batch *batch = build(&w, (struct core_builder_config){.target_bytes = 5000}, &m);
 	ck_assert_uint_gt(batch->part_count, 10);
@@ -257,7 +241,7 @@ START_TEST(a_small_batch_stays_inline_and_flushing_stores_the_same_rows)
 {
 	struct world w = world_new();
 	struct rng r = rng_new(32);
-	struct model m = random_model(&r, 20, false, false);
+	struct model m = model_random(&r, 20, false, false);
 	struct model want = {0}, got = {0};
 	struct kv_err err;
 
@@ -294,7 +278,7 @@ START_TEST(a_batch_of_several_parts_has_none_inline)
 {
 	struct world w = world_new();
 	struct rng r = rng_new(32);
-	struct model m = random_model(&r, 2000, false, false);
+	struct model m = model_random(&r, 2000, false, false);
 
 	struct core_batch *batch = build(&w, (struct core_builder_config){.target_bytes = 20000}, &m);
 	ck_assert_uint_gt(batch->part_count, 1);
@@ -355,7 +339,7 @@ START_TEST(a_builder_that_is_given_up_leaves_no_blob)
 {
 	struct world w = world_new();
 	struct rng r = rng_new(33);
-	struct model m = random_model(&r, 2000, true, false);
+	struct model m = model_random(&r, 2000, true, false);
 
 	for (size_t stop = 0; stop <= 2000; stop += 500) {
 		struct core_builder *b = builder_of(&w, (struct core_builder_config){.target_bytes = 3000});
@@ -394,169 +378,6 @@ START_TEST(a_builder_is_left_empty_by_finishing)
 }
 END_TEST
 
-/* What a batch of m is to hold. */
-static struct model settled_of(const struct model *m)
-{
-	struct model settled = {0};
-
-	for (size_t i = 0; i < m->count; i++)
-		model_add(&settled, &m->u[i], false);
-	model_settle(&settled);
-	return settled;
-}
-
-static void check_and_drop(struct world *w, struct core_batch *batch, const struct model *settled)
-{
-	struct model got = {0};
-
-	batch_rows(&w->home, batch, &got);
-	model_settle(&got);
-	model_same(&got, settled);
-	model_free(&got);
-	core_batch_delete_blobs(&w->home, batch);
-	core_batch_unref(batch);
-}
-
-/* Build until done or failed; heal the store; what was built is right, and gone afterwards. */
-static enum kv_rc try_build(struct world *w, const struct model *m, const struct model *settled, bool *fired)
-{
-	struct core_builder *b =
-		builder_of(w, (struct core_builder_config){.target_bytes = 20000, .never_inline = true});
-	struct core_batch *batch = NULL;
-	enum kv_rc rc = KV_OK;
-	struct kv_err err = {0};
-
-	for (size_t i = 0; i < m->count && rc == KV_OK; i++)
-		rc = core_builder_add(b, &m->u[i], m->star[i], &err);
-	if (rc == KV_OK)
-		rc = core_builder_finish(b, zero, none, &batch, &err);
-	if (rc != KV_OK) {
-		ck_assert_int_eq(err.rc, rc);
-		ck_assert_ptr_eq(batch, NULL);
-		/* It stays failed. */
-		ck_assert_int_eq(core_builder_add(b, &m->u[0], false, NULL), rc);
-		ck_assert_int_eq(core_builder_finish(b, zero, none, &batch, NULL), rc);
-	}
-	core_builder_free(b);
-	*fired = kv_faults_fired(w->faults);
-	world_heal(w);
-	if (batch != NULL)
-		check_and_drop(w, batch, settled);
-	return rc;
-}
-
-START_TEST(a_failed_store_call_fails_the_builder_and_leaves_nothing)
-{
-	static const struct {
-		enum kv_fault fault;
-		enum kv_rc rc;
-	} kinds[] = {{KV_FAULT_BEFORE, KV_UNREACHABLE},
-		     {KV_FAULT_NOSPACE, KV_NOSPACE},
-		     {KV_FAULT_DONE_UNKNOWN, KV_UNKNOWN},
-		     {KV_FAULT_LOST_UNKNOWN, KV_UNKNOWN}};
-	struct world w = world_new();
-	struct rng r = rng_new(34);
-	struct model m = random_model(&r, 600, true, true);
-	struct model settled = settled_of(&m);
-	bool fired;
-
-	for (size_t kind = 0; kind < 4; kind++) {
-		fired = true;
-		for (unsigned nth = 1; fired; nth++) {
-			kv_faults_arm(w.faults, nth, kinds[kind].fault, false);
-			enum kv_rc rc = try_build(&w, &m, &settled, &fired);
-
-			ck_assert_int_eq(rc, fired ? kinds[kind].rc : KV_OK);
-			ck_assert_uint_eq(world_blobs(&w), 0);
-		}
-	}
-	model_free(&settled);
-	model_free(&m);
-	world_free(&w);
-}
-END_TEST
-
-/* Build on a store that is full from the nth call on; each refusal twice, then there is room again. */
-static bool build_on_a_full_store(struct world *w, const struct model *m, const struct model *settled,
-				  unsigned nth, bool no_helper)
-{
-	struct core_builder *b = builder_of(w, (struct core_builder_config){.target_bytes = 20000,
-									    .never_inline = true,
-									    .patient = true,
-									    .no_helper = no_helper});
-	struct core_batch *batch = NULL;
-	struct kv_err err = {0};
-	enum kv_rc rc;
-	bool refused = false;
-
-	kv_faults_arm(w->faults, nth, KV_FAULT_NOSPACE, true);
-	for (size_t i = 0; i < m->count; i++) {
-		rc = core_builder_add(b, &m->u[i], m->star[i], &err);
-		if (rc == KV_OK)
-			continue;
-		refused = true;
-		ck_assert_int_eq(rc, KV_NOSPACE);
-		ck_assert_int_eq(err.rc, rc);
-		ck_assert_int_eq(core_builder_add(b, &m->u[i], m->star[i], NULL), KV_NOSPACE);
-		ck_assert_int_eq(core_builder_finish(b, zero, none, &batch, NULL), KV_NOSPACE);
-		world_heal(w);
-		ck_ok(core_builder_add(b, &m->u[i], m->star[i], &err), err);
-	}
-	rc = core_builder_finish(b, zero, none, &batch, &err);
-	if (rc != KV_OK) {
-		refused = true;
-		ck_assert_int_eq(rc, KV_NOSPACE);
-		ck_assert_int_eq(err.rc, rc);
-		ck_assert_ptr_null(batch);
-		world_heal(w);
-		ck_ok(core_builder_finish(b, zero, none, &batch, &err), err);
-	}
-	refused = refused || kv_faults_fired(w->faults);
-	world_heal(w);
-	core_builder_free(b);
-	check_and_drop(w, batch, settled);
-	ck_assert_uint_eq(world_blobs(w), 0);
-	return refused;
-}
-
-START_TEST(a_patient_builder_goes_on_when_a_full_store_has_room_again)
-{
-	struct world w = world_new();
-	struct rng r = rng_new(35);
-	struct model m = random_model(&r, 1200, true, true);
-	struct model settled = settled_of(&m);
-	unsigned nth;
-
-	for (nth = 1; build_on_a_full_store(&w, &m, &settled, nth, _i == 1); nth++)
-		;
-	ck_assert_uint_gt(nth, 3);
-	model_free(&settled);
-	model_free(&m);
-	world_free(&w);
-}
-END_TEST
-
-START_TEST(a_patient_builder_that_is_given_up_while_the_store_is_full_leaves_nothing)
-{
-	struct world w = world_new();
-	struct rng r = rng_new(36);
-	struct model m = random_model(&r, 1200, true, true);
-	struct core_builder *b = builder_of(
-		&w,
-		(struct core_builder_config){.target_bytes = 20000, .never_inline = true, .patient = true});
-	enum kv_rc rc = KV_OK;
-
-	kv_faults_arm(w.faults, 2, KV_FAULT_NOSPACE, true);
-	for (size_t i = 0; i < m.count && rc == KV_OK; i++)
-		rc = core_builder_add(b, &m.u[i], m.star[i], NULL);
-	world_heal(&w);
-	core_builder_free(b);
-	ck_assert_uint_eq(world_blobs(&w), 0);
-	model_free(&m);
-	world_free(&w);
-}
-END_TEST
-
 START_TEST(batches_grow_and_die_with_their_last_holder)
 {
 	struct core_batch *b = core_batch_new(zero, none);
@@ -586,8 +407,6 @@ Suite *builder_suite(void)
 	TCase *t = tcase_create("builder");
 
 	tcase_set_timeout(t, 120);
-	tcase_add_loop_test(t, a_patient_builder_goes_on_when_a_full_store_has_room_again, 0, 2);
-	tcase_add_test(t, a_patient_builder_that_is_given_up_while_the_store_is_full_leaves_nothing);
 	tcase_add_test(t, batches_grow_and_die_with_their_last_holder);
 	tcase_add_test(t, a_batch_holds_the_sums_of_what_was_added);
 	tcase_add_test(t, a_heap_that_is_used_again_for_each_part_loses_no_row);
@@ -600,7 +419,6 @@ Suite *builder_suite(void)
 	tcase_add_test(t, many_large_builders_ship_smaller_parts);
 	tcase_add_test(t, a_builder_that_is_given_up_leaves_no_blob);
 	tcase_add_test(t, a_builder_is_left_empty_by_finishing);
-	tcase_add_test(t, a_failed_store_call_fails_the_builder_and_leaves_nothing);
 	suite_add_tcase(s, t);
 	return s;
 }
