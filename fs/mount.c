@@ -230,6 +230,10 @@ static int serve(struct life *life, char why[1024])
 	pthread_kill(stopper, SIGUSR1);
 	pthread_join(stopper, NULL);
 	fuse_loop_cfg_destroy(config);
+	/* The kernel has ended the connection: so a lazy umount of a busy mount looks at times, to a thread
+	 * that was reading. ENODEV, as it is called otherwise, libfuse takes for what it is. */
+	if (rc == -ECONNABORTED)
+		rc = 0;
 	if (rc < 0)
 		snprintf(why, 1024, "the connection to the kernel broke: %s", strerror(-rc));
 	return rc < 0 ? -1 : 0;
