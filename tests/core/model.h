@@ -5,6 +5,7 @@
 #ifndef TESTS_CORE_MODEL_H
 #define TESTS_CORE_MODEL_H
 
+#include "core/builder.h"
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -62,5 +63,13 @@ enum kv_rc part_rows(const struct core_home *home, const struct core_part *part,
 void batch_rows(const struct core_home *home, const struct core_batch *batch, struct model *out);
 
 #define ck_ok(call, err) ck_assert_msg((call) == KV_OK, "%s: %s", #call, (err).msg)
+
+/* What a batch of m is to hold; the caller frees it. */
+struct model settled_of(const struct model *m);
+
+/* A batch that was built holds that; it and its blobs are gone then. */
+void check_and_drop(struct world *w, struct core_batch *batch, const struct model *settled);
+
+struct core_builder *builder_of(struct world *w, struct core_builder_config config);
 
 #endif

@@ -8,15 +8,6 @@
 static const struct core_frontier zero = {.t = 0};
 static const struct core_frontier none = {.empty = true};
 
-static struct core_builder *builder_of(struct world *w, struct core_builder_config config)
-{
-	struct core_builder *b;
-	struct kv_err err;
-
-	ck_ok(core_builder_new(&w->home, config, &b, &err), err);
-	return b;
-}
-
 /* Add all of the model and finish. */
 static struct core_batch *build(struct world *w, struct core_builder_config config, const struct model *m)
 {

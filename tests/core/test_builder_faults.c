@@ -8,38 +8,6 @@
 static const struct core_frontier zero = {.t = 0};
 static const struct core_frontier none = {.empty = true};
 
-static struct core_builder *builder_of(struct world *w, struct core_builder_config config)
-{
-	struct core_builder *b;
-	struct kv_err err;
-
-	ck_ok(core_builder_new(&w->home, config, &b, &err), err);
-	return b;
-}
-
-/* What a batch of m is to hold. */
-static struct model settled_of(const struct model *m)
-{
-	struct model settled = {0};
-
-	for (size_t i = 0; i < m->count; i++)
-		model_add(&settled, &m->u[i], false);
-	model_settle(&settled);
-	return settled;
-}
-
-static void check_and_drop(struct world *w, struct core_batch *batch, const struct model *settled)
-{
-	struct model got = {0};
-
-	batch_rows(&w->home, batch, &got);
-	model_settle(&got);
-	model_same(&got, settled);
-	model_free(&got);
-	core_batch_delete_blobs(&w->home, batch);
-	core_batch_unref(batch);
-}
-
 /* Build until done or failed; heal the store; what was built is right, and gone afterwards. */
 static enum kv_rc try_build(struct world *w, size_t target, const struct model *m,
 			    const struct model *settled, bool *fired)

@@ -258,3 +258,20 @@ char *print_shard(const char *shard)
 	free(state);
 	return out;
 }
+
+double world_metric(const struct world *w, const char *name)
+{
+	char *text = slurp(at(w->mnt, "metrics")), *p = text;
+	size_t len = strlen(name);
+	double value = -1;
+
+	while (p != NULL && value < 0) {
+		if (strncmp(p, name, len) == 0 && p[len] == ' ')
+			value = strtod(p + len, NULL);
+		p = strchr(p, '\n');
+		p = p != NULL ? p + 1 : NULL;
+	}
+	free(text);
+	ck_assert_msg(value >= 0, "no %s in /metrics", name);
+	return value;
+}

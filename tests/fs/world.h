@@ -80,6 +80,9 @@ char *shard_id(void);
 /* "dir/name", in a buffer of which there are a few. */
 const char *at(const char *dir, const char *name);
 
+/* The value of a line of /metrics, by its name with its labels; it has to be there. */
+double world_metric(const struct world *w, const char *name);
+
 /* One write(2): the count, or -errno. */
 ssize_t put_len(int fd, const char *text, size_t len);
 ssize_t put(int fd, const char *text);

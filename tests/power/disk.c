@@ -19,78 +19,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 const char *const loss_names[LOSSES] = {"all",  "none", "data",  "bytes", "names",
 					"last", "logs", "order", "random"};
-
-/* --- the record ------------------------------------------------------------------------------------ */
-
-static void die(const char *what, const char *which)
-{
-	fprintf(stderr, "tests/power: %s %s: %s\n", what, which, strerror(errno));
-	exit(2);
-}
-
-static char *copy_text(const char *from, size_t len)
-{
-	char *text = strndup(from, len);
-
-	if (!text)
-		die("no memory", "");
-	return text;
-}
-
-struct history history_read(const char *path)
-{
-	struct history h = {0};
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	struct stat st;
-
-	if (fd < 0 || fstat(fd, &st) != 0)
-		die("cannot read", path);
-	h.map_len = (size_t)st.st_size;
-	h.map = mmap(NULL, h.map_len, PROT_READ, MAP_PRIVATE, fd, 0);
-	close(fd);
-	if (h.map == MAP_FAILED)
-		die("cannot map", path);
-	for (const char *p = h.map, *end = p + h.map_len; p < end;) {
-		struct shim_record r;
-
-		if ((size_t)(end - p) < sizeof r)
-			break; /* killed while it was written */
-		memcpy(&r, p, sizeof r);
-		p += sizeof r;
-		if ((size_t)(end - p) < r.path_len + r.path2_len + r.data_len)
-			break;
-		if ((h.count & (h.count - 1)) == 0)
-			h.ops = reallocarray(h.ops, h.count ? 2 * h.count : 1, sizeof *h.ops);
-		h.ops[h.count++] = (struct op){
-			.kind = r.op,
-			.time_ns = r.time_ns,
-			.handle = r.handle,
-			.offset = r.offset,
-			.path = copy_text(p, r.path_len),
-			.path2 = copy_text(p + r.path_len, r.path2_len),
-			.data = (const uint8_t *)p + r.path_len + r.path2_len,
-			.len = r.data_len,
-		};
-		p += r.path_len + r.path2_len + r.data_len;
-	}
-	return h;
-}
-
-void history_free(struct history *h)
-{
-	for (size_t i = 0; i < h->count; i++) {
-		free((char *)(uintptr_t)h->ops[i].path);
-		free((char *)(uintptr_t)h->ops[i].path2);
-	}
-	free(h->ops);
-	munmap(h->map, h->map_len);
-}
 
 /* --- files and directories ------------------------------------------------------------------------- */
 
@@ -147,7 +80,7 @@ static struct node *node_new(struct disk *d, bool is_dir, const char *path)
 	struct node *n = calloc(1, sizeof *n);
 
 	if (!n)
-		die("no memory", path);
+		power_die("no memory", path);
 	n->is_dir = is_dir;
 	n->is_log = fnmatch("*.log", path, 0) == 0;
 	n->in_order = is_dir && fnmatch("*/consensus", path, 0) == 0;
@@ -199,7 +132,7 @@ static struct node *walk(struct disk *d, const char *path, const char **last, st
 			return dir;
 		}
 		if (!e)
-			die("the record knows no directory", path);
+			power_die("the record knows no directory", path);
 		dir = e->node;
 		path += len + 1;
 	}
@@ -357,7 +290,7 @@ static void change_names(struct disk *d, const struct op *op)
 		m.from = from;
 		break;
 	default:
-		die("the record has an unknown operation at", op->path);
+		power_die("the record has an unknown operation at", op->path);
 	}
 	move_name(d, m);
 }
@@ -387,7 +320,7 @@ struct disk *disk_new(const struct history *h, const char *missing)
 	struct disk *d = calloc(1, sizeof *d);
 
 	if (!d)
-		die("no memory", "");
+		power_die("no memory", "");
 	d->h = h;
 	d->missing = missing;
 	d->root = node_new(d, true, ".");
@@ -549,7 +482,7 @@ static void make_file(const struct disk *d, const struct node *n, enum loss loss
 	struct image im = {malloc(n->len + 1), n->len};
 
 	if (!im.bytes)
-		die("no memory", path);
+		power_die("no memory", path);
 	if (n->len)
 		memcpy(im.bytes, n->bytes, n->len);
 	cut_file(d, n, loss == LOSE_RANDOM ? ways[rng_below(rng, 6)] : loss, rng, &im);
@@ -557,7 +490,7 @@ static void make_file(const struct disk *d, const struct node *n, enum loss loss
 	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 
 	if (fd < 0 || write(fd, im.bytes, im.len) != (ssize_t)im.len)
-		die("cannot make", path);
+		power_die("cannot make", path);
 	close(fd);
 	free(im.bytes);
 }
@@ -566,13 +499,13 @@ static void make_dir(const struct disk *d, const struct node *dir, enum loss los
 		     const char *path)
 {
 	if (mkdir(path, 0700) != 0)
-		die("cannot make", path);
+		power_die("cannot make", path);
 	for (size_t i = 0; i < dir->cut.count; i++) {
 		const struct name *e = &dir->cut.e[i];
 		char *below;
 
 		if (asprintf(&below, "%s/%s", path, e->text) < 0)
-			die("no memory", path);
+			power_die("no memory", path);
 		if (e->node->is_dir)
 			make_dir(d, e->node, loss, rng, below);
 		else

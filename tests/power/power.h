@@ -51,6 +51,9 @@ struct history {
 	size_t map_len;
 };
 
+/* Says what went wrong (errno), and of which file; ends the process with 2. */
+void power_die(const char *what, const char *which);
+
 struct history history_read(const char *path);
 void history_free(struct history *h);
 
