@@ -193,9 +193,9 @@ bool core_shard_unwait(struct core_shard *s, struct core_waiter *w);
 
 /*
  * Wait until the upper has passed a time, for timeout_ms at most (-1: for ever); the calling thread sleeps.
- * *upper: as it was then.
+ * *upper: as it was then. A time that the upper known here has passed is not asked of consensus.
  * KV_WOULD_BLOCK  the time is over
- * KV_NO_SHARD     the shard is gone
+ * KV_NO_SHARD     the shard is gone, as far as this process knows
  */
 enum kv_rc core_shard_wait_past(struct core_shard *s, uint64_t time, int timeout_ms,
 				struct core_frontier *upper, struct kv_err *err) KV_MUST_CHECK;

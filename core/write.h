@@ -57,10 +57,11 @@ enum kv_rc core_writer_fetch_recent_upper(struct core_writer *w, struct core_fro
 					  struct kv_err *err) KV_MUST_CHECK;
 
 /*
- * Wait until the frontier lies below the upper, for timeout_ms at most (-1: for ever).
+ * Wait until the frontier lies below the upper, for timeout_ms at most (-1: for ever). Where the upper this
+ * process knows has passed it, consensus is not asked: an upper never falls.
  * KV_WOULD_BLOCK  the time is over
  * KV_BAD_BOUNDS   the frontier is empty: no upper passes it
- * KV_NO_SHARD     the shard is gone
+ * KV_NO_SHARD     the shard is gone, as far as this process knows
  */
 enum kv_rc core_writer_wait_for_upper_past(struct core_writer *w, struct core_frontier frontier,
 					   int timeout_ms, struct kv_err *err) KV_MUST_CHECK;
