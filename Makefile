@@ -12,11 +12,12 @@ O = build/$(V)
 # make Q= shows the commands.
 Q = @
 
-LIB_PKGS = libzstd uuid libprotobuf-c libxxhash
+LIB_PKGS = libzstd libprotobuf-c libxxhash
 PKGS = $(LIB_PKGS) fuse3 jansson libsystemd
 # Packages may be missing when make only reads this file to install them, so these are asked for late.
 PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS = $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lrocksdb -lpthread
+TEST_LIBS = $(PKG_LIBS) -lcheck -lsubunit -luuid -lrt -lm
 LIB_LIBS = $(shell pkg-config --libs $(LIB_PKGS) 2>/dev/null) -lrocksdb -lpthread
 
 WARN = -Wall -Wextra -Wshadow -Wvla -Wundef -Wformat=2 -Wstrict-prototypes -Wmissing-prototypes \
@@ -169,7 +170,7 @@ LIB_fs = $(O)/libshard.a
 LIB_kv = $(O)/libshard.a
 link-test: $(call obj,$(TEST_SRC) $(sort $(wildcard tests/*.c))) $(LIB_$(T)) | $(if $(filter fs,$(T)),$(EXAMPLES) $(O)/alloc/shardfs $(O)/shim.so)
 	@echo '  LINK $@'
-	$(Q)$(CC) $(LDFLAGS) -o $(O)/tests/run-$(T) $^ $(PKG_LIBS) -lcheck -lsubunit -lrt -lm
+	$(Q)$(CC) $(LDFLAGS) -o $(O)/tests/run-$(T) $^ $(TEST_LIBS)
 .PHONY: link-test run-tests FORCE
 
 # Our own objects with the calls that allocate led to tests/alloc.c, which fails one of them when it is told to.
@@ -201,7 +202,7 @@ soak: test-deps $(O)/tests/run-soak
 SOAK_HELP = tests/fs/world.c tests/fs/shards.c tests/fs/program.c tests/check_util.c
 $(O)/tests/run-soak: $(call obj,$(sort $(wildcard tests/soak/*.c)) $(SOAK_HELP)) | $(O)/shardfs $(O)/shardctl
 	@echo '  LINK $@'
-	$(Q)$(CC) $(LDFLAGS) -Wl,--wrap=_ck_assert_failed,--wrap=_mark_point -o $@ $^ $(PKG_LIBS) -lcheck -lsubunit -lrt -lm
+	$(Q)$(CC) $(LDFLAGS) -Wl,--wrap=_ck_assert_failed,--wrap=_mark_point -o $@ $^ $(TEST_LIBS)
 .PHONY: soak
 
 # Fuzzing (tests/fuzz/README.md). `make fuzz` runs each target for FUZZ_S seconds with libFuzzer, on top of the
@@ -293,7 +294,7 @@ run-power: $(O)/tests/run-power $(O)/shardfs $(O)/shardctl $(O)/shim.so
 	@SHARDFS=$(O)/shardfs SHARDCTL=$(O)/shardctl SHIM=$(abspath $(O)/shim.so) $(O)/tests/run-power
 $(O)/tests/run-power: $(call obj,$(sort $(wildcard tests/power/*.c)) tests/check_util.c) $(O)/libshard.a
 	@echo '  LINK $@'
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS) -lcheck -lsubunit -lrt -lm
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(TEST_LIBS)
 .PHONY: check-power check-power-quick run-power
 
 # --- crashes -------------------------------------------------------------------------------------------
@@ -305,7 +306,7 @@ check-crash: test-deps
 CRASH_HELP = tests/fs/world.c tests/fs/shards.c tests/fs/program.c tests/check_util.c
 $(O)/tests/run-crash: $(call obj,$(sort $(wildcard tests/crash/*.c)) $(CRASH_HELP)) $(O)/libshard.a | $(O)/shardfs $(O)/shardctl
 	@echo '  LINK $@'
-	$(Q)$(CC) $(LDFLAGS) -Wl,--wrap=_ck_assert_failed,--wrap=_mark_point -o $@ $^ $(PKG_LIBS) -lcheck -lsubunit -lrt -lm
+	$(Q)$(CC) $(LDFLAGS) -Wl,--wrap=_ck_assert_failed,--wrap=_mark_point -o $@ $^ $(TEST_LIBS)
 .PHONY: check-crash
 
 # --- reading the code, its locks and its memory -------------------------------------------------------

@@ -7,7 +7,7 @@ set -eu
 gen=build/check/gen
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
-flags="-std=c17 -D_GNU_SOURCE -DCORE_SLOW_CHECKS -I. -I$gen $(pkg-config --cflags libzstd uuid \
+flags="-std=c17 -D_GNU_SOURCE -DCORE_SLOW_CHECKS -I. -I$gen $(pkg-config --cflags libzstd \
 	libprotobuf-c libxxhash fuse3 jansson libsystemd sqlite3 libpq libcurl)"
 # Leaks are left to LeakSanitizer, with every allocation failing in turn: gcc 12 takes what is given away as its
 # first member (&job->job) for lost.

@@ -1,6 +1,8 @@
 /*
  * test_frontier.c - frontiers, numbers and ids: order and text.
  */
+#include <uuid/uuid.h>
+
 #include "core/frontier.h"
 #include "core/id.h"
 #include "tests/core/model.h"
@@ -83,6 +85,7 @@ START_TEST(ids_are_read_as_written_and_nothing_else)
 	char buf[CORE_ID_LEN];
 	struct core_uuid u = core_uuid_new();
 	struct core_uuid back;
+	uuid_t other; /* as libuuid reads it */
 
 	ck_assert(!core_uuid_eq(u, core_uuid_new()));
 	core_uuid_format('s', u, buf);
@@ -90,6 +93,10 @@ START_TEST(ids_are_read_as_written_and_nothing_else)
 	ck_assert(core_uuid_parse('s', buf, strlen(buf), &back) && core_uuid_eq(u, back));
 	ck_assert(!core_uuid_parse('p', buf, strlen(buf), &back));
 	ck_assert(!core_uuid_parse('s', buf, strlen(buf) - 1, &back));
+	ck_assert_int_eq(uuid_parse(buf + 1, other), 0);
+	ck_assert_mem_eq(other, u.b, sizeof(other));
+	ck_assert_int_eq(uuid_type(other), UUID_TYPE_DCE_RANDOM);
+	ck_assert_int_eq(uuid_variant(other), UUID_VARIANT_DCE);
 	for (size_t i = 0; i < CORE_ID_LEN - 1; i++) {
 		char wrong[CORE_ID_LEN];
 
