@@ -2,9 +2,10 @@
  * load.c - a mount under the shim, and clients that note what they are told.
  *
  * Two lives of the mount: the first makes the store and is killed, by the shim, right behind the making of a
- * directory for blobs (that is where the next start must sync what it did not do itself); the second begins
- * with what is left, and is stopped. Each life has clients of its own, which end when they have done their
- * share or when the mount has gone.
+ * shard's directory for blobs (that is where the next start must sync what it did not do itself); the second
+ * begins with what is left, writes to that shard at once, and is stopped. It would come upon that directory,
+ * empty as it is, and remove it, as a rule before the write; the shim lets that fail. Each life has clients
+ * of its own, which end when they have done their share or when the mount has gone.
  *
  * Transaction n of client c has rows with the key c<c>; row i has the value <n>.<i>. and padding. A client
  * that churns retracts the row of its last transaction in each.
@@ -27,6 +28,9 @@
 #include <unistd.h>
 
 enum { SHARED = 3, LIVES_EACH = 8, SHARDS = SHARED + 2 * LIVES_EACH, CLIENTS_MAX = 32, DEADLINE_S = 60 };
+
+/* The shard whose directory for blobs is the last thing the first life makes. */
+enum { UNSYNCED = SHARED + LIVES_EACH - 3 };
 
 struct life {
 	const char *dir;
@@ -234,8 +238,7 @@ static int remove_shard(struct life *l, unsigned shard)
 	return e;
 }
 
-/* A shard is made, written, and removed, but every other one; the last but two of the first life arms the
- * kill. */
+/* A shard is made, written, and removed, but every other one; UNSYNCED arms the kill. */
 static int live(struct life *l, unsigned n, char *buf)
 {
 	struct client *c = l->client;
@@ -246,7 +249,7 @@ static int live(struct life *l, unsigned n, char *buf)
 	e = make_shard(l, c->shard);
 	if (e == 0)
 		e = name_shard(l, c->shard);
-	if (e == 0 && n == c->count - 3) {
+	if (e == 0 && c->shard == UNSYNCED) {
 		char *arm = text("%s/arm", l->dir);
 		int fd = open(arm, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
 
@@ -321,7 +324,8 @@ static bool answers(const char *dir)
 	return up;
 }
 
-static pid_t mount_start(const char *dir, const char *kill_rule)
+/* The shim is told a rule in its variable. */
+static pid_t mount_start(const char *dir, const char *variable, const char *rule)
 {
 	char *top = text("%s/top", dir), *record = text("%s/record", dir), *arm = text("%s/arm", dir);
 	char *store = text("%s/top/store", dir), *mnt = text("%s/mnt", dir);
@@ -335,8 +339,7 @@ static pid_t mount_start(const char *dir, const char *kill_rule)
 		setenv("SHIM_DIR", top, 1);
 		setenv("SHIM_RECORD", record, 1);
 		setenv("SHIM_ARM", arm, 1);
-		if (kill_rule)
-			setenv("SHIM_KILL", kill_rule, 1);
+		setenv(variable, rule, 1);
 		execl(getenv("SHARDFS"), "shardfs", "-f", store, mnt, (char *)NULL);
 		_exit(127);
 	}
@@ -391,7 +394,11 @@ static void live_once(const char *dir, struct notes *n, unsigned number)
 {
 	pthread_t threads[CLIENTS_MAX];
 	struct life lives[CLIENTS_MAX];
-	pid_t pid = mount_start(dir, number == 0 ? "mkdir@*blobs/data/*:1:after" : NULL);
+	const struct shard_note *unsynced = &n->shards[UNSYNCED];
+	char *rule =
+		text(number == 0 ? "mkdir@*blobs/data/%s:1:after" : "unlink@*blobs/data/%s:1:EBUSY:always",
+		     unsynced->id);
+	pid_t pid = mount_start(dir, number == 0 ? "SHIM_KILL" : "SHIM_FAIL", rule);
 	struct life maker = {dir, n, NULL};
 
 	if (number > 0)
@@ -403,8 +410,8 @@ static void live_once(const char *dir, struct notes *n, unsigned number)
 				die("a shard cannot be made");
 	}
 	/* First of all into the directory that the first life made last and did not sync. */
-	if (number > 0 && n->shards[SHARED + LIVES_EACH - 3].made != NEVER) {
-		add_client(n, APPENDS, SHARED + LIVES_EACH - 3, 2, 6, 80000);
+	if (number > 0 && unsynced->made != NEVER) {
+		add_client(n, APPENDS, UNSYNCED, 2, 6, 80000);
 		client_main(&(struct life){dir, n, &n->clients[n->client_count - 1]});
 	}
 
@@ -429,6 +436,7 @@ static void live_once(const char *dir, struct notes *n, unsigned number)
 	for (size_t i = first; i < n->client_count; i++)
 		pthread_join(threads[i], NULL);
 	mount_end(dir, pid);
+	free(rule);
 }
 
 struct notes load_run(const char *dir, uint64_t seed)
