@@ -11,8 +11,10 @@
  * what depends on the arguments alone must be refused without a look at the store.
  *
  * Each shard has the staged batches
- *     free   "1 1 a x;"            bound  "1 1 a x;" with bounds [0, 5)
- *     half   a row without its end none   no rows
+ *     free   "1 1 a x;"
+ *     bound  "1 1 a x;" with bounds [0, 5)
+ *     half   a row without its end
+ *     none   no rows
  */
 #include "tests/core/batches.h"
 #include "tests/core/suites.h"

@@ -4,26 +4,36 @@
  * data. Linux on x86-64, glibc. All is read from the environment once, at load:
  *
  *   SHIM_DIR=<dir>         the directory; absolute. It need not be there yet. Nothing outside of it is
- * touched, but the class reply SHIM_COUNT=<file>      calls by class, one line each, "<class> <number>";
- * always up to date, also after kill -9 SHIM_KILL=<calls>:<n>[:before|after|torn] kill -9 of the process at
- * its n-th such call: before it (the default), after it, or with half of the bytes of the write done (else as
- * before) SHIM_FAIL=<calls>:<n>:<ERRNO>[:always][:short|count] the n-th such call fails, nothing done;
- * always: all from the n-th on. Of a write, short: half of its bytes are written and it fails; count: half
- * are written and their number is returned, as on a full disk, and the next such call fails SHIM_SKIP=<calls>
- * such syncs do nothing, return 0 and are not recorded: a missing fsync. From the start on SHIM_ARM=<file>
- * counts (also those of KILL and FAIL) begin only when this file is there SHIM_RECORD=<file>     appends
- * every change, see shim.h. From the start on
+ *                          touched, but the class reply
+ *   SHIM_COUNT=<file>      calls by class, one line each, "<class> <number>"; always up to date, also after
+ *                          kill -9
+ *   SHIM_KILL=<calls>:<n>[:before|after|torn]
+ *                          kill -9 of the process at its n-th such call: before it (the default), after it,
+ *                          or with half of the bytes of the write done (else as before)
+ *   SHIM_FAIL=<calls>:<n>:<ERRNO>[:always][:short|count]
+ *                          the n-th such call fails, nothing done; always: all from the n-th on. Of a write,
+ *                          short: half of its bytes are written and it fails; count: half are written and
+ *                          their number is returned, as on a full disk, and the next such call fails
+ *   SHIM_SKIP=<calls>      such syncs do nothing, return 0 and are not recorded: a missing fsync. From the
+ *                          start on
+ *   SHIM_ARM=<file>        counts (also those of KILL and FAIL) begin only when this file is there
+ *   SHIM_RECORD=<file>     appends every change, see shim.h. From the start on
  *
  * KILL, FAIL and SKIP take several, parted by commas. <calls> is <class>[@glob]; the glob (fnmatch, * passes
  * /) is for the path relative to SHIM_DIR: `sync-other@*MANIFEST*`. The classes:
  *
- *   write-log write-blob write-other    write, pwrite, writev, pwritev: of *.log, of what lies below a
- * blobs/, of others sync-log sync-blob sync-dir sync-other sync-fs    fsync, fdatasync, sync_file_range of
- * the same and of directories (those below blobs/ too: sync-dir@*blobs*); syncfs and sync rename link unlink
- * mkdir            unlink is rmdir too truncate                            ftruncate, truncate, fallocate,
- * posix_fallocate create open read                    open that makes a file; any other open; read and pread
- *   reply                               write, writev, splice to /dev/fuse: the answer to a request, or a
- * notice any                                 all but open, read and reply
+ *   write-log write-blob write-other
+ *                      write, pwrite, writev, pwritev: of *.log, of what lies below a blobs/, of others
+ *   sync-log sync-blob sync-dir sync-other
+ *                      fsync, fdatasync, sync_file_range of the same and of directories (those below blobs/
+ *                      too: sync-dir@*blobs*)
+ *   sync-fs            syncfs and sync
+ *   rename link unlink mkdir
+ *                      unlink is rmdir too
+ *   truncate           ftruncate, truncate, fallocate, posix_fallocate
+ *   create open read   open that makes a file; any other open; read and pread
+ *   reply              write, writev, splice to /dev/fuse: the answer to a request, or a notice
+ *   any                all but open, read and reply
  *
  * How it works: calls of libc that other objects make are wrapped; those inside libc are not (stdio), so a
  * stream that is opened for writing, like a shared writable mapping and what copies from file to file, aborts
