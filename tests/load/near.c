@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -83,6 +84,18 @@ static void crowd_opens(void)
 	atomic_fetch_add(ready, 1);
 	for (;;)
 		close(open(path, O_RDONLY));
+}
+
+/* The least that can be asked of a mount: the floor of what a crowd of processes costs. */
+static void crowd_asks(void)
+{
+	char path[700];
+	struct statx stx;
+
+	snprintf(path, sizeof path, "%s/upper", shards[2]);
+	atomic_fetch_add(ready, 1);
+	for (;;)
+		(void)statx(AT_FDCWD, path, AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &stx);
 }
 
 /* Of one shard, that nobody appends to, or of the one of the small appends. */
@@ -160,6 +173,7 @@ static const struct crowd crowds[] = {
 	{"500 processes that read a snapshot of 8 MiB", CROWD_MAX, crowd_reads},
 	{"100 transactions of 64 MiB, never committed", 100, crowd_writes},
 	{"100 processes that append 32 KiB each again and again", 100, crowd_appends},
+	{"100 processes that ask for a file's attributes", 100, crowd_asks},
 	{"100 processes that open and close listeners", 100, crowd_opens},
 	{"4,000 listeners that are not read", 100, crowd_listens},
 	{"4,000 listeners of the same shard that are not read", 100, crowd_listens_here},
