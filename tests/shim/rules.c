@@ -143,7 +143,9 @@ static void open_counts(const char *path)
 
 	if (fd < 0 || syscall(SYS_ftruncate, fd, (off_t)CLASSES * LINE) != 0)
 		shim_abort("the counts cannot be made", path);
-	counts = (char *)syscall(SYS_mmap, NULL, CLASSES * LINE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	/* As wide as they are taken: what is on the stack beside an int is anything. */
+	counts = (char *)syscall(SYS_mmap, NULL, (size_t)CLASSES * LINE, PROT_READ | PROT_WRITE, MAP_SHARED,
+				 fd, (off_t)0);
 	if (counts == MAP_FAILED)
 		shim_abort("the counts cannot be mapped", path);
 	syscall(SYS_close, fd);
