@@ -82,7 +82,7 @@ START_TEST(one_user_has_so_many_files_open_and_others_theirs)
 	char *upper;
 	pid_t bob;
 
-	world_close(&w);
+	hostile_stop();
 	hostile_start("allow_other,max_user_open=40,max_open=100");
 	ck_works(chmod(shard, 0777));
 	upper = check_path(shard, "upper");
@@ -106,7 +106,7 @@ START_TEST(all_users_have_so_many_files_open_and_root_can_still_look)
 	char *upper;
 	pid_t bob;
 
-	world_close(&w);
+	hostile_stop();
 	hostile_start("allow_other,max_user_open=1000,max_open=100");
 	ck_works(chmod(shard, 0777));
 	upper = check_path(shard, "upper");
