@@ -39,7 +39,7 @@ bool core_group_init(struct core_group *g)
 	pthread_mutex_init(&g->mu, NULL);
 	pthread_cond_init(&g->idle, NULL);
 	g->last = &g->first;
-	g->makings = calloc(CORE_GROUP_SHARDS, sizeof *g->makings);
+	g->makings = calloc(CORE_GROUP_SHARDS, sizeof(struct core_making *));
 	if (g->makings != NULL)
 		g->makings[0] = malloc(sizeof **g->makings); /* so that there is always one */
 	g->job.run = do_lead;

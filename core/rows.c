@@ -301,6 +301,7 @@ static struct order *sort_digits(struct order *o, size_t count, struct order *sp
 {
 	uint32_t counts[DIGITS][DIGIT_VALUES] = {0};
 
+	assert(count > 0);
 	for (size_t i = 0; i < count; i++)
 		for (unsigned k = 0; k < DIGITS; k++)
 			counts[k][digit(o[i].prefix, k)]++;

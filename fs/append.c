@@ -309,6 +309,7 @@ enum kv_rc fs_append_write(struct fs_append *a, pid_t pid, uid_t uid, const char
 	if (rc == KV_OK) {
 		rc = take_in(a, buf, len, &err);
 		if (a->commits) {
+			assert(commits != NULL); /* else it was done in take_in */
 			*commits = true;
 			return KV_OK; /* the turn goes on */
 		}

@@ -40,11 +40,11 @@ static void check_begun(struct fs_counts *c, fuse_req_t req)
 	struct fs_count_flight *f = malloc(sizeof *f), *there;
 
 	pthread_mutex_lock(&c->mu);
-	HASH_FIND(hh, c->flights, &req, sizeof req, there);
+	HASH_FIND(hh, c->flights, &req, sizeof(fuse_req_t), there);
 	assert(there == NULL); /* else the one before was not answered */
 	if (f != NULL) {
 		f->req = req;
-		HASH_ADD(hh, c->flights, req, sizeof f->req, f);
+		HASH_ADD(hh, c->flights, req, sizeof(fuse_req_t), f);
 	}
 	if (f == NULL || !core_hashed(f)) {
 		free(f);
@@ -58,7 +58,7 @@ static void check_answered(struct fs_counts *c, fuse_req_t req)
 	struct fs_count_flight *f;
 
 	pthread_mutex_lock(&c->mu);
-	HASH_FIND(hh, c->flights, &req, sizeof req, f);
+	HASH_FIND(hh, c->flights, &req, sizeof(fuse_req_t), f);
 	assert(f != NULL || c->unchecked > 0); /* else it was answered before */
 	if (f != NULL)
 		HASH_DEL(c->flights, f);
