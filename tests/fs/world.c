@@ -298,6 +298,18 @@ void world_open(struct world *w)
 	world_start(w, NULL);
 }
 
+/* Where the threads of a process are: its name, its state, what it waits for in the kernel and by which call. */
+static char *threads_of(pid_t pid)
+{
+	char *out;
+
+	(void)sh(&out,
+		 "cd /proc/%d/task && for t in *; do echo $(cat $t/comm; grep State $t/status; cat $t/wchan; "
+		 "cut -d' ' -f1-3 $t/syscall); done; cat /proc/loadavg",
+		 (int)pid);
+	return out;
+}
+
 int world_wait(struct world *w)
 {
 	uint64_t since = 0;
@@ -306,7 +318,12 @@ int world_wait(struct world *w)
 
 	while (got == 0 && until_deadline(&since))
 		got = waitpid(w->pid, &status, WNOHANG);
-	ck_assert_msg(got == w->pid, "the process that serves did not end");
+	if (got != w->pid) {
+		char *threads = threads_of(w->pid);
+
+		kill(w->pid, SIGABRT); /* a core shows more */
+		ck_abort_msg("the process that serves did not end:\n%s", threads);
+	}
 	w->pid = 0;
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
