@@ -300,8 +300,8 @@ static unsigned digit(uint64_t prefix, unsigned k)
 static struct order *sort_digits(struct order *o, size_t count, struct order *spare)
 {
 	uint32_t counts[DIGITS][DIGIT_VALUES] = {0};
+	const uint64_t any = o[0].prefix;
 
-	assert(count > 0);
 	for (size_t i = 0; i < count; i++)
 		for (unsigned k = 0; k < DIGITS; k++)
 			counts[k][digit(o[i].prefix, k)]++;
@@ -309,7 +309,7 @@ static struct order *sort_digits(struct order *o, size_t count, struct order *sp
 		uint32_t *at = counts[k], sum = 0;
 		struct order *from = o;
 
-		if (at[digit(o[0].prefix, k)] == count)
+		if (at[digit(any, k)] == count)
 			continue; /* all have the same */
 		for (unsigned v = 0; v < DIGIT_VALUES; v++) {
 			uint32_t n = at[v];
