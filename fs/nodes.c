@@ -174,6 +174,7 @@ static struct fs_entry *entry_new_locked(struct fs_nodes *n, enum fs_kind kind, 
 	e->lookups = 1;
 	HASH_ADD(hh, n->entries, nodeid, sizeof e->nodeid, e);
 	if (!core_hashed(e)) {
+		slot_put_locked(n, s, 1);
 		free(e);
 		return NULL;
 	}
@@ -278,14 +279,16 @@ uint64_t fs_nodeid_batch(struct fs_nodes *n, struct core_shard_id id, uint64_t f
 uint64_t fs_nodeid_id(struct fs_nodes *n, enum fs_kind kind, struct core_shard_id id, uint64_t first_seqno,
 		      struct core_uuid of)
 {
-	uint64_t number = XXH3_64bits(&of, sizeof of) & LOW56, nodeid;
+	uint64_t number = XXH3_64bits_withSeed(&of, sizeof of, XXH3_64bits(&id, sizeof id) ^ first_seqno);
+	uint64_t nodeid;
 	struct fs_entry *e;
 
 	pthread_mutex_lock(&n->mu);
 	for (;; number++) { /* on, should two ids ever come to the same number */
 		nodeid = make(kind, number);
 		HASH_FIND(hh, n->entries, &nodeid, sizeof nodeid, e);
-		if (e == NULL || core_uuid_eq(e->id, of))
+		/* a mount writes to many shards under one id */
+		if (e == NULL || (core_uuid_eq(e->id, of) && is_of_locked(n, e, id, first_seqno)))
 			break;
 	}
 	if (e != NULL) {

@@ -67,6 +67,30 @@ START_TEST(each_mount_is_a_writer)
 }
 END_TEST
 
+/* A mount has one id in all shards it writes to; what is cached of a file in one must not show in another. */
+START_TEST(a_writer_of_two_shards_has_a_file_in_each)
+{
+	char *other = shard_new(&w), *out;
+	struct stat st, st2;
+
+	want_txn(shard, "begin expected_upper=0 new_upper=7\ncommit\n");
+	want_txn(other, "begin expected_upper=0 new_upper=1000\ncommit\n");
+	ck_works(chmod(other, 0700));
+	out = want_sh("cd %s/writers; exec 3< $(ls); cd %s/writers; grep -h last_upper w*; "
+		      "stat -c %%a w*; grep -h last_upper /dev/fd/3",
+		      shard, other);
+	ck_assert_str_eq(out, "last_upper=1000\n400\nlast_upper=7\n");
+	free(out);
+	out = want_sh("basename %s/writers/w*", shard);
+	out[37] = '\0';
+	ck_works(stat(at(at(shard, "writers"), out), &st));
+	ck_works(stat(at(at(other, "writers"), out), &st2));
+	ck_assert_uint_ne(st.st_ino, st2.st_ino);
+	free(out);
+	free(other);
+}
+END_TEST
+
 START_TEST(odd_words_of_a_writer_are_made_harmless)
 {
 	char *mnt, *out;
@@ -317,6 +341,7 @@ Suite *writers_suite(void)
 
 	tcase_add_test(tc, writers_lists_who_appends);
 	tcase_add_test(tc, each_mount_is_a_writer);
+	tcase_add_test(tc, a_writer_of_two_shards_has_a_file_in_each);
 	tcase_add_test(tc, odd_words_of_a_writer_are_made_harmless);
 	tcase_add_test(tc, wait_blocks_until_the_upper_has_passed);
 	tcase_add_test(tc, only_times_can_be_waited_for);
