@@ -120,8 +120,11 @@ static enum kv_rc open_counted(struct fs *fs, const struct fs_node *node, int fl
 	if (rc == KV_OK) {
 		(*out)->open.user = user;
 		(*out)->open.weight = weight;
-		return KV_OK;
+		if ((*out)->staged != NULL)
+			rc = fs_open_hold(fs, &(*out)->open, fs_staged_kept((*out)->staged), err);
 	}
+	if (rc == KV_OK)
+		return KV_OK;
 	if (*out != NULL)
 		handle_put(*out);
 	*out = NULL;

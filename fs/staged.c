@@ -302,10 +302,15 @@ static void note(struct fs_staged *s, pid_t pid, uid_t uid, enum kv_rc rc, struc
 	fs_errors_add(&s->fs->errors, s->shard, pid, uid, verdict + strlen("error "));
 }
 
+size_t fs_staged_kept(const struct fs_staged *s)
+{
+	return s->line_len + s->view.staged.rest_len;
+}
+
 /* What is not stored takes so much memory, about. */
 static size_t unfinished(const struct fs_staged *s)
 {
-	return s->line_len + (s->rows_text < FS_ROWS_HELD ? s->rows_text : FS_ROWS_HELD);
+	return fs_staged_kept(s) + (s->rows_text < FS_ROWS_HELD ? s->rows_text : FS_ROWS_HELD);
 }
 
 enum kv_rc fs_staged_write(struct fs_staged *s, pid_t pid, uid_t uid, bool append, uint64_t offset,

@@ -28,6 +28,9 @@ struct fs_open;
 enum kv_rc fs_staged_open(struct fs *fs, struct core_shard *shard, const struct fs_node *node, int flags,
 			  struct fs_open *open, struct fs_staged **out, struct kv_err *err) KV_MUST_CHECK;
 
+/* Bytes of a line without its end, which each open file has a copy of. For the one who opened it. */
+size_t fs_staged_kept(const struct fs_staged *s);
+
 /*
  * Take in len bytes at offset from process pid of user uid; append: the offset means nothing. *done: how many
  * were taken: all, or less (KV_OK then too) where a line is refused after others. KV_BAD_SYNTAX: the offset

@@ -175,6 +175,31 @@ START_TEST(what_one_user_has_not_finished_is_bounded_and_given_back)
 }
 END_TEST
 
+/* Each file that is open on a batch has a copy of its last line, which has no end. */
+START_TEST(lines_without_end_count_for_those_who_open_them_too)
+{
+	char *piece = malloc(1 << 20), *path = strdup(at(shard, "batches/b"));
+	int fd = open(path, O_WRONLY | O_CREAT, 0666), fds[10], count = 0, held;
+
+	ck_works(fd);
+	memset(piece, 'x', 1 << 20);
+	for (int i = 0; i < 40; i++)
+		ck_errno(put_all(fd, piece, 1 << 20), 0);
+	close(fd);
+	want_back("shardfs_unfinished_bytes", 0);
+	while (count < 10 && (fds[count] = open(path, count == 0 ? O_RDWR : O_RDONLY)) >= 0)
+		count++;
+	held = errno;
+	ck_assert_int_eq(count, 4); /* 160 MiB for all */
+	ck_errno(held, ENOMEM);
+	while (count > 0)
+		close(fds[--count]);
+	want_back("shardfs_unfinished_bytes", 0);
+	free(piece);
+	free(path);
+}
+END_TEST
+
 /* --- transactions without end ---------------------------------------------------------------------- */
 
 static unsigned long disk_kib(void)
@@ -337,6 +362,7 @@ Suite *greedy_suite(void)
 	tcase_add_test(tc, one_user_has_so_many_files_open_and_others_theirs);
 	tcase_add_test(tc, all_users_have_so_many_files_open_and_root_can_still_look);
 	tcase_add_test(tc, what_one_user_has_not_finished_is_bounded_and_given_back);
+	tcase_add_test(tc, lines_without_end_count_for_those_who_open_them_too);
 	tcase_add_test(tc, a_transaction_without_commit_takes_disk_not_memory_and_gives_it_back);
 	tcase_add_test(tc, staged_batches_end_at_1024_with_edquot);
 	tcase_add_test(tc, slots_of_shards_that_have_gone_are_given_again);
