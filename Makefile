@@ -187,7 +187,7 @@ $(O)/alloc/shardfs: $(patsubst %.c,$(O)/alloc/%.o,$(FS_SRC)) $(O)/tests/alloc.o 
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
 
 SAN_ENV = $(if $(filter asan tsan,$(V)),CK_TIMEOUT_MULTIPLIER=5) ASAN_OPTIONS=detect_leaks=1:abort_on_error=1 \
-	TSAN_OPTIONS=suppressions=tests/tsan.supp:halt_on_error=1 UBSAN_OPTIONS=print_stacktrace=1
+	TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp:halt_on_error=1 UBSAN_OPTIONS=print_stacktrace=1
 # A sanitizer wants to be the first library of a process; there the kills are at random moments alone.
 CRASH_SHIM = $(if $(filter check clang,$(V)),$(O)/shim.so)
 run-tests: $(TEST_RUNNERS) $(O)/tests/run-crash $(CRASH_SHIM)

@@ -452,10 +452,11 @@ static void prepare(struct life *life)
 static void finish(struct life *life)
 {
 	fs_stop_commits(&life->fs);
-	if (life->fs.session != NULL)
-		fuse_session_destroy(life->fs.session);
 	fs_waits_fini(&life->fs.waits);
 	end_open(&life->fs);
+	core_engine_close(life->fs.engine); /* its threads may be telling the kernel of news */
+	if (life->fs.session != NULL)
+		fuse_session_destroy(life->fs.session);
 	fs_nodes_fini(&life->fs.nodes);
 	fs_errors_fini(&life->fs.errors);
 	fs_stages_fini(&life->fs.stages);
@@ -464,7 +465,6 @@ static void finish(struct life *life)
 	fs_turns_fini(&life->fs.turns);
 	fs_large_fini(&life->fs);
 	fs_limits_fini(&life->fs.limits);
-	core_engine_close(life->fs.engine);
 	pthread_cond_destroy(&life->fs.idle);
 	pthread_mutex_destroy(&life->fs.stop_mu);
 	pthread_mutex_destroy(&life->fs.open_mu);
