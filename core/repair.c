@@ -286,6 +286,8 @@ static enum kv_rc drop_damaged(struct mender *m, struct kv_err *err)
 		rc = drop_staged(m, s, &state.staged[i], err);
 	core_state_fini(&state);
 	core_shard_close(s);
+	/* The commits may have made a rollup due: its blob would be taken for an orphan. */
+	core_worker_drain(m->engine->worker);
 	return rc;
 }
 

@@ -202,6 +202,32 @@ START_TEST(a_damaged_part_is_kept_until_it_is_to_be_dropped_and_then_only_its_ro
 END_TEST
 
 /* A part of several blocks, damaged in the last: rows of the blocks before it stay. */
+/* The commit that drops rows makes a rollup due, which another thread writes. */
+START_TEST(a_rollup_that_is_written_meanwhile_is_no_orphan)
+{
+	struct rig rig = rig_new(DISK_SOLE);
+	char key[CORE_BLOB_KEY_LEN];
+	struct core_state state;
+	uint64_t upper = 9, left;
+
+	fill(&rig);
+	state = state_of(rig.shard);
+	core_part_key(rig.id, &state.batches[1]->parts[0], key);
+	left = CORE_ROLLUP_VERSIONS - 1 - (state.seqno - state.rollups[state.rollup_count - 1].seqno);
+	core_state_fini(&state);
+	append_many(rig.shard, upper, upper + left, 30);
+	close_shard(&rig);
+	blob_flip(rig.disk, key, 100, 1);
+	ck_assert_uint_eq(mend(rig.engine, true).losses, 1);
+	open_shard(&rig);
+	state = state_of(rig.shard);
+	ck_assert_uint_gt(state.rollup_count, 1);
+	core_state_fini(&state);
+	ck_assert_uint_eq(check_all(rig.engine).sum.damages, 0);
+	rig_free(&rig);
+}
+END_TEST
+
 START_TEST(rows_before_the_damaged_block_of_a_part_are_kept)
 {
 	struct rig rig = rig_new(DISK_SOLE);
@@ -343,6 +369,7 @@ Suite *repair_suite(void)
 	tcase_add_loop_test(tc, a_broken_rollup_is_written_anew_from_what_was_before_it, 0, 4);
 	tcase_add_test(tc, a_rollup_that_nothing_can_rebuild_is_left_as_it_is);
 	tcase_add_test(tc, a_damaged_part_is_kept_until_it_is_to_be_dropped_and_then_only_its_rows_go);
+	tcase_add_loop_test(tc, a_rollup_that_is_written_meanwhile_is_no_orphan, 0, 8);
 	tcase_add_test(tc, rows_before_the_damaged_block_of_a_part_are_kept);
 	tcase_add_test(tc, damaged_staged_batches_and_names_go_only_when_they_are_to);
 	tcase_add_test(tc, what_cannot_be_noted_is_not_dropped);
