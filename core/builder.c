@@ -86,11 +86,6 @@ struct core_builder {
 	struct core_storer storer;
 };
 
-bool core_builder_keeps(enum kv_rc rc)
-{
-	return rc == KV_NOSPACE || rc == KV_QUOTA;
-}
-
 /* --- placing: a heap of rows becomes a part ---------------------------------------------------------- */
 
 static bool continues_run(const struct last_row *last, const struct core_update *first, bool has_stars)
@@ -489,6 +484,11 @@ enum kv_rc core_builder_add(struct core_builder *b, const struct core_update *u,
 uint64_t core_builder_added(const struct core_builder *b)
 {
 	return b->added;
+}
+
+size_t core_builder_waiting(const struct core_builder *b)
+{
+	return b->rows.bytes;
 }
 
 /* Without memory to settle them: the text before they are consolidated. */

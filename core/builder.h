@@ -83,6 +83,9 @@ bool core_builder_keeps(enum kv_rc rc);
 /* Updates added so far, those with diff 0 and those that cancel out included. */
 uint64_t core_builder_added(const struct core_builder *b);
 
+/* Bytes of memory of the rows that are not on their way to the store. */
+size_t core_builder_waiting(const struct core_builder *b);
+
 /* Bytes that the rows added so far take as text, as they will be stored. Waits for parts on their way. */
 uint64_t core_builder_text_len(struct core_builder *b);
 

@@ -77,6 +77,11 @@ size_t core_builders_share(struct core_builders *s, size_t target, size_t bytes,
 	return part > CORE_BUILDERS_LEAST ? part : CORE_BUILDERS_LEAST;
 }
 
+bool core_builder_keeps(enum kv_rc rc)
+{
+	return rc == KV_NOSPACE || rc == KV_QUOTA;
+}
+
 /* --- batches that were built -------------------------------------------------------------------------- */
 
 void core_batch_delete_blobs(const struct core_home *home, const struct core_batch *batch)

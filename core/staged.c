@@ -3,6 +3,7 @@
  * stored is in staged_flush.c.
  */
 #include <assert.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -238,6 +239,24 @@ enum kv_rc core_stage_sync(struct core_stage *g, struct kv_err *err)
 		rc = core_stage_flush_locked(g, err);
 	pthread_mutex_unlock(&g->mu);
 	return rc == KV_NO_BATCH ? kv_fail_rc(err, KV_BATCH_TAKEN) : rc; /* it was there at the open */
+}
+
+enum kv_rc core_stage_room(struct core_stage *g, size_t len, struct kv_err *err)
+{
+	struct kv_usage usage;
+	size_t want = len;
+
+	pthread_mutex_lock(&g->mu);
+	if (g->builder != NULL)
+		want += core_builder_waiting(g->builder);
+	pthread_mutex_unlock(&g->mu);
+	/* What cannot be told is left to the write itself. */
+	if (want == 0 || kv_store_usage(g->shard->engine->store, &usage, err) != KV_OK ||
+	    usage.total_bytes == 0 || usage.avail_bytes >= want)
+		return KV_OK;
+	return kv_fail(err, KV_NOSPACE,
+		       "the store has room for %" PRIu64 " bytes: the batch's next %zu do not fit",
+		       usage.avail_bytes, want);
 }
 
 uint64_t core_stage_size(struct core_stage *g)

@@ -80,6 +80,10 @@ enum kv_rc core_stage_open(struct core_shard *s, struct core_uuid id, struct cor
  * which changed nothing: while it stays open, what was added before waits in memory for room.
  */
 
+/* Whether the store has room for what of it waits in memory and for len bytes more. What waits when it is closed
+ * and has none is lost, so to ask before them and before the close is to know. KV_NOSPACE: not now. */
+enum kv_rc core_stage_room(struct core_stage *g, size_t len, struct kv_err *err) KV_MUST_CHECK;
+
 /* Give it bounds; only while it has no rows. What was kept is forgotten: it has become the line.
  * KV_BAD_SYNTAX: it has. KV_BAD_BOUNDS */
 enum kv_rc core_stage_bounds(struct core_stage *g, struct core_frontier lower, struct core_frontier upper,

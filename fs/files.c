@@ -531,15 +531,17 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t siz
 }
 
 /* Sent at every close of every duplicate, also before the first byte: it says nothing, but that the last
- * close may be near. */
+ * close may be near. Then is the last moment to tell that rows of a staged batch have no room. */
 static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct fs_handle *h = handle_of(fi);
+	struct kv_err err;
+	enum kv_rc rc = KV_OK;
 
 	(void)ino;
 	if (h->staged != NULL)
-		fs_staged_flushed(h->staged);
-	fs_reply_done(req);
+		rc = fs_staged_flushed(h->staged, &err);
+	fs_reply_rc(req, rc);
 }
 
 /* But for staged batches, what was acknowledged is durable already. */

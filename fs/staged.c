@@ -87,9 +87,10 @@ static void close_stage(struct fs_staged *s)
 	fs_stages_unclaim(&s->fs->stages, &s->writer);
 }
 
-void fs_staged_flushed(struct fs_staged *s)
+enum kv_rc fs_staged_flushed(struct fs_staged *s, struct kv_err *err)
 {
 	atomic_store(&s->writer.flushed, true);
+	return s->stage != NULL ? core_stage_room(s->stage, 0, err) : KV_OK;
 }
 
 /* Whoever writes the batch, locked, until given back with let_go; NULL: nobody, or not for long. */
@@ -269,7 +270,7 @@ static enum kv_rc take_beginning(struct fs_staged *s, const char *p, size_t len,
 static enum kv_rc take_in(struct fs_staged *s, const char *buf, size_t len, size_t *done, struct kv_err *err)
 {
 	const char *p = buf, *end = buf + len;
-	enum kv_rc rc = KV_OK;
+	enum kv_rc rc = core_stage_room(s->stage, len, err);
 
 	while (p < end && rc == KV_OK) {
 		const char *nl = memchr(p, '\n', (size_t)(end - p));
@@ -350,12 +351,10 @@ enum kv_rc fs_staged_write(struct fs_staged *s, pid_t pid, uid_t uid, bool appen
 
 enum kv_rc fs_staged_refuse(struct fs_staged *s, pid_t pid, uid_t uid, struct kv_err *why)
 {
-	const enum kv_rc rc = why->rc;
-
 	pthread_mutex_lock(&s->mu);
-	note(s, pid, uid, rc, why);
+	note(s, pid, uid, why->rc, why);
 	pthread_mutex_unlock(&s->mu);
-	return rc;
+	return why->rc;
 }
 
 /* --- sync and cut ---------------------------------------------------------------------------------- */

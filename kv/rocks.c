@@ -428,19 +428,21 @@ enum kv_rc rocks_read_head(struct kv_rocks *r, const rocksdb_readoptions_t *opti
 
 /* --- writing -------------------------------------------------------------------------------------------- */
 
+uint64_t kv_rocks_avail(const struct statvfs *vfs)
+{
+	uint64_t total = (uint64_t)vfs->f_blocks * vfs->f_frsize;
+	uint64_t avail = (uint64_t)vfs->f_bavail * vfs->f_frsize;
+	uint64_t keep = total / 8 < reserve ? total / 8 : reserve;
+
+	return avail > keep ? avail - keep : 0;
+}
+
 bool kv_rocks_room(struct kv_rocks *r, size_t len)
 {
 	struct statvfs vfs;
 
 	/* What cannot be told is left to the write itself. */
-	if (statvfs(r->dir, &vfs) != 0 || !vfs.f_blocks)
-		return true;
-
-	uint64_t total = (uint64_t)vfs.f_blocks * vfs.f_frsize;
-	uint64_t avail = (uint64_t)vfs.f_bavail * vfs.f_frsize;
-	uint64_t keep = total / 8 < reserve ? total / 8 : reserve;
-
-	return avail >= keep && avail - keep >= len;
+	return statvfs(r->dir, &vfs) != 0 || !vfs.f_blocks || kv_rocks_avail(&vfs) >= len;
 }
 
 enum kv_rc rocks_may_grow(struct kv_rocks *r, size_t len, struct kv_err *err)

@@ -7,6 +7,8 @@
 #ifndef KV_ROCKS_H
 #define KV_ROCKS_H
 
+#include <sys/statvfs.h>
+
 #include "kv/store.h"
 
 struct kv_rocks;
@@ -31,6 +33,8 @@ struct kv_blobs *kv_rocks_blobs(struct kv_rocks *r);         /* closing the view
  * be recovered from; so changes that grow the store are refused (KV_NOSPACE) before that point.
  */
 bool kv_rocks_room(struct kv_rocks *r, size_t len);
+/* How many bytes that are, of a device. */
+uint64_t kv_rocks_avail(const struct statvfs *vfs);
 
 /* As kv_store_verify and kv_store_keep_still. */
 enum kv_rc kv_rocks_verify(struct kv_rocks *r, kv_damage_fn *found, void *arg,

@@ -43,7 +43,7 @@ struct kv_blob_put {
 struct kv_usage {
 	uint64_t total_bytes; /* of the device; 0: unknown */
 	uint64_t free_bytes;
-	uint64_t avail_bytes; /* free to the unprivileged */
+	uint64_t avail_bytes; /* that the store may still take: beyond them it refuses to grow */
 };
 
 struct kv_consensus *kv_store_consensus(struct kv_store *s); /* borrowed until close */

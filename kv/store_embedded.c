@@ -205,7 +205,7 @@ static enum kv_rc embedded_usage(struct kv_store *store, struct kv_usage *out, s
 			       strerrordesc_np(errno));
 	out->total_bytes = (uint64_t)vfs.f_blocks * vfs.f_frsize;
 	out->free_bytes = (uint64_t)vfs.f_bfree * vfs.f_frsize;
-	out->avail_bytes = (uint64_t)vfs.f_bavail * vfs.f_frsize;
+	out->avail_bytes = kv_rocks_avail(&vfs);
 	return KV_OK;
 }
 

@@ -202,6 +202,7 @@ START_TEST(who_has_a_staged_batch_open_goes_on_with_it_when_a_full_device_has_ro
 	fill_but(18 << 10); /* three MiB above the reserve, and less than the first part */
 	done = write_until_full(fd, rows);
 	ck_assert_uint_gt(done, 0);
+	fill_but(0); /* not even that much */
 	ck_works(fstat(fd, &before));
 	ck_assert_int_eq(write(fd, rows + done, 1000), -1);
 	ck_assert_int_eq(errno, ENOSPC);
@@ -217,6 +218,26 @@ START_TEST(who_has_a_staged_batch_open_goes_on_with_it_when_a_full_device_has_ro
 }
 END_TEST
 
+START_TEST(a_full_device_takes_no_more_of_a_staged_batch_than_it_has_room_for)
+{
+	struct rng r = rng_new(65);
+	char *rows = random_txn(&r, "", BIG_ROWS);
+	int fd = open(at(shard, "batches/big"), O_CREAT | O_WRONLY, 0666);
+	size_t done;
+
+	fill_but(18 << 10);
+	done = write_until_full(fd, rows);
+	ck_assert_uint_gt(done, 0);
+	ck_works(close(fd));
+	make_room();
+	fd = open(at(shard, "batches/big"), O_WRONLY | O_APPEND);
+	ck_errno(put_all(fd, rows + done, strlen(rows) - done), 0);
+	ck_works(close(fd));
+	want_committed_big();
+	free(rows);
+}
+END_TEST
+
 START_TEST(a_staged_batch_that_was_closed_on_a_full_device_says_what_it_lost_until_it_is_written_anew)
 {
 	struct rng r = rng_new(64);
@@ -225,7 +246,8 @@ START_TEST(a_staged_batch_that_was_closed_on_a_full_device_says_what_it_lost_unt
 
 	fill_but(18 << 10);
 	(void)write_until_full(fd, rows);
-	close(fd);
+	fill_but(0); /* there was room for what was taken */
+	ck_fails(close(fd), ENOSPC);
 	ck_errno(txn(shard, commit_big), EIO);
 	make_room();
 	ck_errno(txn(shard, commit_big), EIO);
@@ -316,6 +338,7 @@ Suite *full_suite(void)
 	tcase_add_test(tc, all_that_changes_is_enospc_and_all_that_reads_goes_on);
 	tcase_add_test(tc, what_gives_space_back_works_on_a_full_device);
 	tcase_add_test(tc, who_has_a_staged_batch_open_goes_on_with_it_when_a_full_device_has_room);
+	tcase_add_test(tc, a_full_device_takes_no_more_of_a_staged_batch_than_it_has_room_for);
 	tcase_add_test(
 		tc,
 		a_staged_batch_that_was_closed_on_a_full_device_says_what_it_lost_until_it_is_written_anew);

@@ -9,6 +9,7 @@
 
 #include <inttypes.h>
 #include <stdatomic.h>
+#include <sys/wait.h>
 #include <time.h>
 
 enum { HISTORIES = 1000, AT_ONCE = 3, KILLS = 40, AGAIN = 20 };
@@ -261,7 +262,8 @@ static void end_play(struct lin_play *p)
 	bool cut = p->cut;
 
 	if (!lin_play_end(p, why))
-		ck_abort_msg("history %" PRIu64 " %d: %s", seed, cut, why);
+		ck_abort_msg("history %" PRIu64 " %d: %s; the mount's process %s", seed, cut, why,
+			     waitpid(w.pid, NULL, WNOHANG) == 0 ? "lives" : "has died");
 	histories++;
 	calls += atomic_load(&p->calls);
 	unknown += p->unknown;

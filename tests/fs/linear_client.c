@@ -11,7 +11,7 @@
 #include <stdatomic.h>
 #include <time.h>
 
-enum { TRIES_MS = 20000 };
+enum { TRIES_MS = DEADLINE_MS };
 
 static uint64_t now_ns(void)
 {

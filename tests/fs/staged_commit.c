@@ -395,10 +395,11 @@ START_TEST(what_lost_a_write_is_marked_until_it_is_emptied)
 	if (rc == 0)
 		rc = fsync(fd) == 0 ? 0 : errno;
 	ck_errno(rc, ENOSPC);
+	(void)sh(NULL, "cat /dev/zero >> %s/filler", disk); /* there was room for what was taken */
 	ck_fails(fsync(fd), ENOSPC);
 	want_refusal("begin expected_upper=0 new_upper=1\nbatch x\nbatch y\ncommit\n", ENOSPC,
 		     "error StoreFull ");
-	close(fd); /* with it goes what there was no room for */
+	ck_fails(close(fd), ENOSPC); /* with it goes what there was no room for */
 	want_refusal("begin expected_upper=0 new_upper=1\nbatch x\nbatch y\ncommit\n", EIO,
 		     "error BatchIncomplete ");
 	ck_works(unlink(at(disk, "filler")));

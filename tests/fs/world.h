@@ -23,7 +23,7 @@
 
 #include "tests/check_util.h"
 
-enum { TEXT_MAX = 4096, DEADLINE_MS = 20000 };
+enum { TEXT_MAX = 4096, DEADLINE_MS = 60000 };
 
 struct world {
 	char *dir;
