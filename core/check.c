@@ -24,6 +24,8 @@
 enum { WHAT_LEN = KV_ERR_MSG_LEN + 160 };
 
 static const char restore[] = "remove the shard and import it from an export";
+static const char restore_all[] =
+	"import what can still be exported into a new store, or restore a copy of the store";
 static const char cut_out[] = "fsck --repair --drop-damaged keeps what can be read of it, and drops the rest";
 
 struct checking {
@@ -386,8 +388,7 @@ static void found_in_store(void *arg, const struct kv_damage *damage)
 		.has_offset = damage->has_offset,
 		.offset = damage->offset,
 		.what = damage->what,
-		.remedy =
-			"import what can still be exported into a new store, or restore a copy of the store",
+		.remedy = restore_all,
 	};
 
 	tell(arg, finding);
@@ -436,7 +437,7 @@ static enum kv_rc settle(struct checking *c, enum kv_rc rc, const char *what, st
 	if (!core_is_damage(rc))
 		return rc;
 	kv_wrap(err, rc, "%s", what);
-	tell_err(c, "consensus", err, restore);
+	tell_err(c, "consensus", err, restore_all);
 	return KV_OK;
 }
 

@@ -81,6 +81,16 @@ static char *resolve_links(const char *path)
 	return full != NULL ? full : resolve(path);
 }
 
+/* The same; without it, says why. */
+static char *must_resolve(const char *path)
+{
+	char *full = resolve_links(path);
+
+	if (full == NULL)
+		fprintf(stderr, "shardfs: %s: %s\n", path, strerror(errno));
+	return full;
+}
+
 static int run(struct fs_command *command, struct report *r)
 {
 	char why[1024];
@@ -163,13 +173,10 @@ int main(int argc, char **argv)
 		status = 0;
 		goto out;
 	}
-	store = resolve_links(command.options.store);
-	mountpoint = resolve_links(command.options.mountpoint);
-	if (store == NULL || mountpoint == NULL) {
-		fprintf(stderr, "shardfs: %s: %s\n",
-			store == NULL ? command.options.store : command.options.mountpoint, strerror(errno));
+	store = must_resolve(command.options.store);
+	mountpoint = store != NULL ? must_resolve(command.options.mountpoint) : NULL;
+	if (mountpoint == NULL) {
 		free(store);
-		free(mountpoint);
 		goto out;
 	}
 	free(command.options.store);

@@ -319,7 +319,7 @@ static enum kv_rc inspect_unfinished(int dir_fd, const char *dir, enum content *
 	}
 	closedir(d);
 	if (foreign || (any && !owned))
-		return kv_fail(err, KV_CORRUPT, "%s holds no shardfs store and is not empty", dir);
+		return kv_fail(err, KV_NOTFOUND, "%s holds no shardfs store and is not empty", dir);
 	*out = any ? HALF_MADE : EMPTY;
 	return KV_OK;
 }

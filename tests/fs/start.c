@@ -110,10 +110,20 @@ START_TEST(a_foreign_directory_is_no_store)
 	ck_works(mkdir(w.store, 0755));
 	check_write(at(w.store, "letter"), "dear");
 	want_refused_both(w.store, "");
+	ck_assert_int_eq(sh(NULL, "%s fsck %s", shardctl_path(), w.store), 4); /* 1 is damage */
 	char *out = want_sh("ls -A %s", w.store);
 
 	ck_assert_str_eq(out, "letter\n");
 	free(out);
+}
+END_TEST
+
+START_TEST(a_store_is_made_but_not_the_directory_it_is_in)
+{
+	char args[2048];
+
+	snprintf(args, sizeof args, "%s/no/store %s/nowhere", w.dir, w.dir);
+	want_refused("/no/store: No such file or directory", args);
 }
 END_TEST
 
@@ -484,6 +494,7 @@ Suite *start_suite(void)
 	tcase_add_test(tc, unknown_options_are_refused);
 	tcase_add_test(tc, a_mountpoint_that_is_none_is_refused);
 	tcase_add_test(tc, a_foreign_directory_is_no_store);
+	tcase_add_test(tc, a_store_is_made_but_not_the_directory_it_is_in);
 	tcase_add_test(tc, a_store_that_is_no_directory_is_refused);
 	tcase_add_test(tc, a_store_in_use_is_refused_with_its_holders_pid);
 	tcase_add_test(tc, a_mountpoint_in_use_is_refused);

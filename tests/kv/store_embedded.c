@@ -285,15 +285,15 @@ START_TEST(a_directory_with_other_things_is_refused_and_left_alone)
 	struct kv_err err = {0};
 
 	write_in("thesis.tex", "x");
-	open_fails(false, KV_CORRUPT, &err);
+	open_fails(false, KV_NOTFOUND, &err);
 	ck_assert_ptr_nonnull(strstr(err.msg, "holds no shardfs store and is not empty"));
-	open_fails(true, KV_CORRUPT, &err);
+	open_fails(true, KV_NOTFOUND, &err);
 	ck_assert_int_eq(count_entries(), 1);
 
 	char *blobs_dir = check_path(dir, "blobs"), *file = check_path(dir, "thesis.tex");
 
 	ck_assert_int_eq(rename(file, blobs_dir), 0);
-	open_fails(false, KV_CORRUPT, &err);
+	open_fails(false, KV_NOTFOUND, &err);
 	ck_assert_int_eq(count_entries(), 1);
 	free(blobs_dir);
 	free(file);
