@@ -17,7 +17,6 @@
 void core_attempt_init(struct core_attempt *a, struct core_shard *s)
 {
 	a->shard = s;
-	a->last = NULL;
 	a->count = 0;
 	a->blobs = a->blob_space;
 	a->blob_count = 0;
@@ -107,10 +106,11 @@ static void store(struct core_attempt *const *attempts, size_t count, enum kv_sy
 /* KV_OK: it landed. KV_MISMATCH: another version did. KV_UNKNOWN: the store does not tell. */
 static enum kv_rc settle_unknown(struct core_attempt *a, enum kv_sync sync)
 {
+	const struct core_diff *last = a->diffs[a->count - 1];
+
 	for (unsigned tries = 0; tries < CORE_UNKNOWN_TRIES; tries++) {
 		bool there, ours;
-		enum kv_rc rc =
-			look_for_attempt(a->shard, a->last->seqno, a->last->attempt, &there, &ours, NULL);
+		enum kv_rc rc = look_for_attempt(a->shard, last->seqno, last->attempt, &there, &ours, NULL);
 
 		if (rc == KV_OK && there)
 			return ours ? KV_OK : KV_MISMATCH;
@@ -236,24 +236,27 @@ static enum kv_rc add_blobs(struct core_attempt *a, struct core_change *c, struc
 	return rc == KV_OK ? put_loose(a, b, err) : rc;
 }
 
+bool core_attempt_takes(const struct core_attempt *a, const struct core_change *c, const struct core_diff *d)
+{
+	return a->count == 0 || (c->blob_count == 0 && !c->folds && count_loose(appended(c, d)) == 0);
+}
+
 enum kv_rc core_attempt_add(struct core_attempt *a, struct core_change *c, struct core_diff *d,
 			    struct kv_err *err)
 {
 	struct core_buf *bytes = &a->bytes[a->count];
 	enum kv_rc rc = KV_OK;
 
-	assert(a->count < CORE_GROUP_MAX);
+	assert(a->count < CORE_GROUP_MAX && core_attempt_takes(a, c, d));
 	if (a->count == 0)
 		rc = add_blobs(a, c, d, err);
-	else
-		assert(c->blob_count == 0 && !c->folds && count_loose(appended(c, d)) == 0);
 	if (rc == KV_OK)
 		rc = core_diff_encode(a->shard->home.shard, d, bytes, err);
 	if (rc != KV_OK)
 		return rc;
+	a->diffs[a->count] = d;
 	a->versions[a->count++] =
 		(struct kv_version_put){.seqno = d->seqno, .data = bytes->data, .len = bytes->len};
-	a->last = d;
 	return KV_OK;
 }
 

@@ -16,9 +16,9 @@ enum {
 
 struct core_attempt {
 	struct core_shard *shard;
-	const struct core_diff *last; /* borrowed */
 	size_t count;
-	struct core_buf bytes[CORE_GROUP_MAX]; /* of the versions; the first count */
+	const struct core_diff *diffs[CORE_GROUP_MAX]; /* of the versions; borrowed */
+	struct core_buf bytes[CORE_GROUP_MAX];         /* of the versions; the first count */
 	struct kv_version_put versions[CORE_GROUP_MAX];
 	struct kv_blob_put *blobs;
 	size_t blob_count;
@@ -42,9 +42,12 @@ void core_attempt_fini(struct core_attempt *a);
 void core_attempt_stamp(struct core_shard *s, const struct core_state *st, const struct core_change *c,
 			struct core_diff *d);
 
+/* Whether d, which c has made, can be in one attempt with those before it: only the first may bring blobs. */
+bool core_attempt_takes(const struct core_attempt *a, const struct core_change *c, const struct core_diff *d);
+
 /*
- * Add the version d, which c has made, and the blobs that go with it; d is borrowed until the end. Only the
- * first may bring blobs, and folds the tail where that is due; large parts are stored at once.
+ * Add the version d, which c has made and the attempt takes, and the blobs that go with it; d is borrowed
+ * until the end. The first folds the tail where that is due; large parts are stored at once.
  * After a failure the attempt is as before, but for those: an empty one has to be begun anew. KV_NOMEM, and
  * the codes of the blob store, none of which leaves open whether the version was stored.
  */
@@ -64,11 +67,12 @@ void core_attempts_store(struct core_attempt *const *attempts, size_t count, enu
 /* Take back what was added last. */
 void core_attempt_drop(struct core_attempt *a);
 
-/* What changes of one shard make that are committed together. */
+/* Changes of one shard, and what some of them make that is committed together. */
 struct core_making {
 	struct core_shard *shard;
 	struct core_change *members[CORE_GROUP_MAX];
 	size_t count;
+	size_t from, to;         /* the members whose turn it is */
 	struct core_state ahead; /* what the next one is to see; a copy of the shard's if they are several */
 	struct core_attempt attempt;
 	struct core_change *changes[CORE_GROUP_MAX]; /* of the versions */
@@ -78,14 +82,13 @@ struct core_making {
 };
 
 /*
- * machine.c: run the members, one on the other's result. A refusal is its member's outcome; what is to be
- * stored is in m->attempt, if it has any versions, and when that was tried core_machine_made comes. Their
- * turns say what became of them. Under commit_mu.
- * False: nothing was done, and core_machine_make_alone is to commit them one by one.
+ * machine.c: run the members, one on the other's result, from m->from to m->to: as many as one attempt takes,
+ * which are some. What is to be stored is in m->attempt, if it has any versions, and when that was tried
+ * core_machine_made comes. Then their turns say what became of each: a refusal is its member's own outcome,
+ * and stands only if what it was judged by does. Under commit_mu.
  */
-bool core_machine_make(struct core_making *m) KV_MUST_CHECK;
-bool core_machine_made(struct core_making *m) KV_MUST_CHECK;
-void core_machine_make_alone(struct core_making *m);
+void core_machine_make(struct core_making *m);
+void core_machine_made(struct core_making *m);
 
 /* The loose parts of what c appended by d are blobs now, before anybody else sees the batch. */
 void core_attempt_settle_loose(const struct core_change *c, const struct core_diff *d);

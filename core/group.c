@@ -78,6 +78,7 @@ static struct core_making *add_shard(struct core_group *g, struct core_shard *s)
 		return NULL;
 	m->shard = s;
 	m->count = 0;
+	m->from = 0;
 	m->due = false;
 	g->count++;
 	return m;
@@ -137,18 +138,21 @@ static void take(struct core_group *g)
 	pthread_mutex_unlock(&g->mu);
 }
 
-static void commit(struct core_group *g)
+/* Commit in one step as many as that takes. Whether some are left. */
+static bool commit(struct core_group *g)
 {
 	struct core_attempt *attempts[CORE_GROUP_SHARDS];
-	struct core_making *made[CORE_GROUP_SHARDS], *alone[CORE_GROUP_SHARDS];
-	size_t count = 0, alone_count = 0;
+	struct core_making *made[CORE_GROUP_SHARDS];
+	size_t count = 0;
+	bool left = false;
 
 	for (size_t i = 0; i < g->count; i++) {
 		struct core_making *m = g->makings[i];
 
-		if (!core_machine_make(m)) {
-			alone[alone_count++] = m;
-		} else if (m->attempt.count != 0) {
+		if (m->from == m->count)
+			continue;
+		core_machine_make(m);
+		if (m->attempt.count != 0) {
 			attempts[count] = &m->attempt;
 			made[count++] = m;
 		}
@@ -156,10 +160,14 @@ static void commit(struct core_group *g)
 	if (count != 0)
 		core_attempts_store(attempts, count, KV_SYNC);
 	for (size_t i = 0; i < count; i++)
-		if (!core_machine_made(made[i]))
-			alone[alone_count++] = made[i];
-	for (size_t i = 0; i < alone_count; i++)
-		core_machine_make_alone(alone[i]);
+		core_machine_made(made[i]);
+	for (size_t i = 0; i < g->count; i++) {
+		struct core_making *m = g->makings[i];
+
+		m->from = m->to;
+		left = left || m->from < m->count;
+	}
+	return left;
 }
 
 /* The shards are let go, and what follows a commit is done. */
@@ -202,7 +210,8 @@ static void end_waited(struct core_group *g)
 static void step(struct core_group *g)
 {
 	take(g);
-	commit(g);
+	while (commit(g))
+		;
 	for (size_t i = 0; i < g->count; i++)
 		leave(g->makings[i]);
 	end_waited(g);

@@ -8,7 +8,8 @@
  * What goes along with the diff, and how far since goes, is settled in leases.c.
  *
  * Changes that group and meet are committed in one step (group.c), also those of several shards. Those of one
- * are run one on the other's result, on a copy of the state; then each is applied like a single one.
+ * are run one on the other's result, on a copy of the state; then each is applied like a single one. What was
+ * made of a state that then was not stored counts for nothing, a refusal as little as a version.
  *
  * Invariants:
  *  1. The state in memory is that of a version that was stored, and only goes
@@ -261,22 +262,17 @@ static enum kv_rc commit_locked(struct core_shard *s, struct core_change *c, boo
 
 /* --- several at once ------------------------------------------------------------------------------- */
 
-/* Run c on what those before it leave, and add the version that it makes, if it makes one. */
-static enum kv_rc add_member(struct core_making *m, struct core_change *c, struct kv_err *err)
+/* Add the version d that c has made. */
+static enum kv_rc add_version(struct core_making *m, struct core_change *c, struct core_diff *d,
+			      struct kv_err *err)
 {
 	struct core_shard *s = m->shard;
 	struct core_attempt *a = &m->attempt;
-	struct core_diff *d = &m->diffs[a->count];
-	bool several = m->count > 1, skip = false;
-	const struct core_state *before = several ? &m->ahead : &s->state;
+	bool several = m->diffs != &m->one;
 	enum kv_rc rc;
 
-	core_diff_init(d);
-	rc = c->run(c, before, d, &skip, err);
-	if (rc != KV_OK || skip)
-		goto out;
-	core_attempt_stamp(s, before, c, d);
-	core_hold_since(s, before, d);
+	core_attempt_stamp(s, several ? &m->ahead : &s->state, c, d);
+	core_hold_since(s, several ? &m->ahead : &s->state, d);
 	rc = core_attempt_add(a, c, d, err);
 	if (rc == KV_OK) {
 		rc = several ? core_state_reserve(&m->ahead, d, err) : reserve(s, d, err);
@@ -288,15 +284,52 @@ static enum kv_rc add_member(struct core_making *m, struct core_change *c, struc
 		core_attempt_init(a, s);
 	}
 	if (rc != KV_OK)
-		goto out;
+		return rc;
 	if (several)
 		rc = core_state_apply(&m->ahead, d, err);
 	assert(rc == KV_OK); /* it follows the state, and there is room */
 	m->changes[a->count - 1] = c;
 	return KV_OK;
-out:
-	core_diff_fini(d);
-	return rc;
+}
+
+/* Run c on what those before it leave, and add the version that it makes, if it makes one. False: it cannot
+ * be in one attempt with them. */
+static bool add_member(struct core_making *m, struct core_change *c)
+{
+	struct core_turn *turn = &c->turn;
+	struct core_diff *d = &m->diffs[m->attempt.count];
+	bool skip = false, taken = true, added = false;
+
+	core_diff_init(d);
+	turn->rc = c->run(c, m->diffs != &m->one ? &m->ahead : &m->shard->state, d, &skip, turn->err);
+	if (turn->rc == KV_OK && !skip) {
+		taken = core_attempt_takes(&m->attempt, c, d);
+		if (taken)
+			turn->rc = add_version(m, c, d, turn->err);
+		added = taken && turn->rc == KV_OK;
+	}
+	if (!added)
+		core_diff_fini(d);
+	return taken;
+}
+
+/* Whether m->ahead and m->diffs could be had for the members from m->from on. */
+static bool made_begin(struct core_making *m)
+{
+	bool several = m->count - m->from > 1;
+
+	core_attempt_init(&m->attempt, m->shard);
+	m->ahead = (struct core_state){0};
+	m->diffs = &m->one;
+	if (core_refresh_locked(m->shard, false, NULL) != KV_OK)
+		return false;
+	if (!several)
+		return true;
+	m->diffs = malloc((m->count - m->from) * sizeof *m->diffs);
+	if (m->diffs != NULL && core_state_copy(&m->shard->state, &m->ahead))
+		return true;
+	free(m->diffs);
+	return false;
 }
 
 /* Nothing is left of what was being made. */
@@ -311,34 +344,47 @@ static void made_end(struct core_making *m)
 		free(m->diffs);
 }
 
-bool core_machine_make(struct core_making *m)
+static void commit_alone(struct core_making *m, struct core_change *c)
 {
-	struct core_shard *s = m->shard;
-	bool several = m->count > 1;
+	c->turn.rc = commit_locked(m->shard, c, &c->turn.committed, &m->due, c->turn.err);
+}
 
-	if (core_refresh_locked(s, false, NULL) != KV_OK)
-		return false;
-	m->diffs = several ? malloc(m->count * sizeof *m->diffs) : &m->one;
-	m->ahead = (struct core_state){0};
-	if (m->diffs == NULL || (several && !core_state_copy(&s->state, &m->ahead))) {
-		if (several)
-			free(m->diffs);
-		return false;
+void core_machine_make(struct core_making *m)
+{
+	assert(m->from < m->count);
+	if (!made_begin(m)) { /* each is to find out for itself */
+		for (m->to = m->from; m->to < m->count; m->to++)
+			commit_alone(m, m->members[m->to]);
+		return;
 	}
-	core_attempt_init(&m->attempt, s);
-	for (size_t i = 0; i < m->count; i++) {
-		struct core_change *c = m->members[i];
-
-		c->turn.rc = add_member(m, c, c->turn.err);
-	}
+	m->to = m->from;
+	while (m->to < m->count && add_member(m, m->members[m->to]))
+		m->to++;
+	assert(m->to > m->from);
 	if (m->attempt.count == 0)
 		made_end(m);
 	else
 		before_store(&m->attempt);
-	return true;
 }
 
-bool core_machine_made(struct core_making *m)
+/* The versions were not stored, or nobody knows: those that were judged by them are judged anew, and all of
+ * them if another version came in between. */
+static void judge_anew(struct core_making *m)
+{
+	bool all = m->attempt.rc == KV_MISMATCH;
+	size_t made = 0;
+
+	for (size_t i = m->from; i < m->to; i++) {
+		struct core_change *c = m->members[i];
+		bool its_own = made < m->attempt.count && m->changes[made] == c;
+
+		if (all || (made != 0 && !its_own))
+			commit_alone(m, c);
+		made += its_own;
+	}
+}
+
+void core_machine_made(struct core_making *m)
 {
 	struct core_attempt *a = &m->attempt;
 	enum kv_rc rc = a->rc;
@@ -354,17 +400,8 @@ bool core_machine_made(struct core_making *m)
 		m->due = m->due || (rc == KV_OK && makes_due(m->shard, &m->diffs[i]));
 	}
 	made_end(m);
-	return rc != KV_MISMATCH;
-}
-
-void core_machine_make_alone(struct core_making *m)
-{
-	for (size_t i = 0; i < m->count; i++) {
-		struct core_change *c = m->members[i];
-		struct core_turn *turn = &c->turn;
-
-		turn->rc = commit_locked(m->shard, c, &turn->committed, &m->due, turn->err);
-	}
+	if (rc != KV_OK)
+		judge_anew(m);
 }
 
 /* --- one --------------------------------------------------------------------------------------------- */

@@ -368,6 +368,75 @@ START_TEST(a_group_that_the_store_refuses_is_not_done_and_each_is_told)
 }
 END_TEST
 
+START_TEST(who_was_judged_by_what_the_store_then_refused_is_judged_anew)
+{
+	struct scene *s = scene_new();
+	const struct client *c = s->clients;
+
+	begin(s, REFUSED);
+	join_in(s, "expected_upper=* new_upper=+1 token=7", "* 1 once x;");
+	join_in(s, "expected_upper=* new_upper=+1 token=7", "* 1 once x;");
+	join_in(s, "expected_upper=2 new_upper=3", "2 1 b x;");
+	join_in(s, "expected_upper=1 new_upper=2", "1 1 late x;");
+	let_go(s);
+	ck_assert_int_eq(c[0].rc, KV_NOSPACE);
+	ck_assert_str_eq(said(&c[1]), "ok 1 2 updates=1");
+	ck_assert_int_eq(c[2].rc, KV_NOSPACE);
+	ck_assert_int_eq(c[3].rc, KV_UPPER_MISMATCH);
+	ck_assert_ptr_nonnull(strstr(c[3].err.detail, "current_upper=2"));
+	for (int round = 0; round < 2; round++, reopen(s)) {
+		ck_assert_str_eq(frontiers(s->shard), "0 2");
+		check_content(s->shard, 1, "first x 1;once x 1;");
+	}
+	scene_free(s);
+}
+END_TEST
+
+/* A row of 3 to 4 KB as it is encoded; given. */
+static char *large_row(struct rng *r)
+{
+	enum { LEN = 3900 };
+	static const char letters[] = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_";
+	char *text = malloc(LEN + 16), *p = text + sprintf(text, "* 1 ");
+
+	for (int i = 0; i < LEN; i++)
+		*p++ = letters[rng_below(r, 64)];
+	strcpy(p, " x;");
+	return text;
+}
+
+START_TEST(rows_beyond_what_a_shard_keeps_inline_are_no_part_of_a_group)
+{
+	enum { BEFORE = 30, TOGETHER = 16 };
+	struct scene *s = scene_new();
+	struct rng r = rng_new(901);
+	char *rows[TOGETHER], want[40];
+	struct core_appended done;
+	struct kv_err err;
+
+	for (int i = 0; i < BEFORE; i++) {
+		rows[0] = large_row(&r);
+		ck_ok(append(s->shard, "expected_upper=* new_upper=+1", rows[0], &done, &err), err);
+		free(rows[0]);
+	}
+	begin(s, NO_TROUBLE);
+	for (int i = 0; i < TOGETHER; i++)
+		join_in(s, "expected_upper=* new_upper=+1", rows[i] = large_row(&r));
+	let_go(s);
+	ck_assert_uint_gt(s->gated.step_count, 2); /* one of them had to be stored by itself */
+	for (int i = 0; i < TOGETHER; i++) {
+		ck_ok(s->clients[i].rc, s->clients[i].err);
+		free(rows[i]);
+	}
+	snprintf(want, sizeof want, "0 %d", BEFORE + 1 + TOGETHER);
+	for (int round = 0; round < 2; round++, reopen(s)) {
+		ck_assert_str_eq(frontiers(s->shard), want);
+		check_sound(s->shard);
+	}
+	scene_free(s);
+}
+END_TEST
+
 START_TEST(a_group_of_unknown_outcome_is_done_once)
 {
 	struct scene *s = scene_new();
@@ -549,6 +618,8 @@ Suite *group_suite(void)
 	tcase_add_test(t, appends_that_wait_share_the_next_step_in_the_order_they_came);
 	tcase_add_test(t, each_of_a_group_is_judged_by_what_those_before_it_left);
 	tcase_add_test(t, a_group_that_the_store_refuses_is_not_done_and_each_is_told);
+	tcase_add_test(t, who_was_judged_by_what_the_store_then_refused_is_judged_anew);
+	tcase_add_test(t, rows_beyond_what_a_shard_keeps_inline_are_no_part_of_a_group);
 	tcase_add_loop_test(t, a_group_of_unknown_outcome_is_done_once, 0, 2);
 	tcase_add_test(t, more_than_one_step_can_take_share_several);
 	tcase_add_test(t, appends_to_several_shards_share_the_next_step);
