@@ -322,6 +322,7 @@ static enum kv_rc stage(struct core_built *b, struct kv_err *err)
 	struct core_frontier lower = all->lower, upper = all->upper;
 	char line[CORE_BOUNDS_LINE_LEN], id[CORE_ID_LEN];
 	struct core_buf manifest = {0};
+	struct core_uuid none = {0};
 	struct core_staged now = {
 		.id = b->is_staging ? b->entry.id : core_uuid_new(),
 		.manifest = core_uuid_new(),
@@ -348,8 +349,7 @@ static enum kv_rc stage(struct core_built *b, struct kv_err *err)
 	all->upper = upper;
 	now.manifest_bytes = manifest.len;
 	if (rc == KV_OK)
-		rc = core_staged_store(b->shard, (struct core_uuid){0}, (struct core_uuid){0}, &now,
-				       &manifest, err);
+		rc = core_staged_store(b->shard, &none, none, &now, &manifest, err);
 	core_buf_fini(&manifest);
 	if (rc == KV_EXISTS && b->is_staging) /* so the try before had landed */
 		rc = core_staged_get_by_id(b->shard, now.id, &now, err);

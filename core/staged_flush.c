@@ -229,7 +229,7 @@ size_t core_stage_blobs(const struct core_stage *g)
 
 struct stage_change {
 	struct core_change change;
-	struct core_uuid was;
+	struct core_uuid *was;
 	struct core_uuid maybe;
 	const struct core_staged *now;
 };
@@ -242,11 +242,11 @@ static enum kv_rc run_stage(struct core_change *c, const struct core_state *s, s
 
 	*skip = false;
 	if (there != NULL && core_uuid_eq(there->manifest, g->maybe))
-		g->was = g->maybe; /* that one had landed */
-	return core_do_stage(s, g->was, g->now, d, err);
+		*g->was = g->maybe; /* that one had landed */
+	return core_do_stage(s, *g->was, g->now, d, err);
 }
 
-enum kv_rc core_staged_store(struct core_shard *s, struct core_uuid was, struct core_uuid maybe,
+enum kv_rc core_staged_store(struct core_shard *s, struct core_uuid *was, struct core_uuid maybe,
 			     const struct core_staged *now, const struct core_buf *manifest,
 			     struct kv_err *err)
 {
@@ -313,7 +313,7 @@ enum kv_rc core_stage_mark_lost(struct core_stage *g, struct kv_err *err)
 
 	now.lost = true;
 	if (!g->entry.lost)
-		rc = core_staged_store(g->shard, g->entry.manifest, g->maybe, &now, &none, err);
+		rc = core_staged_store(g->shard, &g->entry.manifest, g->maybe, &now, &none, err);
 	if (rc == KV_OK)
 		g->entry.lost = true;
 	return rc == KV_NO_BATCH || rc == KV_NO_SHARD || rc == KV_SHARD_REPLACED || rc == KV_BATCH_TAKEN
@@ -364,7 +364,7 @@ enum kv_rc core_stage_flush_locked(struct core_stage *g, struct kv_err *err)
 		return rc;
 	rc = describe(g, &now, &manifest, err);
 	if (rc == KV_OK)
-		rc = core_staged_store(g->shard, g->entry.manifest, g->maybe, &now, &manifest, err);
+		rc = core_staged_store(g->shard, &g->entry.manifest, g->maybe, &now, &manifest, err);
 	core_buf_fini(&manifest);
 	if (rc == KV_OK)
 		stored(g, &now);

@@ -25,9 +25,10 @@ void core_staged_consumed(struct core_shard *s, const struct core_staged *entry,
 
 /*
  * Store a manifest (empty: there is none) and commit the entry that names it, in place of one whose manifest
- * is `was`, or `maybe` if an outcome was unknown before; was all zero: a new one. Codes of core_do_stage.
+ * is *was, or `maybe` if an outcome was unknown before, which *was becomes if it is found; *was all zero: a
+ * new one. Codes of core_do_stage.
  */
-enum kv_rc core_staged_store(struct core_shard *s, struct core_uuid was, struct core_uuid maybe,
+enum kv_rc core_staged_store(struct core_shard *s, struct core_uuid *was, struct core_uuid maybe,
 			     const struct core_staged *now, const struct core_buf *manifest,
 			     struct kv_err *err) KV_MUST_CHECK;
 

@@ -163,6 +163,48 @@ START_TEST(a_part_that_is_lost_on_its_way_is_told_by_the_next_calls)
 }
 END_TEST
 
+/* Rows that a store takes which then says nothing from its nth call on. */
+static enum kv_rc sync_in_the_dark(struct rig *rig, struct core_stage *g, const char *rows, unsigned nth,
+				   enum kv_fault fault)
+{
+	struct kv_err err;
+	enum kv_rc rc;
+
+	stage_put(g, rows);
+	kv_faults_arm(rig->disk->faults, nth, fault, true);
+	rc = core_stage_sync(g, &err);
+	disk_heal(rig->disk);
+	return rc;
+}
+
+START_TEST(a_batch_outlasts_two_syncs_of_unknown_outcome)
+{
+	static const enum kv_fault dark[] = {KV_FAULT_DONE_UNKNOWN, KV_FAULT_LOST_UNKNOWN};
+	unsigned twice = 0;
+
+	for (unsigned when = 0; when < 16; when++) {
+		struct rig rig = rig_new(_i < 4 ? DISK_SOLE : DISK_SHARED);
+		struct core_stage *g = stage_new(rig.shard, "a");
+		struct kv_err err;
+
+		stage_put(g, "1 1 old x;");
+		ck_ok(core_stage_sync(g, &err), err);
+		if (sync_in_the_dark(&rig, g, "2 1 a x;", 1 + when / 4, dark[_i % 2]) == KV_UNKNOWN &&
+		    sync_in_the_dark(&rig, g, "3 1 b x;", 1 + when % 4, dark[_i / 2 % 2]) == KV_UNKNOWN) {
+			twice++;
+			stage_put(g, "4 1 c x;");
+			ck_ok(core_stage_sync(g, &err), err);
+			core_stage_close(g);
+			check_staged(rig.shard, "a", "2 1 a x;3 1 b x;4 1 c x;1 1 old x;");
+		} else { /* lost, which is told elsewhere */
+			core_stage_close(g);
+		}
+		rig_free(&rig);
+	}
+	ck_assert_uint_ne(twice, 0);
+}
+END_TEST
+
 /* Until the store is full: the rows that were taken. */
 static unsigned fill(struct core_stage *g, struct kv_err *err)
 {
@@ -559,6 +601,7 @@ Suite *staged_faults_suite(void)
 	tcase_add_loop_test(t, a_loss_that_cannot_be_noted_is_known_while_the_process_lives, 0, 4);
 	tcase_add_test(t, a_shard_with_a_loss_that_was_not_noted_can_still_be_deleted);
 	tcase_add_loop_test(t, a_part_that_is_lost_on_its_way_is_told_by_the_next_calls, 0, LOSSES);
+	tcase_add_loop_test(t, a_batch_outlasts_two_syncs_of_unknown_outcome, 0, 8);
 	tcase_add_test(t, what_a_full_store_has_not_taken_at_the_close_is_lost_and_told);
 	tcase_add_test(t, a_full_store_takes_nothing_from_a_batch_while_it_is_open);
 	tcase_add_loop_test(t, whichever_call_fails_what_was_acknowledged_is_there_and_all_is_whole, 0,
