@@ -108,6 +108,14 @@ static enum kv_rc fail_change(struct kv_err *err, int errnum, const char *what, 
 	return kv_fail_errno(err, errnum, KV_UNREACHABLE, "blob %s: %s", key, what);
 }
 
+/* The kernel tells a descriptor once that a page could not be written: who does not listen here is told by fsync
+ * that all is well. */
+static bool reach_device(int fd, off_t at, off_t len)
+{
+	return sync_file_range(fd, at, len, SYNC_ONE) == 0 || errno == ENOSYS || errno == EINVAL ||
+	       errno == ESPIPE;
+}
+
 /* In pieces that reach the device one by one: a sync of somebody else's waits behind one at most. */
 static bool write_all(int fd, const void *data, size_t len)
 {
@@ -118,8 +126,8 @@ static bool write_all(int fd, const void *data, size_t len)
 			return false;
 		if (n <= 0)
 			continue;
-		if (len > PIECE)
-			(void)sync_file_range(fd, (off_t)done, n, SYNC_ONE);
+		if (len > PIECE && !reach_device(fd, (off_t)done, n))
+			return false;
 		done += (size_t)n;
 	}
 	return true;

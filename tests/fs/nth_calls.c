@@ -331,6 +331,53 @@ START_TEST(after_a_failed_fsync_nothing_acknowledged_rests_on_that_log)
 }
 END_TEST
 
+/* A transaction whose blob reaches the disk in several pieces; given. */
+static char *large_txn(void)
+{
+	enum { ROWS = 40000 };
+	struct rng r = rng_new(77);
+	char *text = malloc(ROWS * 48 + 100), *p = text;
+
+	p += sprintf(p, "begin expected_upper=0 new_upper=1\n");
+	for (int i = 0; i < ROWS; i++)
+		p += sprintf(p, "0\t1\t%016llx%016llx\tv\n", (unsigned long long)rng_below(&r, 0),
+			     (unsigned long long)rng_below(&r, 0));
+	strcpy(p, "commit\n");
+	return text;
+}
+
+/* The kernel tells of a page that it could not write only once, and not by which call the program asks. */
+START_TEST(a_blob_of_which_any_piece_did_not_reach_the_disk_is_not_committed)
+{
+	char *text = large_txn(), *counts;
+	unsigned long pieces = 1;
+
+	for (unsigned long nth = 1; nth <= pieces; nth++) {
+		char fail[60];
+
+		snprintf(fail, sizeof fail, "sync-blob:%lu:EIO", nth);
+		world_new(&w);
+		start(fail);
+		shard = shard_new(&w);
+		arm();
+		ck_assert_int_ne(txn(shard, text), 0);
+		want_file(shard, "upper", "0\n");
+		want_txn(shard, text);
+		want_file(shard, "upper", "1\n");
+		world_stop(&w);
+		if (nth == 1) {
+			counts = want_sh("cat %s", at(w.dir, "count"));
+			pieces = count_of(counts, "sync-blob") - 1; /* the first try ended at once */
+			ck_assert_uint_gt(pieces, 2);
+			free(counts);
+		}
+		free(shard);
+		world_close(&w);
+	}
+	free(text);
+}
+END_TEST
+
 /* The library of a sanitizer must come first; then ours cannot. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 enum { IS_SANITIZED = 1 };
@@ -347,5 +394,6 @@ Suite *nth_calls_suite(void)
 		return s;
 	tcase_add_test(tc, whichever_call_of_the_store_fails_what_was_acknowledged_stays);
 	tcase_add_test(tc, after_a_failed_fsync_nothing_acknowledged_rests_on_that_log);
+	tcase_add_test(tc, a_blob_of_which_any_piece_did_not_reach_the_disk_is_not_committed);
 	return s;
 }
