@@ -170,17 +170,21 @@ static bool commit(struct core_group *g)
 	return left;
 }
 
-/* The shards are let go, and what follows a commit is done. */
-static void leave(struct core_making *m)
+/* The shards are let go, and what follows a commit is done: there others are called back, without a lock. */
+static void leave(struct core_group *g)
 {
-	struct core_shard *s = m->shard;
-	bool committed = false;
+	for (size_t i = 0; i < g->count; i++) {
+		core_machine_after_locked(g->makings[i]->shard);
+		pthread_mutex_unlock(&g->makings[i]->shard->commit_mu);
+	}
+	for (size_t i = 0; i < g->count; i++) {
+		const struct core_making *m = g->makings[i];
+		bool committed = false;
 
-	core_machine_after_locked(s);
-	pthread_mutex_unlock(&s->commit_mu);
-	for (size_t i = 0; i < m->count; i++)
-		committed = committed || m->members[i]->turn.committed;
-	core_machine_after(s, committed, m->due);
+		for (size_t k = 0; k < m->count; k++)
+			committed = committed || m->members[k]->turn.committed;
+		core_machine_after(m->shard, committed, m->due);
+	}
 }
 
 /* Those that are waited for go; left are those that were submitted. */
@@ -212,8 +216,7 @@ static void step(struct core_group *g)
 	take(g);
 	while (commit(g))
 		;
-	for (size_t i = 0; i < g->count; i++)
-		leave(g->makings[i]);
+	leave(g);
 	end_waited(g);
 	for (size_t i = 0; i < g->count; i++) {
 		const struct core_making *m = g->makings[i];

@@ -167,8 +167,8 @@ enum kv_rc core_listen_step(struct core_listen *l, struct core_step *step, bool 
 	if (core_frontier_le(s->state.upper, l->frontier))
 		rc = gone ? kv_fail(err, KV_NO_SHARD, "the shard was removed")
 			  : kv_fail(err, KV_WOULD_BLOCK, "nothing new yet");
-	else if (!gone && !readable(s->state.since, l->frontier))
-		rc = compacted(s->state.since, l->frontier, err); /* our lease ran out */
+	else if (!readable(s->state.since, l->frontier))
+		rc = compacted(s->state.since, l->frontier, err); /* our lease ran out, or nothing held it */
 	else
 		take_step(l, &s->state);
 	pthread_mutex_unlock(&s->mu);

@@ -327,7 +327,8 @@ enum kv_rc core_do_rollup(const struct core_state *s, const struct core_rollup *
 {
 	if (s->tombstone)
 		return kv_fail_rc(err, KV_NO_SHARD);
-	assert(rollup->seqno <= s->seqno);
+	if (rollup->seqno > s->seqno) /* of a version that was lost, with a log whose sync failed */
+		return kv_fail(err, KV_EXISTS, "the shard has no version %" PRIu64, rollup->seqno);
 	if (s->rollup_count != 0 && s->rollups[s->rollup_count - 1].seqno >= rollup->seqno)
 		return kv_fail(err, KV_EXISTS, "a rollup of version %" PRIu64 " or later is there",
 			       rollup->seqno);

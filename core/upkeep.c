@@ -300,6 +300,21 @@ static bool gc_is_due(struct core_shard *s)
 	return due;
 }
 
+enum kv_rc core_upkeep_collect(struct core_shard *s, enum kv_rc rc, struct core_upkeep_result *result,
+			       struct kv_err *err)
+{
+	struct kv_err own;
+	enum kv_rc collected = core_gc(s, result, rc == KV_OK ? err : &own);
+
+	return rc == KV_OK ? collected : rc;
+}
+
+/* A failure of this kind is no failure of maintenance. */
+static bool is_over(enum kv_rc rc)
+{
+	return rc == KV_NO_SHARD || rc == KV_SHARD_REPLACED || rc == KV_SHUTDOWN;
+}
+
 /* What is due of itself. *ran: a merge ran; *kept: something must stay for now. */
 static enum kv_rc tend(struct core_upkeeper *k, struct core_shard *s, bool rests, bool *ran, bool *kept,
 		       struct kv_err *err)
@@ -311,22 +326,16 @@ static enum kv_rc tend(struct core_upkeeper *k, struct core_shard *s, bool rests
 	/* At rest also what is small comes together. */
 	if (rc == KV_OK && rests && !*ran && core_upkeep_tail_has_rows(s, core_frontier_empty(), &hollow))
 		rc = core_fold_now(s, false, false, &folded, err);
-	if (rc == KV_OK && gc_is_due(s))
-		rc = core_gc(s, &result, err);
+	if (!is_over(rc) && gc_is_due(s))
+		rc = core_upkeep_collect(s, rc, &result, err);
 	*kept = result.kept_blobs != 0;
 	return rc;
-}
-
-/* A failure of this kind is no failure of maintenance. */
-static bool is_over(enum kv_rc rc)
-{
-	return rc == KV_NO_SHARD || rc == KV_SHARD_REPLACED || rc == KV_SHUTDOWN;
 }
 
 static void work_on(struct core_upkeeper *k, struct core_shard *s)
 {
 	struct kv_err err;
-	bool rests, ran = false, kept = false, early, failed;
+	bool rests, ran = false, kept = false, early, failed, gone;
 	uint64_t pass, retry_at;
 	enum kv_rc rc = KV_OK;
 
@@ -347,13 +356,17 @@ static void work_on(struct core_upkeeper *k, struct core_shard *s)
 		put_off(k, s, failed);
 	else if (early && !k->engine->config.no_upkeep && !core_upkeep_stops(k->engine))
 		note_recent(s, retry_at); /* a commit has taken the place of the time it was put off to */
+	pthread_mutex_lock(&s->mu);
+	gone = s->gone;
+	pthread_mutex_unlock(&s->mu);
 	pthread_mutex_lock(&k->mu);
 	if (!failed && !kept && !early)
 		s->upkeep.retry_us = 0;
 	if (rc == KV_OK && ran) {
 		s->upkeep.rests = s->upkeep.rests || rests;
 		core_upkeep_enqueue_locked(k, s); /* behind the others */
-	} else if (!s->upkeep.waits_large && !core_upkeep_is_merging(s)) {
+	} else if ((gone /* nobody would look for it when the large one ends */ || !s->upkeep.waits_large) &&
+		   !core_upkeep_is_merging(s)) {
 		/* Passes begun meanwhile found this one's merge running, and left it to it. */
 		s->upkeep.useless = failed ? s->upkeep.begun : pass;
 	}

@@ -38,8 +38,8 @@ bool core_upkeep_is_merging(struct core_shard *s)
 }
 
 /* All that is there below upto becomes one run. *again: a merge is in the way; its end puts the shard on the queue. */
-static enum kv_rc compact(struct core_upkeeper *k, struct core_shard *s, const struct core_upkeep *u, bool *again,
-			  struct core_upkeep_result *result, struct kv_err *err)
+static enum kv_rc compact(struct core_upkeeper *k, struct core_shard *s, const struct core_upkeep *u,
+			  bool *again, struct core_upkeep_result *result, struct kv_err *err)
 {
 	struct core_merge_ask ask = {.aim = CORE_AIM_ONE, .since = u->since};
 	bool hollow, changed, ran = true;
@@ -59,13 +59,11 @@ static enum kv_rc compact(struct core_upkeeper *k, struct core_shard *s, const s
 		rc = core_upkeep_merge(k, s, &run, &ran, result, err);
 		*again = !ran;
 	}
-	if (rc == KV_OK && !*again)
-		rc = core_gc(s, result, err);
-	return rc;
+	return *again ? rc : core_upkeep_collect(s, rc, result, err);
 }
 
-static enum kv_rc do_asked(struct core_upkeeper *k, struct core_shard *s, const struct core_upkeep *u, bool *again,
-			   struct core_upkeep_result *result, struct kv_err *err)
+static enum kv_rc do_asked(struct core_upkeeper *k, struct core_shard *s, const struct core_upkeep *u,
+			   bool *again, struct core_upkeep_result *result, struct kv_err *err)
 {
 	enum kv_rc rc = KV_OK;
 

@@ -299,6 +299,29 @@ START_TEST(a_merge_that_keeps_failing_blocks_no_append_for_ever)
 }
 END_TEST
 
+START_TEST(merges_that_keep_failing_do_not_keep_what_is_dead)
+{
+	struct core_snapshot *n;
+	struct kv_err err;
+	struct shop h;
+
+	shop_open(&h);
+	put_runs(h.shard, 100);
+	ck_ok(core_snapshot_open(h.shard, (struct core_as_of){.time = 99}, &n, &err), err);
+	put_runs(h.shard, 100);
+	core_upkeep_settle(h.engine);
+	ck_assert_uint_ne(dead_of(h.shard), 0);
+	h.picky.max = 5000; /* merges write more */
+	put_runs(h.shard, 60);
+	core_snapshot_close(n);
+	for (int i = 0; i < 300 && dead_of(h.shard) != 0; i++)
+		usleep(100000);
+	ck_assert_uint_gt(counter(h.engine, CORE_M_MERGES_FAILED), 0);
+	ck_assert_uint_eq(dead_of(h.shard), 0);
+	shop_close(&h);
+}
+END_TEST
+
 /* The one that ran when the append came fails; the next try may come minutes later. */
 START_TEST(an_append_that_waits_for_a_merge_that_then_fails_goes_on)
 {
@@ -500,6 +523,7 @@ Suite *background_suite(void)
 	tcase_add_test(t, what_is_due_on_a_shared_store_is_done_after_a_start_too);
 	tcase_add_test(t, appends_above_256_runs_wait_for_a_merge_and_go_on);
 	tcase_add_test(t, a_merge_that_keeps_failing_blocks_no_append_for_ever);
+	tcase_add_test(t, merges_that_keep_failing_do_not_keep_what_is_dead);
 	tcase_add_test(t, an_append_that_waits_for_a_merge_that_then_fails_goes_on);
 	tcase_add_test(t, an_append_that_waits_for_a_merge_is_told_when_the_shard_is_removed);
 	tcase_add_test(t, an_append_to_a_removed_shard_that_had_many_runs_does_not_wait);

@@ -215,6 +215,23 @@ START_TEST(what_failed_is_done_the_next_time_though_the_shard_has_gone_on)
 }
 END_TEST
 
+/* On a disk that is full, say, or because of a damaged part: then that is all that gives room back. */
+START_TEST(what_is_dead_goes_though_the_merge_before_it_fails)
+{
+	struct rig rig = busy_rig(DISK_SOLE, COLLECT);
+	char *want = picture(rig.shard);
+	struct kv_err err;
+
+	disk_fail(rig.disk, 1, _i == 0 ? KV_FAULT_NOSPACE : KV_FAULT_BEFORE);
+	ck_assert_int_ne(chore_rc(rig.shard, CORE_COMPACT, &err), KV_OK);
+	ck_assert_uint_eq(dead_of(rig.shard), 0);
+	disk_heal(rig.disk);
+	check_recovers(&rig, want, "after it");
+	free(want);
+	rig_free(&rig);
+}
+END_TEST
+
 /* A collection that is stale: another one has done more by then. */
 START_TEST(a_collection_that_comes_late_is_silent_and_harmless)
 {
@@ -279,6 +296,7 @@ Suite *upkeep_faults_suite(void)
 	tcase_add_loop_test(t, a_call_that_fails_in_any_way_does_no_harm, 0, JOBS * KINDS);
 	tcase_add_loop_test(t, the_output_of_a_merge_that_may_have_landed_is_not_deleted, 0, 4);
 	tcase_add_loop_test(t, what_failed_is_done_the_next_time_though_the_shard_has_gone_on, 0, 4);
+	tcase_add_loop_test(t, what_is_dead_goes_though_the_merge_before_it_fails, 0, 2);
 	tcase_add_test(t, a_collection_that_comes_late_is_silent_and_harmless);
 	tcase_add_loop_test(t, an_append_of_unknown_outcome_is_settled_though_versions_are_collected, 0, 2);
 	suite_add_tcase(s, t);
