@@ -315,6 +315,8 @@ enum kv_rc core_import(struct core_engine *e, const struct core_import *how,
 				    .instance = e->instance,
 				    .builders = &e->builders,
 				    .stops = &e->stops};
+	/* What is left of a removed shard goes before one of its id is made: burying takes all below it. */
+	core_worker_drain(e->worker);
 	rc = refuse_existing(e, how, err);
 	if (rc == KV_OK)
 		rc = core_import_read(source, &lines, &t, &out->bytes, &out->one_moment, err);

@@ -126,7 +126,8 @@ bool rocks_ahead_is_due(struct kv_rocks *r, rocksdb_writebatch_t *batch)
 	(void)rocksdb_writebatch_data(batch, &len);
 	written = atomic_fetch_add(&a->written, len + HEADER * (2 + len / BLOCK)) + len;
 	/* One looks for all who cross the line. */
-	return written >= looked + LOOK && atomic_compare_exchange_strong(&a->looked, &looked, written) &&
+	return written >= looked + LOOK && !atomic_load(&r->tidying) &&
+	       atomic_compare_exchange_strong(&a->looked, &looked, written) &&
 	       (left(a) < LOW || rocks_newest_log(r->dir) != atomic_load(&a->number));
 }
 

@@ -10,14 +10,19 @@
  * 1. A reader inside goes on with the database that it found; the old one is closed when all have left.
  * 2. What is noted of the log was seen before the database was opened: a write that came between is taken in
  * the next time.
+ * 3. The manifest did not change while the database was opened. RocksDB reads it first and lists the logs last: of
+ * a flush that ends in between it would see neither the table nor the log.
  */
 #include "kv/rocks_impl.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 enum {
 	OPEN_TRIES = 5,
@@ -59,6 +64,38 @@ static bool is_same(const struct rocks_seen *a, const struct rocks_seen *b)
 	       a->mtime_ns == b->mtime_ns;
 }
 
+struct manifest {
+	char name[ROCKS_NAME_LEN];
+	off_t bytes;
+};
+
+static bool look_at_manifest(const struct kv_rocks *r, struct manifest *m)
+{
+	int dir = open(r->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct stat st;
+	bool found = dir >= 0 && rocks_current_manifest(dir, m->name) && fstatat(dir, m->name, &st, 0) == 0;
+
+	m->bytes = found ? st.st_size : 0;
+	if (dir >= 0)
+		close(dir);
+	return found;
+}
+
+/* As it is at one moment, or NULL. */
+static rocksdb_t *open_once(const struct kv_rocks *r, char **text)
+{
+	struct manifest before, after;
+	bool seen = look_at_manifest(r, &before);
+	rocksdb_t *db = rocksdb_open_for_read_only(r->options, r->dir, 0, text);
+
+	if (!db || (seen && look_at_manifest(r, &after) && before.bytes == after.bytes &&
+		    strcmp(before.name, after.name) == 0))
+		return db;
+	rocksdb_close(db);
+	*text = strdup("IO error: its owner changed it while it was opened");
+	return NULL;
+}
+
 rocksdb_t *rocks_open_beside(struct kv_rocks *r, bool torn, char **text)
 {
 	const struct timespec pause = {.tv_nsec = OPEN_PAUSE_MS * 1000000L};
@@ -74,7 +111,7 @@ rocksdb_t *rocks_open_beside(struct kv_rocks *r, bool torn, char **text)
 		rocksdb_free(*text);
 		*text = NULL;
 		seen = look(r);
-		db = rocksdb_open_for_read_only(r->options, r->dir, 0, text);
+		db = open_once(r, text);
 	}
 	if (db)
 		r->beside.seen = seen;
@@ -112,7 +149,8 @@ void rocks_follow(struct kv_rocks *r)
 {
 	if (!r->read_only || atomic_load(&r->still) || pthread_mutex_trylock(&r->beside.mu) != 0)
 		return;
-	follow_locked(r);
+	if (!atomic_load(&r->still)) /* it may have been told before we had mu */
+		follow_locked(r);
 	pthread_mutex_unlock(&r->beside.mu);
 }
 

@@ -90,6 +90,7 @@ struct kv_rocks {
 	uint64_t opened;           /* how often; changed with `lock` exclusive */
 	_Atomic(uint64_t) synced;  /* RocksDB's sequence numbers up to this one are on stable storage */
 	_Atomic(uint64_t) garbage; /* bytes deleted since rocks_tidy.c merged the files */
+	atomic_bool tidying; /* it merges them, with `lock` shared: nobody is to wait for it exclusive */
 
 	uint64_t nonce; /* of the marks in its logs, for an opening; changed with `lock` exclusive */
 

@@ -224,6 +224,8 @@ static size_t left_of_block(const struct reader *r)
 {
 	size_t room = BLOCK - r->at % BLOCK, left = r->len - r->at;
 
+	if (r->at >= r->len) /* the rest of a block that no header fits in may lie behind the end */
+		return 0;
 	return left < room ? left : room;
 }
 

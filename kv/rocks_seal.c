@@ -117,13 +117,23 @@ static void add_line(struct lines *l, const char *word, const char *name, off_t 
 	l->len += (size_t)n;
 }
 
+/* RocksDB may be adding to it just now: what is noted must last as long as the note. */
+static bool synced_size(int dir, const char *manifest, struct stat *st)
+{
+	int fd = openat(dir, manifest, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	bool ok = fd >= 0 && fstat(fd, st) == 0 && fsync(fd) == 0;
+
+	close_fd(fd);
+	return ok;
+}
+
 static bool add_lines(struct lines *l, int dir, const char *path, bool closed)
 {
 	char manifest[ROCKS_NAME_LEN];
 	struct stat st;
 	DIR *d;
 
-	if (!rocks_current_manifest(dir, manifest) || fstatat(dir, manifest, &st, 0) != 0)
+	if (!rocks_current_manifest(dir, manifest) || !synced_size(dir, manifest, &st))
 		return false;
 	add_line(l, "manifest", manifest, st.st_size);
 	d = closed ? opendir(path) : NULL;

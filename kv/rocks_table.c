@@ -52,18 +52,20 @@ static bool place(const uint8_t **p, const uint8_t *end, struct place *out)
 	return varint(p, end, &out->offset) && varint(p, end, &out->size);
 }
 
-/* Bytes of a block whose checksum is right; given. NULL: it is not, or there is no memory (*nomem). */
-static uint8_t *read_block(int fd, uint64_t file_size, struct place at, bool *nomem)
+/* Bytes of a block whose checksum is right; given. NULL: it is not, or it cannot be had (*unread). */
+static uint8_t *read_block(int fd, uint64_t file_size, struct place at, bool *unread)
 {
 	uint8_t *bytes;
 	uint32_t stored, sum;
+	ssize_t got = -1;
 
 	if (at.size > BLOCK_MAX || at.offset > file_size || at.size + TRAILER > file_size - at.offset)
 		return NULL;
 	bytes = malloc((size_t)at.size + TRAILER);
-	*nomem = !bytes;
-	if (bytes &&
-	    pread(fd, bytes, (size_t)at.size + TRAILER, (off_t)at.offset) == (ssize_t)(at.size + TRAILER)) {
+	if (bytes)
+		got = pread(fd, bytes, (size_t)at.size + TRAILER, (off_t)at.offset);
+	*unread = got < 0;
+	if (got == (ssize_t)(at.size + TRAILER)) {
 		/* The compression type, the last byte under the checksum, is mixed in by hand. */
 		sum = (uint32_t)XXH3_64bits(bytes, (size_t)at.size) ^ (uint32_t)bytes[at.size] * 0x6b9083d9u;
 		stored = (uint32_t)bytes[at.size + 1] | (uint32_t)bytes[at.size + 2] << 8 |
@@ -101,28 +103,33 @@ static const char *look_at_tail(int fd, uint64_t size, struct rocks_flaw *flaw)
 	uint8_t footer[FOOTER], *block;
 	const uint8_t *p = footer + 1;
 	struct place metaindex, index, properties = {0};
-	bool nomem = false, found;
+	bool unread = false, found;
+	ssize_t got;
 
 	flaw->offset = size < FOOTER ? 0 : size - FOOTER;
-	if (size < FOOTER || pread(fd, footer, FOOTER, (off_t)flaw->offset) != FOOTER ||
-	    memcmp(footer + AT_FORMAT, ending, sizeof(ending)) != 0)
+	if (size < FOOTER)
+		return no_table;
+	got = pread(fd, footer, FOOTER, (off_t)flaw->offset);
+	if (got < 0)
+		return NULL;
+	if (got != FOOTER || memcmp(footer + AT_FORMAT, ending, sizeof(ending)) != 0)
 		return no_table;
 	if (footer[0] != XXH3_TYPE || !place(&p, footer + AT_FORMAT, &metaindex) ||
 	    !place(&p, footer + AT_FORMAT, &index))
 		return "the footer of the table is wrong";
-	block = read_block(fd, size, index, &nomem);
+	block = read_block(fd, size, index, &unread);
 	free(block);
 	if (!block)
-		return nomem ? NULL : "the index of the table, or its place in the footer, is wrong";
-	block = read_block(fd, size, metaindex, &nomem);
+		return unread ? NULL : "the index of the table, or its place in the footer, is wrong";
+	block = read_block(fd, size, metaindex, &unread);
 	if (!block)
-		return nomem ? NULL : "the metaindex of the table, or its place in the footer, is wrong";
+		return unread ? NULL : "the metaindex of the table, or its place in the footer, is wrong";
 	found = find_properties(block, block + metaindex.size, &properties);
 	free(block);
 	flaw->offset = properties.offset;
-	block = found ? read_block(fd, size, properties, &nomem) : NULL;
+	block = found ? read_block(fd, size, properties, &unread) : NULL;
 	free(block);
-	return block || nomem ? NULL : "the properties of the table are wrong";
+	return block || unread ? NULL : "the properties of the table are wrong";
 }
 
 /* Whether the database can be opened as it is; and then whether it has the table (name may be NULL). *text:

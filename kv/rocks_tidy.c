@@ -41,11 +41,13 @@ enum kv_rc kv_rocks_tidy(struct kv_rocks *r, struct kv_err *err)
 	size = property(r, "rocksdb.total-sst-files-size") + property(r, "rocksdb.cur-size-all-mem-tables");
 	if (garbage >= size / TIDY_SHARE && kv_rocks_room(r, size)) {
 		atomic_fetch_sub(&r->garbage, garbage);
+		atomic_store(&r->tidying, true);
 		options = rocksdb_flushoptions_create();
 		rocksdb_flush(r->db, options, &text);
 		rocksdb_flushoptions_destroy(options);
 		if (!text)
 			rocksdb_compact_range(r->db, NULL, 0, NULL, 0);
+		atomic_store(&r->tidying, false);
 	}
 	rocks_leave(r);
 	return text ? rocks_fail_read(err, text) : KV_OK;
