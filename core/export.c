@@ -287,20 +287,6 @@ static enum kv_rc export_one(struct export *x, struct core_shard_id id, struct k
 	return rc;
 }
 
-/* A name without bytes that end a word. */
-static void escape(const char *name, char out[4 * CORE_NAME_LEN])
-{
-	for (; *name != '\0'; name++) {
-		unsigned char c = (unsigned char)*name;
-
-		if (c <= ' ' || c == 127 || c == '\\')
-			out += snprintf(out, 5, "\\%03o", c);
-		else
-			*out++ = *name;
-	}
-	*out = '\0';
-}
-
 static bool is_asked_for(const struct core_shard_id *ids, size_t count, struct core_shard_id id)
 {
 	bool found = ids == NULL;
@@ -321,7 +307,7 @@ static enum kv_rc put_names(struct export *x, const struct core_shard_id *ids, s
 	for (size_t i = 0; i < name_count && rc == KV_OK; i++) {
 		if (!is_asked_for(ids, count, names[i].target))
 			continue;
-		escape(names[i].name, text);
+		core_name_escape(names[i].name, text);
 		rc = put(x, "name ", 5, err);
 		if (rc == KV_OK)
 			rc = put(x, text, strlen(text), err);

@@ -211,6 +211,8 @@ enum kv_rc core_listen_next(struct core_listen *l, struct core_update *out, bool
 
 /* --- going back ------------------------------------------------------------------------------------ */
 
+enum { MALLOC_BYTES = 16, BATCH_BYTES = 400 }; /* of a small batch: itself, its part, its runs */
+
 struct core_place {
 	struct core_step step;
 	size_t count;
@@ -233,6 +235,21 @@ struct core_place *core_listen_place(const struct core_listen *l)
 struct core_step core_place_step(const struct core_place *p)
 {
 	return p->step;
+}
+
+size_t core_place_bytes(const struct core_place *p)
+{
+	size_t bytes = MALLOC_BYTES + sizeof *p;
+
+	for (size_t i = 0; i < p->count; i++) {
+		const struct core_batch *b = p->batches[i];
+		size_t pinned = BATCH_BYTES + (size_t)core_batch_inline_bytes(b);
+		unsigned refs = atomic_load(&b->refs);
+
+		/* Two do not last: of the shard's state, and of the step in hand. */
+		bytes += sizeof(struct core_batch *) + pinned / (refs > 2 ? refs - 2 : 1);
+	}
+	return bytes;
 }
 
 void core_place_free(struct core_place *p)

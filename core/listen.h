@@ -57,6 +57,9 @@ struct core_place *core_listen_place(const struct core_listen *l); /* the step i
 struct core_step core_place_step(const struct core_place *p);
 void core_place_free(struct core_place *p); /* NULL is allowed */
 
+/* The memory it takes, about, with its share of batches that others have too. */
+size_t core_place_bytes(const struct core_place *p);
+
 /* That step is in hand again, before its first update. The next new step is what it was. */
 void core_listen_go(struct core_listen *l, const struct core_place *p);
 

@@ -63,7 +63,7 @@ struct core_merge {
 	struct core_cursor **heap;
 	size_t heap_count;
 	bool rests;
-	bool failed;
+	enum kv_rc failed;
 	size_t had; /* bytes, when it began to rest */
 
 	/* The row that was given last, copied, and what is still to be given of its sum. */
@@ -335,13 +335,13 @@ static enum kv_rc wake(struct core_merge *m, struct kv_err *err)
 }
 
 /* After a failure: of no use any more. */
-static void fail(struct core_merge *m)
+static void fail(struct core_merge *m, enum kv_rc rc)
 {
 	for (size_t i = 0; i < m->heap_count; i++)
 		core_cursor_fini(m->heap[i]);
 	m->heap_count = 0;
 	m->rest = 0;
-	m->failed = true;
+	m->failed = rc;
 }
 
 enum kv_rc core_merge_next(struct core_merge *m, struct core_update *out, bool *end, struct kv_err *err)
@@ -349,7 +349,8 @@ enum kv_rc core_merge_next(struct core_merge *m, struct core_update *out, bool *
 	*end = false;
 	while (m->rest == 0) {
 		if (m->heap_count == 0) {
-			assert(!m->failed);
+			if (m->failed != KV_OK)
+				return kv_fail_rc(err, m->failed);
 			*out = (struct core_update){0};
 			*end = true;
 			return KV_OK;
@@ -359,7 +360,7 @@ enum kv_rc core_merge_next(struct core_merge *m, struct core_update *out, bool *
 			rc = take_group(m, err);
 		if (rc != KV_OK) {
 			*out = (struct core_update){0};
-			fail(m);
+			fail(m, rc);
 			return rc;
 		}
 	}
@@ -404,7 +405,7 @@ size_t core_merge_need_of(struct core_batch *const *batches, size_t count)
 
 void core_merge_rest(struct core_merge *m)
 {
-	if (m->rests || m->failed)
+	if (m->rests || m->failed != KV_OK)
 		return;
 	m->had = core_merge_held(m);
 	for (size_t i = 0; i < m->heap_count; i++)

@@ -10,6 +10,7 @@
 #include "core/names.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -463,4 +464,17 @@ enum kv_rc core_name_list(struct core_engine *e, struct core_name **out, size_t 
 	*out = rc == KV_OK ? doc.names : NULL;
 	*count = rc == KV_OK ? doc.count : 0;
 	return rc;
+}
+
+void core_name_escape(const char *name, char out[4 * CORE_NAME_LEN])
+{
+	for (; *name != '\0'; name++) {
+		unsigned char c = (unsigned char)*name;
+
+		if (c <= ' ' || c == 127 || c == '\\')
+			out += snprintf(out, 5, "\\%03o", c);
+		else
+			*out++ = *name;
+	}
+	*out = '\0';
 }

@@ -50,4 +50,7 @@ enum kv_rc core_name_remove(struct core_engine *e, const char *name, struct kv_e
 enum kv_rc core_name_rename(struct core_engine *e, const char *from, const char *to, bool no_replace,
 			    bool exchange, struct kv_err *err) KV_MUST_CHECK;
 
+/* A name as a word of a line: spaces, control characters and backslashes are \ooo. */
+void core_name_escape(const char *name, char out[4 * CORE_NAME_LEN]);
+
 #endif

@@ -25,7 +25,7 @@
 struct fs_share;
 
 struct fs_budget {
-	pthread_mutex_t mu; /* all below but text */
+	pthread_mutex_t mu; /* all below but text and past */
 	pthread_cond_t turn;
 	size_t held;    /* by all shares, or set aside for those that run */
 	size_t running; /* reads */
@@ -35,6 +35,7 @@ struct fs_budget {
 	size_t freed;          /* given back to malloc, and not by it to the system, since tidied_ms */
 	uint64_t tidied_ms;
 	_Atomic(size_t) text;
+	_Atomic(size_t) past; /* what listeners remember of steps they have given */
 };
 
 struct fs_share_ops {

@@ -163,7 +163,9 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 	if (fs_node_get(&fs->nodes, ino, &node))
 		rc = fs_handle_open(fs, &node, fi, fuse_req_ctx(req), &err);
-	if (rc != KV_OK)
+	if (rc == KV_GONE) /* the kernel looks the name up again */
+		fs_reply_write_rc(req, rc);
+	else if (rc != KV_OK)
 		fs_reply_rc(req, rc);
 	else if (!fs_reply_opened(req, fi))
 		fs_handle_close(fi);
@@ -317,6 +319,17 @@ static bool queue_cancel(struct fs_parked *p)
 	return fs_turns_leave_queue(&fs_of(p->req)->turns, (struct fs_turn *)p);
 }
 
+/* The thread of fs_waits has others to wake, and begins what is next only behind those. */
+static void pass_on(struct fs *fs, uid_t uid)
+{
+	struct fs_turn *next = fs_turns_next(&fs->turns, uid);
+
+	if (next == NULL)
+		return;
+	next->at_once = true;
+	fs_park_wake(&next->parked);
+}
+
 static void queue_end(struct fs_parked *p, enum kv_rc rc)
 {
 	struct queued_read *q = (struct queued_read *)p;
@@ -327,7 +340,7 @@ static void queue_end(struct fs_parked *p, enum kv_rc rc)
 	else
 		read_now(p->req, q->size, q->offset, &q->fi);
 	if (q->turn.at_once)
-		(void)fs_turns_next(&fs->turns, q->turn.uid, false);
+		pass_on(fs, q->turn.uid);
 }
 
 static void queue_free(struct fs_parked *p)
@@ -355,8 +368,7 @@ static void queue_read(fuse_req_t req, size_t size, off_t offset, const struct f
 	fs_park(&fs_of(req)->waits, &q->turn.parked, &ops, req);
 }
 
-/* With go_on, also those that wait for their turn when this one is done. The thread of fs_waits has others to
- * wake, and does not go on. */
+/* With go_on, also those that wait for their turn when this one is done; not on the thread of fs_waits. */
 static void do_read(fuse_req_t req, size_t size, off_t offset, const struct fuse_file_info *fi, bool go_on)
 {
 	struct fs *fs = fs_of(req);
@@ -372,7 +384,11 @@ static void do_read(fuse_req_t req, size_t size, off_t offset, const struct fuse
 		return;
 	}
 	read_now(req, size, offset, fi);
-	while ((next = fs_turns_next(&fs->turns, uid, go_on)) != NULL) {
+	if (!go_on) {
+		pass_on(fs, uid);
+		return;
+	}
+	while ((next = fs_turns_next(&fs->turns, uid)) != NULL) {
 		uid = next->uid;
 		fs_count_parked(); /* the time is not that of the first request any more */
 		fs_park_run(&next->parked);

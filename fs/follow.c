@@ -8,11 +8,15 @@
  *
  * The steps of the last REPLAY bytes are remembered by where their text began; to
  * go back is to give them again, one after the other, and then to go on. They pin
- * their batches, which all who follow the shard share.
+ * their batches, which all who follow the shard share. Of small steps that is many
+ * times their text: when all followers together remember more than PAST_TOTAL,
+ * whoever takes a step forgets but the last REPLAY_LEAST bytes.
  *
- * 1. past[i].offset ascends; past[0] begins at least REPLAY before the end of the
- *    text, or is the beginning.
+ * 1. past[i].offset ascends from i = first on; that one begins at least REPLAY (or
+ *    REPLAY_LEAST) before the end of the text, or is the beginning.
  * 2. what comes next is past[replay], or a new step where replay == past_count.
+ * 3. a step that was taken and could not be remembered breaks the stream: going on
+ *    without it would be a gap.
  */
 #include "fs/follow.h"
 
@@ -24,15 +28,17 @@
 enum phase { SNAPSHOT, SNAPSHOT_ROWS, STEP, ROWS };
 
 /* Text is made ahead of who reads it, by a read's size at most. */
-enum { REPLAY = 3 << 20 };
+enum { REPLAY = 3 << 20, REPLAY_LEAST = 64 << 10, PAST_TOTAL = 64 << 20 };
 
 struct past {
 	uint64_t offset;
 	struct core_place *place; /* NULL: the snapshot */
+	size_t bytes;             /* of memory, as counted for all */
 };
 
 struct fs_follow {
 	struct fs_source source;
+	struct fs_budget *budget; /* of the mount */
 	struct core_shard *shard;
 	struct core_listen *listen;
 	struct core_snapshot *snapshot;
@@ -40,9 +46,11 @@ struct fs_follow {
 	enum phase phase;
 	uint64_t offset; /* of the text made so far */
 	struct past *past;
+	size_t first; /* those before it are forgotten */
 	size_t past_count;
 	size_t past_cap;
 	size_t replay;
+	bool broken;
 };
 
 static enum kv_rc put_text(struct fs_follow *f, struct fs_stream *to, const char *text, struct kv_err *err)
@@ -57,44 +65,58 @@ static enum kv_rc put_text(struct fs_follow *f, struct fs_stream *to, const char
 	return KV_OK;
 }
 
-/* Forget what is farther back than REPLAY. */
-static void forget(struct fs_follow *f)
+static void forget_first(struct fs_follow *f)
 {
-	size_t drop = 0;
+	struct past *p = &f->past[f->first++];
 
-	while (drop + 1 < f->past_count && f->past[drop + 1].offset + REPLAY <= f->offset)
-		drop++;
-	for (size_t i = 0; i < drop; i++) {
-		if (f->past[i].place == NULL) {
-			core_snapshot_close(f->snapshot);
-			f->snapshot = NULL;
-		}
-		core_place_free(f->past[i].place);
+	if (p->place == NULL) {
+		core_snapshot_close(f->snapshot);
+		f->snapshot = NULL;
 	}
-	f->past_count -= drop;
-	if (drop != 0)
-		memmove(f->past, f->past + drop, f->past_count * sizeof *f->past);
-	f->replay = f->past_count;
+	core_place_free(p->place);
+	atomic_fetch_sub(&f->budget->past, p->bytes);
 }
 
-/* Remember that a step begins here; place is taken. */
-static enum kv_rc remember(struct fs_follow *f, struct core_place *place, struct kv_err *err)
+/* Forget what is farther back than it has to be. */
+static void forget(struct fs_follow *f)
 {
-	forget(f);
-	if (f->past_count == f->past_cap) {
-		size_t cap = f->past_cap != 0 ? 2 * f->past_cap : 4;
-		struct past *grown = reallocarray(f->past, cap, sizeof *grown);
+	uint64_t least = atomic_load(&f->budget->past) > PAST_TOTAL ? REPLAY_LEAST : REPLAY;
 
-		if (grown == NULL) {
-			core_place_free(place);
-			return kv_fail_rc(err, KV_NOMEM);
-		}
-		f->past = grown;
-		f->past_cap = cap;
-	}
-	f->past[f->past_count++] = (struct past){.offset = f->offset, .place = place};
+	while (f->first + 1 < f->past_count && f->past[f->first + 1].offset + least <= f->offset)
+		forget_first(f);
+	if (f->first <= f->past_count / 2)
+		return;
+	f->past_count -= f->first;
+	memmove(f->past, f->past + f->first, f->past_count * sizeof *f->past);
+	f->first = 0;
+}
+
+/* Room to remember one more. */
+static enum kv_rc reserve(struct fs_follow *f, struct kv_err *err)
+{
+	size_t cap = f->past_cap != 0 ? 2 * f->past_cap : 4;
+	struct past *grown;
+
+	forget(f);
 	f->replay = f->past_count;
+	if (f->past_count < f->past_cap)
+		return KV_OK;
+	grown = reallocarray(f->past, cap, sizeof *grown);
+	if (grown == NULL)
+		return kv_fail_rc(err, KV_NOMEM);
+	f->past = grown;
+	f->past_cap = cap;
 	return KV_OK;
+}
+
+/* Remember that a step begins here, for which there is room; place is taken. */
+static void remember(struct fs_follow *f, struct core_place *place)
+{
+	size_t bytes = sizeof *f->past + (place != NULL ? core_place_bytes(place) : 0);
+
+	atomic_fetch_add(&f->budget->past, bytes);
+	f->past[f->past_count++] = (struct past){.offset = f->offset, .place = place, .bytes = bytes};
+	f->replay = f->past_count;
 }
 
 static enum kv_rc put_snapshot_begin(struct fs_follow *f, struct fs_stream *to, struct kv_err *err)
@@ -112,11 +134,14 @@ static enum kv_rc put_snapshot_begin(struct fs_follow *f, struct fs_stream *to, 
 
 static enum kv_rc begin_snapshot(struct fs_follow *f, struct fs_stream *to, struct kv_err *err)
 {
-	enum kv_rc rc = core_snapshot_open(f->shard, (struct core_as_of){.time = f->time}, &f->snapshot, err);
+	enum kv_rc rc = reserve(f, err);
 
 	if (rc == KV_OK)
-		rc = remember(f, NULL, err);
-	return rc == KV_OK ? put_snapshot_begin(f, to, err) : rc;
+		rc = core_snapshot_open(f->shard, (struct core_as_of){.time = f->time}, &f->snapshot, err);
+	if (rc != KV_OK)
+		return rc;
+	remember(f, NULL);
+	return put_snapshot_begin(f, to, err);
 }
 
 static enum kv_rc begin_step(struct fs_follow *f, struct fs_stream *to, bool *ended, struct kv_err *err)
@@ -135,14 +160,17 @@ static enum kv_rc begin_step(struct fs_follow *f, struct fs_stream *to, bool *en
 		core_listen_go(f->listen, place);
 		step = core_place_step(place);
 	} else {
-		rc = core_listen_step(f->listen, &step, ended, err);
+		rc = reserve(f, err);
+		if (rc == KV_OK)
+			rc = core_listen_step(f->listen, &step, ended, err);
 		if (rc != KV_OK || *ended)
 			return rc;
 		place = core_listen_place(f->listen);
-		rc = place != NULL ? remember(f, place, err) : kv_fail_rc(err, KV_NOMEM);
+		f->broken = place == NULL;
+		if (f->broken)
+			return kv_fail_rc(err, KV_NOMEM);
+		remember(f, place);
 	}
-	if (rc != KV_OK)
-		return rc;
 	snprintf(line, sizeof line, "begin lower=%s upper=%s\n", core_frontier_format(step.lower, lower),
 		 core_frontier_format(step.upper, upper));
 	f->phase = ROWS;
@@ -172,6 +200,8 @@ static enum kv_rc produce(struct fs_source *source, struct fs_stream *to, bool *
 {
 	struct fs_follow *f = (struct fs_follow *)source;
 
+	if (f->broken)
+		return kv_fail_rc(err, KV_NOMEM);
 	switch (f->phase) {
 	case SNAPSHOT:
 		return begin_snapshot(f, to, err);
@@ -189,9 +219,9 @@ static bool rewind_to(struct fs_source *source, uint64_t offset, uint64_t *from)
 	struct fs_follow *f = (struct fs_follow *)source;
 	size_t i = f->past_count;
 
-	while (i > 0 && f->past[i - 1].offset > offset)
+	while (i > f->first && f->past[i - 1].offset > offset)
 		i--;
-	if (i == 0)
+	if (i == f->first || f->broken)
 		return false;
 	f->replay = i - 1;
 	f->phase = STEP;
@@ -229,8 +259,8 @@ static void close_follow(struct fs_source *source)
 {
 	struct fs_follow *f = (struct fs_follow *)source;
 
-	for (size_t i = 0; i < f->past_count; i++)
-		core_place_free(f->past[i].place);
+	while (f->first < f->past_count)
+		forget_first(f);
 	free(f->past);
 	core_snapshot_close(f->snapshot);
 	core_listen_close(f->listen);
@@ -238,7 +268,8 @@ static void close_follow(struct fs_source *source)
 }
 
 static enum kv_rc follow_new(struct core_shard *shard, struct core_frontier from,
-			     const struct core_reader *reader, struct fs_follow **out, struct kv_err *err)
+			     const struct core_reader *reader, struct fs_budget *budget,
+			     struct fs_follow **out, struct kv_err *err)
 {
 	static const struct fs_source_ops ops = {produce, rewind_to, held, need, rest, close_follow};
 	struct fs_follow *f = calloc(1, sizeof *f);
@@ -248,6 +279,7 @@ static enum kv_rc follow_new(struct core_shard *shard, struct core_frontier from
 	if (f == NULL)
 		return kv_fail_rc(err, KV_NOMEM);
 	f->source.ops = &ops;
+	f->budget = budget;
 	f->shard = shard;
 	f->phase = STEP;
 	rc = core_listen_open(shard, from, reader, &f->listen, err);
@@ -260,13 +292,13 @@ static enum kv_rc follow_new(struct core_shard *shard, struct core_frontier from
 
 /* What `now` stands for is asked again when since has passed it meanwhile. */
 static enum kv_rc listen_now(struct core_shard *shard, const struct core_reader *reader,
-			     struct fs_follow **out, struct kv_err *err)
+			     struct fs_budget *budget, struct fs_follow **out, struct kv_err *err)
 {
 	struct core_info info, again;
 	enum kv_rc rc = core_shard_info(shard, true, &info, err);
 
 	while (rc == KV_OK) {
-		rc = follow_new(shard, info.upper, reader, out, err);
+		rc = follow_new(shard, info.upper, reader, budget, out, err);
 		if (rc != KV_COMPACTED || core_shard_info(shard, true, &again, err) != KV_OK ||
 		    core_frontier_eq(again.upper, info.upper))
 			break;
@@ -277,17 +309,19 @@ static enum kv_rc listen_now(struct core_shard *shard, const struct core_reader 
 }
 
 enum kv_rc fs_follow_listen(struct core_shard *shard, struct core_frontier from, bool now,
-			    const struct core_reader *reader, struct fs_follow **out, struct kv_err *err)
+			    const struct core_reader *reader, struct fs_budget *budget,
+			    struct fs_follow **out, struct kv_err *err)
 {
-	return now ? listen_now(shard, reader, out, err) : follow_new(shard, from, reader, out, err);
+	return now ? listen_now(shard, reader, budget, out, err)
+		   : follow_new(shard, from, reader, budget, out, err);
 }
 
 static enum kv_rc subscribe_at(struct core_shard *shard, uint64_t time, const struct core_reader *reader,
-			       struct fs_follow **out, struct kv_err *err)
+			       struct fs_budget *budget, struct fs_follow **out, struct kv_err *err)
 {
 	struct core_frontier from = time == UINT64_MAX ? core_frontier_empty() : core_frontier_at(time + 1);
 	struct core_info info;
-	enum kv_rc rc = follow_new(shard, from, reader, out, err);
+	enum kv_rc rc = follow_new(shard, from, reader, budget, out, err);
 
 	if (rc != KV_OK)
 		return rc;
@@ -308,15 +342,16 @@ static enum kv_rc subscribe_at(struct core_shard *shard, uint64_t time, const st
 }
 
 static enum kv_rc subscribe_now(struct core_shard *shard, const struct core_reader *reader,
-				struct fs_follow **out, struct kv_err *err)
+				struct fs_budget *budget, struct fs_follow **out, struct kv_err *err)
 {
 	struct core_info info, again;
 	enum kv_rc rc = core_shard_info(shard, true, &info, err);
 
 	while (rc == KV_OK) {
 		if (!info.upper.empty && info.upper.t == 0)
-			return follow_new(shard, info.upper, reader, out, err);
-		rc = subscribe_at(shard, info.upper.empty ? UINT64_MAX : info.upper.t - 1, reader, out, err);
+			return follow_new(shard, info.upper, reader, budget, out, err);
+		rc = subscribe_at(shard, info.upper.empty ? UINT64_MAX : info.upper.t - 1, reader, budget,
+				  out, err);
 		if (rc != KV_COMPACTED || core_shard_info(shard, true, &again, err) != KV_OK ||
 		    core_frontier_eq(again.upper, info.upper))
 			break;
@@ -327,10 +362,11 @@ static enum kv_rc subscribe_now(struct core_shard *shard, const struct core_read
 }
 
 enum kv_rc fs_follow_subscribe(struct core_shard *shard, struct core_as_of as_of,
-			       const struct core_reader *reader, struct fs_follow **out, struct kv_err *err)
+			       const struct core_reader *reader, struct fs_budget *budget,
+			       struct fs_follow **out, struct kv_err *err)
 {
-	return as_of.latest ? subscribe_now(shard, reader, out, err)
-			    : subscribe_at(shard, as_of.time, reader, out, err);
+	return as_of.latest ? subscribe_now(shard, reader, budget, out, err)
+			    : subscribe_at(shard, as_of.time, reader, budget, out, err);
 }
 
 struct fs_source *fs_follow_source(struct fs_follow *f)

@@ -22,17 +22,17 @@
 struct fs_follow;
 
 /*
- * Listen from a frontier on; or, with now, from the upper on. shard is borrowed until the source is closed.
+ * Listen from a frontier on; or, with now, from the upper on. shard and budget are borrowed until the source is closed.
  * KV_COMPACTED, KV_NO_SHARD
  */
 enum kv_rc fs_follow_listen(struct core_shard *shard, struct core_frontier from, bool now,
-			    const struct core_reader *reader, struct fs_follow **out,
-			    struct kv_err *err) KV_MUST_CHECK;
+			    const struct core_reader *reader, struct fs_budget *budget,
+			    struct fs_follow **out, struct kv_err *err) KV_MUST_CHECK;
 
 /* Subscribe to what is as of a time, and on. KV_COMPACTED, KV_NO_SHARD */
 enum kv_rc fs_follow_subscribe(struct core_shard *shard, struct core_as_of as_of,
-			       const struct core_reader *reader, struct fs_follow **out,
-			       struct kv_err *err) KV_MUST_CHECK;
+			       const struct core_reader *reader, struct fs_budget *budget,
+			       struct fs_follow **out, struct kv_err *err) KV_MUST_CHECK;
 
 /* Its text; taken by the stream that is made of it. */
 struct fs_source *fs_follow_source(struct fs_follow *f);

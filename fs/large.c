@@ -122,7 +122,7 @@ static void go_on(struct fs_turns *turns, uid_t uid)
 {
 	struct fs_turn *next;
 
-	while ((next = fs_turns_next(turns, uid, true)) != NULL) {
+	while ((next = fs_turns_next(turns, uid)) != NULL) {
 		uid = next->uid;
 		fs_count_parked(); /* the time is not that of the first request any more */
 		fs_park_run(&next->parked);

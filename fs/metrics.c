@@ -172,6 +172,8 @@ static void put_mount(FILE *f, struct fs *fs)
 	single(f, "node_shards", "gauge", nodes.shards, "Shards of which the kernel knows a file.");
 	single(f, "stream_bytes", "gauge", atomic_load(&fs->reading.text),
 	       "Memory of texts that open files keep to be read again.");
+	single(f, "listen_past_bytes", "gauge", atomic_load(&fs->reading.past),
+	       "Memory of the steps that listeners have given and may be asked for again, about.");
 	single(f, "read_buffer_bytes", "gauge", fs_budget_held(&fs->reading),
 	       "Memory of buffers of snapshots and listeners, to go on quickly.");
 }

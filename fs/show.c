@@ -149,8 +149,9 @@ static enum kv_rc show_follow(struct fs_handle *h, struct kv_err *err)
 	struct core_as_of as_of = {.latest = h->when.now, .time = h->when.at.t};
 	enum kv_rc rc = h->kind == FS_LISTEN
 				? fs_follow_listen(h->shard, h->when.at, h->when.now, &h->need.reader,
-						   &h->follow, err)
-				: fs_follow_subscribe(h->shard, as_of, &h->need.reader, &h->follow, err);
+						   &h->fs->reading, &h->follow, err)
+				: fs_follow_subscribe(h->shard, as_of, &h->need.reader, &h->fs->reading,
+						      &h->follow, err);
 
 	if (rc != KV_OK)
 		return rc;

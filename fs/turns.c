@@ -132,13 +132,13 @@ static struct fs_turn **find_locked(struct fs_turns *t)
 	return found;
 }
 
-struct fs_turn *fs_turns_next(struct fs_turns *t, uid_t uid, bool go_on)
+struct fs_turn *fs_turns_next(struct fs_turns *t, uid_t uid)
 {
 	struct fs_turn **at, *turn = NULL;
 
 	pthread_mutex_lock(&t->mu);
 	end_locked(t, uid);
-	at = go_on ? find_locked(t) : NULL;
+	at = find_locked(t);
 	if (at != NULL) {
 		turn = *at;
 		take_off_locked(t, at);

@@ -22,7 +22,7 @@ enum { FS_TURNS_MAX = 40 };
 /* One that waits for its turn: what is parked begins with it. */
 struct fs_turn {
 	struct fs_parked parked; /* first */
-	bool at_once;            /* its turn came as it was queued: whoever ends it calls fs_turns_next too */
+	bool at_once; /* it is woken with its turn, not run: whoever ends it calls fs_turns_next too */
 	uid_t uid;
 	struct fs_turn *next; /* in the queue; under fs_turns.mu */
 	bool queued;
@@ -53,10 +53,9 @@ bool fs_turns_queue(struct fs_turns *t, struct fs_turn *turn);
 bool fs_turns_leave_queue(struct fs_turns *t, struct fs_turn *turn);
 
 /*
- * What had a turn has ended, of user uid. With go_on the next one that waits is given, with the turn:
- * fs_park_run it, and call this again. NULL: none waits that may have it, and the turn is over. At least one
- * of those of a user who have turns must ask to go on, so without go_on there may be one at a time.
+ * What had a turn has ended, of user uid. The next one that waits is given, with the turn: fs_park_run it and
+ * call this again, or set its at_once and fs_park_wake it. NULL: none waits that may have it, and the turn is over.
  */
-struct fs_turn *fs_turns_next(struct fs_turns *t, uid_t uid, bool go_on);
+struct fs_turn *fs_turns_next(struct fs_turns *t, uid_t uid);
 
 #endif

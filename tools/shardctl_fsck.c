@@ -22,6 +22,7 @@ struct fsck {
 	bool quiet; /* findings of the look behind a repair that were told before are told again: what is left
 		     */
 	int status;
+	bool finished; /* the check got to the end */
 };
 
 /* --- findings -------------------------------------------------------------------------------------- */
@@ -155,7 +156,8 @@ static int check(struct fsck *x, struct core_checked *sum)
 	struct kv_err err;
 
 	x->status = CTL_OK;
-	if (core_check_store(x->ctl->engine, &how, sum, &err) != KV_OK) {
+	x->finished = core_check_store(x->ctl->engine, &how, sum, &err) == KV_OK;
+	if (!x->finished) {
 		ctl_bar_clear(&x->bar);
 		return ctl_fail(&err);
 	}
@@ -186,11 +188,15 @@ int ctl_fsck(struct ctl *c)
 	if (status != CTL_OK)
 		return status;
 	status = check(&x, &sum);
+	if (!x.finished)
+		return status;
 	if (c->repair && (status == CTL_WRONG || sum.notes != 0)) {
 		if (core_repair_store(c->engine, &how, &err) != KV_OK)
 			return ctl_fail(&err);
 		x.bar.what = "checking again";
 		status = check(&x, &sum);
+		if (!x.finished)
+			return status;
 	}
 	summary(c, &sum);
 	printed = ctl_printed();

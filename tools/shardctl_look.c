@@ -81,13 +81,15 @@ static int list_json(const char *text, const struct core_state *s, const struct 
 static void list_plain(const char *text, const struct core_state *s, const struct names *names,
 		       struct core_shard_id id)
 {
-	char since[CORE_FRONTIER_LEN], upper[CORE_FRONTIER_LEN];
+	char since[CORE_FRONTIER_LEN], upper[CORE_FRONTIER_LEN], word[4 * CORE_NAME_LEN];
 
 	printf("%s since=%s upper=%s batches=%zu updates=%" PRIu64, text,
 	       core_frontier_format(s->since, since), core_frontier_format(s->upper, upper), s->batch_count,
 	       core_state_totals(s).rows);
-	for (size_t i = first_of(names, id); is_of(names, i, id); i++)
-		printf(" name=%s", names->v[i].name);
+	for (size_t i = first_of(names, id); is_of(names, i, id); i++) {
+		core_name_escape(names->v[i].name, word);
+		printf(" name=%s", word);
+	}
 	putchar('\n');
 }
 

@@ -73,11 +73,43 @@ START_TEST(many_windows_are_one_budget_and_each_reads_the_same_again)
 }
 END_TEST
 
+START_TEST(what_listeners_remember_of_small_steps_is_counted_and_given_back)
+{
+	enum { STEPS = 500 };
+	char text[200];
+	int a = open(at(shard, "listen/now"), O_RDONLY), b = open(at(shard, "listen/now"), O_RDONLY);
+	double past;
+	uint64_t since = 0;
+
+	ck_works(a);
+	ck_works(b);
+	ck_assert_double_eq(world_metric(&w, "shardfs_listen_past_bytes"), 0);
+	for (int i = 0; i < STEPS; i++) {
+		want_txn(shard, "begin expected_upper=* new_upper=+1\n*\t1\tk\tv\ncommit\n");
+		ck_assert_int_gt(read(a, text, sizeof text), 0);
+		ck_assert_int_gt(read(b, text, sizeof text), 0);
+	}
+	past = world_metric(&w, "shardfs_listen_past_bytes");
+	ck_assert_double_gt(past, 2 * STEPS * 100);
+	ck_assert_double_lt(past, 2 * STEPS * 1000);
+	close(a);
+	while (world_metric(&w, "shardfs_listen_past_bytes") > past * 0.7 && until_deadline(&since))
+		;
+	ck_assert_double_gt(world_metric(&w, "shardfs_listen_past_bytes"), 0);
+	close(b);
+	since = 0;
+	while (world_metric(&w, "shardfs_listen_past_bytes") != 0 && until_deadline(&since))
+		;
+	ck_assert_double_eq(world_metric(&w, "shardfs_listen_past_bytes"), 0);
+}
+END_TEST
+
 Suite *listen_many_suite(void)
 {
 	Suite *s = suite_create("listen_many");
 	TCase *tc = shard_case(s, "listen_many", 300);
 
+	tcase_add_test(tc, what_listeners_remember_of_small_steps_is_counted_and_given_back);
 	tcase_add_test(tc, many_windows_are_one_budget_and_each_reads_the_same_again);
 	return s;
 }
