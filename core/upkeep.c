@@ -304,8 +304,11 @@ enum kv_rc core_upkeep_collect(struct core_shard *s, enum kv_rc rc, struct core_
 			       struct kv_err *err)
 {
 	struct kv_err own;
-	enum kv_rc collected = core_gc(s, result, rc == KV_OK ? err : &own);
+	enum kv_rc collected;
 
+	if (rc != KV_OK && core_upkeep_stops(s->engine))
+		return rc; /* that is why, and there is no time */
+	collected = core_gc(s, result, rc == KV_OK ? err : &own);
 	return rc == KV_OK ? collected : rc;
 }
 
