@@ -30,6 +30,7 @@ Suite *built_suite(void);
 Suite *transmit_suite(void);
 Suite *staged_suite(void);
 Suite *staged_faults_suite(void);
+Suite *staged_threads_suite(void);
 Suite *upkeep_suite(void);
 Suite *life_suite(void);
 Suite *snapshot_suite(void);

@@ -1,6 +1,5 @@
 /*
- * test_write.c - the write handle: which upper it tells, how it waits for one,
- * and how a shard knows who writes to it.
+ * test_write.c - the write handle: which upper it tells, how it waits, and how a shard knows who writes.
  */
 #include "tests/core/batches.h"
 #include "tests/core/suites.h"
