@@ -46,8 +46,8 @@ enum kv_rc core_import_check(const struct core_import_source *source, struct cor
 			     struct core_shard_id **ids, struct kv_err *err) KV_MUST_CHECK;
 
 /*
- * Make the shards, then the names that are not there yet. Nobody may have a shard of one of their ids open, also
- * not one that was removed.
+ * Make the shards, then the names that are not there yet. Nobody may have a shard of one of their ids open,
+ * also not one that was removed.
  * KV_SHARD_EXISTS  a shard is there; nothing was done
  * KV_BAD_SYNTAX, KV_NEWER; and what making a shard can fail with
  */

@@ -126,9 +126,9 @@ enum kv_rc core_upkeep_merge(struct core_upkeeper *k, struct core_shard *s, stru
 			     bool *ran, struct core_upkeep_result *result, struct kv_err *err) KV_MUST_CHECK;
 
 /*
- * Collect after a merge or fold that ended with rc: what is dead goes whatever became of that, or one that fails
- * each time, for want of room or for a damaged part, would be in the way of what makes room. rc, or if that is
- * KV_OK the codes of core_gc.
+ * Collect after a merge or fold that ended with rc: what is dead goes whatever became of that, or one that
+ * fails each time, for want of room or for a damaged part, would be in the way of what makes room. rc, or if
+ * that is KV_OK the codes of core_gc.
  */
 enum kv_rc core_upkeep_collect(struct core_shard *s, enum kv_rc rc, struct core_upkeep_result *result,
 			       struct kv_err *err) KV_MUST_CHECK;

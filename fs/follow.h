@@ -22,7 +22,8 @@
 struct fs_follow;
 
 /*
- * Listen from a frontier on; or, with now, from the upper on. shard and budget are borrowed until the source is closed.
+ * Listen from a frontier on; or, with now, from the upper on. shard and budget are borrowed until the source is
+ * closed.
  * KV_COMPACTED, KV_NO_SHARD
  */
 enum kv_rc fs_follow_listen(struct core_shard *shard, struct core_frontier from, bool now,

@@ -56,8 +56,8 @@ enum kv_rc fs_staged_cut(struct fs_staged *s, uint64_t size, struct kv_err *err)
 enum kv_rc fs_staged_cut_path(struct fs *fs, struct core_shard *shard, struct core_uuid id, uint64_t size,
 			      struct kv_err *err) KV_MUST_CHECK;
 
-/* A descriptor of it was closed, perhaps the last one. KV_NOSPACE: what was written waits in memory, and would be
- * lost now. */
+/* A descriptor of it was closed, perhaps the last one. KV_NOSPACE: what was written waits in memory, and would
+ * be lost now. */
 enum kv_rc fs_staged_flushed(struct fs_staged *s, struct kv_err *err) KV_MUST_CHECK;
 void fs_staged_close(struct fs_staged *s); /* NULL is allowed */
 

@@ -54,7 +54,8 @@ bool fs_turns_leave_queue(struct fs_turns *t, struct fs_turn *turn);
 
 /*
  * What had a turn has ended, of user uid. The next one that waits is given, with the turn: fs_park_run it and
- * call this again, or set its at_once and fs_park_wake it. NULL: none waits that may have it, and the turn is over.
+ * call this again, or set its at_once and fs_park_wake it. NULL: none waits that may have it, and the turn is
+ * over.
  */
 struct fs_turn *fs_turns_next(struct fs_turns *t, uid_t uid);
 

@@ -108,8 +108,8 @@ static enum kv_rc fail_change(struct kv_err *err, int errnum, const char *what, 
 	return kv_fail_errno(err, errnum, KV_UNREACHABLE, "blob %s: %s", key, what);
 }
 
-/* The kernel tells a descriptor once that a page could not be written: who does not listen here is told by fsync
- * that all is well. */
+/* The kernel tells a descriptor once that a page could not be written: who does not listen here is told by
+ * fsync that all is well. */
 static bool reach_device(int fd, off_t at, off_t len)
 {
 	return sync_file_range(fd, at, len, SYNC_ONE) == 0 || errno == ENOSYS || errno == EINVAL ||

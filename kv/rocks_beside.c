@@ -10,8 +10,8 @@
  * 1. A reader inside goes on with the database that it found; the old one is closed when all have left.
  * 2. What is noted of the log was seen before the database was opened: a write that came between is taken in
  * the next time.
- * 3. The manifest did not change while the database was opened. RocksDB reads it first and lists the logs last: of
- * a flush that ends in between it would see neither the table nor the log.
+ * 3. The manifest did not change while the database was opened. RocksDB reads it first and lists the logs last:
+ * of a flush that ends in between it would see neither the table nor the log.
  */
 #include "kv/rocks_impl.h"
 
